@@ -1,0 +1,3 @@
+mod settings;
+
+pub use settings::{Accept, ApiSettings, DuplicateKey, InboundSettings, MessageLogSettings};

@@ -1,0 +1,9 @@
+//! Words that every module shares. No I/O, no async, no clock.
+
+mod envelope;
+mod ids;
+mod outcome;
+
+pub use envelope::{Envelope, Headers};
+pub use ids::{AdapterName, Destination, HomeId, IdError, Incarnation, MessageId, MessageKey, RootId, SlotId, TxId};
+pub use outcome::{AdapterState, JournalState, Mode, StoreType, TransactionAttribute};

@@ -1,0 +1,42 @@
+//! Receivers that dequeue; checked by `config`.
+
+use std::time::Duration;
+
+use crate::model::{AdapterName, Destination, SlotId, TransactionAttribute};
+
+/// One receiver with an `amqp` listener.
+#[derive(Debug, Clone)]
+pub struct ReceiverSettings {
+    pub adapter: AdapterName,
+    pub connection: String,
+    pub queue: String,
+    pub destination: Destination,
+    pub transaction_attribute: TransactionAttribute,
+    pub transaction_timeout: Duration,
+    /// Attempts after the first. Default 3.
+    pub max_retries: u32,
+    /// Waits between attempts; the last repeats; never empty. The queue's `retryDelays`, else the adapter's
+    /// `retryScheme`, else 1 s, 5 s, 30 s.
+    pub retry_delays: Vec<Duration>,
+    /// Whether data errors (SQLSTATE 22, 23, a payload that is not UTF-8) are retried. Default true.
+    pub retry_permanent_errors: bool,
+    /// Messages processed at once. Default 8.
+    pub num_threads: usize,
+    /// Where exhausted and parked messages go. Default: a slot named after the adapter.
+    pub error_slot: SlotId,
+}
+
+impl ReceiverSettings {
+    /// `maxRetries` + 1 (I7).
+    #[must_use]
+    pub fn max_attempts(&self) -> i32 {
+        i32::try_from(self.max_retries).unwrap_or(i32::MAX - 1).saturating_add(1)
+    }
+
+    /// The wait after attempt `n` failed, counted from 1.
+    #[must_use]
+    pub fn delay_after(&self, n: i32) -> Duration {
+        let index = usize::try_from(n - 1).unwrap_or(0);
+        self.retry_delays.get(index).or(self.retry_delays.last()).copied().unwrap_or(Duration::from_secs(1))
+    }
+}
