@@ -1,3 +1,5 @@
+mod resend;
 mod settings;
 
+pub use resend::{Actor, ResendOutcome, Resender};
 pub use settings::ReceiverSettings;

@@ -1,3 +1,57 @@
+//! PostgreSQL: the only module that names its client.
+
+mod error;
+mod params;
+mod pool;
 mod settings;
 
+pub use error::StoreError;
+pub use params::{BadParameter, StepParam};
+pub use pool::{Pool, Session};
 pub use settings::{PostgresSettings, SessionTimeouts};
+
+use std::sync::{Arc, OnceLock};
+
+use crate::model::{HomeId, Incarnation};
+
+/// The home database: one pool per purpose, opened when first used. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// Accepting: short statements that clients wait for.
+    pub accept: Pool,
+    /// Processing: transactions of the pipelines.
+    pub work: Pool,
+    /// Sweeping, leases, browsing, clean-up.
+    pub house: Pool,
+    pub incarnation: Incarnation,
+    home: Arc<OnceLock<HomeId>>,
+}
+
+/// Connections that accept messages; a group commit needs few.
+const ACCEPT_CONNECTIONS: usize = 8;
+/// Connections that keep house: sweeper, heart-beat, console.
+const HOUSE_CONNECTIONS: usize = 6;
+
+impl Store {
+    /// # Errors
+    /// `Unexpected` when the url cannot be read. The database itself is not asked.
+    pub fn new(
+        settings: &PostgresSettings,
+        incarnation: Incarnation,
+        timeouts: SessionTimeouts,
+    ) -> Result<Self, StoreError> {
+        Ok(Self {
+            accept: Pool::new(settings, incarnation, timeouts, ACCEPT_CONNECTIONS)?,
+            work: Pool::new(settings, incarnation, timeouts, settings.pool_max_size)?,
+            house: Pool::new(settings, incarnation, timeouts, HOUSE_CONNECTIONS)?,
+            incarnation,
+            home: Arc::default(),
+        })
+    }
+
+    /// The home's identity, once this instance is registered there.
+    #[must_use]
+    pub fn home(&self) -> Option<HomeId> {
+        self.home.get().copied()
+    }
+}

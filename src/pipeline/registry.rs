@@ -1,0 +1,174 @@
+//! Every adapter's wanted and actual state: the one place that all views read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::model::{AdapterName, AdapterState};
+
+/// Longest wait of a start or stop for the state to be reached.
+pub const CHANGE_BOUND: Duration = Duration::from_secs(25);
+
+/// One adapter's state as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AdapterStatus {
+    pub name: AdapterName,
+    pub configuration: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// What it listens to, for people: `POST /api/write`, `rabbit/myQueue`; none for a called adapter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listener: Option<String>,
+    pub state: AdapterState,
+    pub since: Timestamp,
+    /// Why it is not what was wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What an operator asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    Started,
+    Stopped,
+}
+
+#[derive(Debug)]
+struct Entry {
+    wanted: watch::Sender<Wanted>,
+    status: watch::Sender<AdapterStatus>,
+    /// A receiver's supervisor reports the state; otherwise it follows the wish at once.
+    supervised: bool,
+}
+
+/// Shared by listeners, receivers, `call` steps and the console. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct AdapterRegistry {
+    entries: Arc<BTreeMap<AdapterName, Entry>>,
+}
+
+/// An adapter as it is announced to the registry.
+#[derive(Debug, Clone)]
+pub struct Announced {
+    pub name: AdapterName,
+    pub configuration: String,
+    pub description: Option<String>,
+    pub listener: Option<String>,
+    pub supervised: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    #[error("there is no adapter {0}")]
+    Unknown(String),
+    /// The wish stands; the state is not reached yet.
+    #[error("adapter {} is still {} after {} s", .0.name, .0.state, CHANGE_BOUND.as_secs())]
+    Slow(Box<AdapterStatus>),
+}
+
+impl AdapterRegistry {
+    /// All adapters, wanted STARTED; supervised ones are STARTING, the others STARTED.
+    #[must_use]
+    pub fn new(adapters: Vec<Announced>, now: Timestamp) -> Self {
+        let entry = |adapter: Announced| {
+            let state = if adapter.supervised { AdapterState::Starting } else { AdapterState::Started };
+            let status = AdapterStatus {
+                name: adapter.name.clone(),
+                configuration: adapter.configuration,
+                description: adapter.description,
+                listener: adapter.listener,
+                state,
+                since: now,
+                reason: None,
+            };
+            let entry = Entry {
+                wanted: watch::Sender::new(Wanted::Started),
+                status: watch::Sender::new(status),
+                supervised: adapter.supervised,
+            };
+            (adapter.name, entry)
+        };
+        Self { entries: Arc::new(adapters.into_iter().map(entry).collect()) }
+    }
+
+    /// All adapters by name.
+    #[must_use]
+    pub fn list(&self) -> Vec<AdapterStatus> {
+        self.entries.values().map(|entry| entry.status.borrow().clone()).collect()
+    }
+
+    #[must_use]
+    pub fn get(&self, name: &AdapterName) -> Option<AdapterStatus> {
+        self.entries.get(name).map(|entry| entry.status.borrow().clone())
+    }
+
+    /// Whether the adapter exists and is STARTED.
+    #[must_use]
+    pub fn is_started(&self, name: &AdapterName) -> bool {
+        self.entries.get(name).is_some_and(|entry| entry.status.borrow().state == AdapterState::Started)
+    }
+
+    /// Says what is wanted, without waiting. Answers whether that is news.
+    pub fn want(&self, name: &AdapterName, wanted: Wanted, now: Timestamp) -> bool {
+        let Some(entry) = self.entries.get(name) else { return false };
+        let news = entry.wanted.send_replace(wanted) != wanted;
+        if !entry.supervised {
+            let state = match wanted {
+                Wanted::Started => AdapterState::Started,
+                Wanted::Stopped => AdapterState::Stopped,
+            };
+            self.report(name, state, None, now);
+        }
+        news
+    }
+
+    /// Says what is wanted and waits until the state is reached, at most [`CHANGE_BOUND`].
+    ///
+    /// # Errors
+    /// `Unknown`: no such adapter. `Slow`: the wish stands, the state is not reached yet.
+    pub async fn change(
+        &self,
+        name: &AdapterName,
+        wanted: Wanted,
+        now: Timestamp,
+    ) -> Result<AdapterStatus, ChangeError> {
+        let entry = self.entries.get(name).ok_or_else(|| ChangeError::Unknown(name.to_string()))?;
+        let mut status = entry.status.subscribe();
+        self.want(name, wanted, now);
+        let reached = status.wait_for(|status| match wanted {
+            Wanted::Started => status.state == AdapterState::Started,
+            Wanted::Stopped => status.state == AdapterState::Stopped,
+        });
+        match tokio::time::timeout(CHANGE_BOUND, reached).await {
+            Ok(Ok(status)) => Ok(status.clone()),
+            Ok(Err(_)) | Err(_) => Err(ChangeError::Slow(Box::new(entry.status.borrow().clone()))),
+        }
+    }
+
+    /// For a supervisor: follow what is wanted of this adapter.
+    #[must_use]
+    pub fn wanted(&self, name: &AdapterName) -> Option<watch::Receiver<Wanted>> {
+        self.entries.get(name).map(|entry| entry.wanted.subscribe())
+    }
+
+    /// For a supervisor: the state has changed.
+    pub fn report(&self, name: &AdapterName, state: AdapterState, reason: Option<String>, now: Timestamp) {
+        let Some(entry) = self.entries.get(name) else { return };
+        entry.status.send_if_modified(|status| {
+            if status.state == state && status.reason == reason {
+                return false;
+            }
+            if status.state != state {
+                status.since = now;
+            }
+            status.state = state;
+            status.reason = reason;
+            true
+        });
+    }
+}

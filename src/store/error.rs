@@ -1,0 +1,105 @@
+//! What a failed call to PostgreSQL means for its caller.
+
+use std::error::Error as _;
+
+use tokio_postgres::error::{DbError, Severity};
+
+/// A failed call. `Display` is for people and never holds PostgreSQL's DETAIL, which quotes row values.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The statement was answered with an ERROR and the session lives: it did nothing.
+    #[error("{message} (SQLSTATE {sqlstate})")]
+    Refused { sqlstate: String, message: String },
+    /// No connection could be had, so nothing was sent.
+    #[error("the database cannot be reached: {0}")]
+    Unreachable(String),
+    /// The connection was lost, or the answer did not come in time: what was sent may have been done.
+    #[error("the database did not answer: {0}")]
+    Unknown(String),
+    /// The database answered something that the schema or this program rules out.
+    #[error("unexpected answer of the database: {0}")]
+    Unexpected(String),
+}
+
+impl StoreError {
+    /// The SQLSTATE, when the statement was refused.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Refused { sqlstate, .. } => Some(sqlstate),
+            Self::Unreachable(_) | Self::Unknown(_) | Self::Unexpected(_) => None,
+        }
+    }
+
+    /// Whether the database or the way to it is at fault, not the message (protocol §7: classes 53, 57, 58, XX, 08;
+    /// 57014, a statement's time-out, is the message's own).
+    #[must_use]
+    pub fn is_infrastructure(&self) -> bool {
+        match self {
+            Self::Refused { sqlstate, .. } => {
+                let class = sqlstate.get(..2).unwrap_or_default();
+                matches!(class, "53" | "57" | "58" | "XX" | "08") && sqlstate != "57014"
+            }
+            Self::Unreachable(_) | Self::Unknown(_) => true,
+            Self::Unexpected(_) => false,
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        match error.as_db_error() {
+            Some(db) if is_plain_error(db) => {
+                Self::Refused { sqlstate: db.code().code().to_owned(), message: db.message().to_owned() }
+            }
+            Some(db) => Self::Unknown(format!("{} (SQLSTATE {})", db.message(), db.code().code())),
+            None if is_local(&error) => Self::Refused { sqlstate: "22023".to_owned(), message: chain(&error) },
+            None => Self::Unknown(chain(&error)),
+        }
+    }
+}
+
+impl From<deadpool_postgres::PoolError> for StoreError {
+    fn from(error: deadpool_postgres::PoolError) -> Self {
+        use deadpool_postgres::PoolError;
+        match error {
+            PoolError::Timeout(kind) => Self::Unreachable(format!("no connection in time ({kind:?})")),
+            PoolError::Backend(error) => match error.as_db_error() {
+                Some(db) => Self::Unreachable(format!("{} (SQLSTATE {})", db.message(), db.code().code())),
+                None => Self::Unreachable(chain(&error)),
+            },
+            PoolError::Closed => Self::Unreachable("the pool is closed".to_owned()),
+            PoolError::NoRuntimeSpecified => Self::Unreachable("the pool has no runtime".to_owned()),
+            PoolError::PostCreateHook(error) => Self::Unreachable(error.to_string()),
+        }
+    }
+}
+
+/// ERROR leaves the session alive; FATAL and PANIC end it, possibly inside COMMIT.
+fn is_plain_error(db: &DbError) -> bool {
+    match db.parsed_severity() {
+        Some(Severity::Error) => true,
+        Some(Severity::Fatal | Severity::Panic) => false,
+        Some(Severity::Warning | Severity::Notice | Severity::Debug | Severity::Info | Severity::Log) => false,
+        None => db.severity() == "ERROR",
+    }
+}
+
+/// A parameter that could not be encoded never left this process.
+fn is_local(error: &tokio_postgres::Error) -> bool {
+    error.source().is_some_and(|source| source.is::<super::params::BadParameter>())
+}
+
+/// The error with its causes: `Display` of the client hides them.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

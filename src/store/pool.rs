@@ -1,0 +1,158 @@
+//! Connections with known session settings, and the rule that an unread reply never goes back to a pool.
+
+use std::time::Duration;
+
+use deadpool_postgres::{ClientWrapper, Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts};
+use tokio_postgres::NoTls;
+
+use super::{PostgresSettings, SessionTimeouts, StoreError};
+use crate::model::Incarnation;
+
+/// A pool for one purpose. Accepting, working and housekeeping have one each, so that none starves another.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    inner: deadpool_postgres::Pool,
+    /// Longest wait of a caller for one answer: the server's own statement time-out comes first.
+    answer: Duration,
+}
+
+impl Pool {
+    /// Opens no connection yet.
+    ///
+    /// # Errors
+    /// `Unexpected` when the url cannot be read.
+    pub fn new(
+        settings: &PostgresSettings,
+        incarnation: Incarnation,
+        timeouts: SessionTimeouts,
+        max_size: usize,
+    ) -> Result<Self, StoreError> {
+        let unreadable = |error: &dyn std::fmt::Display| StoreError::Unexpected(format!("{}: {error}", settings.name));
+        let mut config = settings.client_config().map_err(|error| unreadable(&error))?;
+        config.application_name(format!("posthaste:{incarnation}"));
+        // As start-up options they win over whatever role and database say, and survive a RESET.
+        let given = config.get_options().map(|given| format!("{given} ")).unwrap_or_default();
+        config.options(format!("{given}{}", session_options(timeouts)));
+        let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let second = Duration::from_secs(5);
+        let inner = deadpool_postgres::Pool::builder(manager)
+            .max_size(max_size.max(1))
+            .runtime(Runtime::Tokio1)
+            .timeouts(Timeouts { wait: Some(second), create: Some(second), recycle: Some(second) })
+            .build()
+            .map_err(|error| unreadable(&error))?;
+        Ok(Self { inner, answer: timeouts.statement + Duration::from_secs(2) })
+    }
+
+    /// A connection that is closed, not pooled, unless it is released.
+    pub async fn session(&self) -> Result<Session, StoreError> {
+        Ok(Session { object: Some(self.inner.get().await?) })
+    }
+
+    /// Runs `work` outside an explicit transaction and pools the connection when every reply was read.
+    pub async fn run<T>(
+        &self,
+        work: impl AsyncFnOnce(&ClientWrapper) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let session = self.session().await?;
+        let answer = tokio::time::timeout(self.answer, work(session.client()?)).await;
+        settle(session, answer, self.answer)
+    }
+
+    /// Runs `work` in a READ COMMITTED transaction and commits it; an error rolls back.
+    pub async fn transaction<T>(
+        &self,
+        work: impl AsyncFnOnce(&ClientWrapper) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let session = self.session().await?;
+        let answer = tokio::time::timeout(self.answer, async {
+            let client = session.client()?;
+            client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+            match work(client).await {
+                Ok(value) => commit(client).await.map(|()| value),
+                Err(error) => {
+                    client.batch_execute("ROLLBACK").await?;
+                    Err(error)
+                }
+            }
+        })
+        .await;
+        settle(session, answer, self.answer)
+    }
+
+    /// In use, and the largest possible.
+    #[must_use]
+    pub fn usage(&self) -> (usize, usize) {
+        let status = self.inner.status();
+        (status.size.saturating_sub(status.available), status.max_size)
+    }
+
+    pub fn close(&self) {
+        self.inner.close();
+    }
+}
+
+/// Commits, and takes no ROLLBACK for a commit: the client reports a COMMIT answered by the tag ROLLBACK as success,
+/// so a statement before it must prove the transaction whole.
+pub(super) async fn commit(client: &ClientWrapper) -> Result<(), StoreError> {
+    client.batch_execute("SELECT 1").await?;
+    client.batch_execute("COMMIT").await.map_err(StoreError::from)
+}
+
+fn settle<T>(
+    session: Session,
+    answer: Result<Result<T, StoreError>, tokio::time::error::Elapsed>,
+    bound: Duration,
+) -> Result<T, StoreError> {
+    match answer {
+        Ok(Ok(value)) => {
+            session.release();
+            Ok(value)
+        }
+        Ok(Err(error)) => {
+            if matches!(error, StoreError::Refused { .. } | StoreError::Unexpected(_)) {
+                session.release();
+            }
+            Err(error)
+        }
+        Err(_elapsed) => Err(StoreError::Unknown(format!("no answer within {bound:?}"))),
+    }
+}
+
+/// One connection, taken out of its pool. Dropped without `release`, it is closed: a reply may be unread.
+#[derive(Debug)]
+pub struct Session {
+    object: Option<Object>,
+}
+
+impl Session {
+    pub fn client(&self) -> Result<&ClientWrapper, StoreError> {
+        match &self.object {
+            Some(object) => Ok(object),
+            None => Err(StoreError::Unexpected("the session was given back".to_owned())),
+        }
+    }
+
+    /// Back into the pool: every reply was read and no transaction is open.
+    pub fn release(mut self) {
+        drop(self.object.take());
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(object) = self.object.take() {
+            drop(Object::take(object));
+        }
+    }
+}
+
+fn session_options(timeouts: SessionTimeouts) -> String {
+    format!(
+        "-c synchronous_commit=on -c default_transaction_isolation=read\\ committed -c lock_timeout={} \
+         -c statement_timeout={} -c idle_in_transaction_session_timeout={} -c client_encoding=UTF8 -c TimeZone=UTC",
+        timeouts.lock.as_millis(),
+        timeouts.statement.as_millis(),
+        timeouts.idle_in_transaction.as_millis(),
+    )
+}
