@@ -1,3 +1,137 @@
-mod settings;
+//! RabbitMQ: publishing with confirms, consuming with explicit settlement, queues. The only module that names its client.
+//!
+//! What is here: two supervised connections per `amqp` entry, one to publish and one to consume; a publisher that tells
+//! apart "not sent", "returned", "refused", "confirmed" and "not known"; consumer sessions whose tokens die with their
+//! channel; queues looked at before they are declared.
+//!
+//! What is deliberately not here: the client's automatic recovery (it loses in-flight confirms), TLS, retries of a
+//! publish or an attempt (the journal's rows are redone, protocol §4), and any broker-side transaction (protocol §1).
+//!
+//! The client logs returned messages with their bodies: whoever filters the logs keeps `lapin` off.
 
+mod consumer;
+mod endpoint;
+mod lane;
+mod link;
+mod outcome;
+mod publisher;
+mod settings;
+mod topology;
+mod wire;
+
+use std::time::Duration;
+
+pub use consumer::{AckError, AckToken, ConsumerSession, Delivery, SessionEnd};
+pub use endpoint::{EndpointError, ServerVersion};
+pub use link::{CallError, Cause, LinkStatus};
+pub use outcome::{Confirmed, Doubt, NotSent, PublishError};
+pub use publisher::{Publisher, PublisherSettings};
 pub use settings::{AmqpSettings, QueueSettings};
+pub use topology::{Ensured, QueueState, TopologyError};
+pub use wire::{Incoming, MAX_HEADER_BYTES, MAX_HEADERS, OutMessage, Source, WireError, fits};
+
+use crate::lifecycle::Lifecycle;
+use crate::model::HomeId;
+use endpoint::Endpoint;
+use link::{Link, LinkWatch, Purpose, supervise};
+
+/// One `amqp` entry of resources.yml at work. Clones share it.
+#[derive(Clone)]
+pub struct Broker {
+    endpoint: Endpoint,
+    create_destination: bool,
+    publish: LinkWatch,
+    consume: LinkWatch,
+    publisher: Publisher,
+}
+
+impl Broker {
+    /// Begins to connect and answers at once; the connections come, go and come back on their own.
+    /// Must be called inside a tokio runtime.
+    pub fn start(
+        settings: &AmqpSettings,
+        publisher: PublisherSettings,
+        lifecycle: &Lifecycle,
+    ) -> Result<Self, EndpointError> {
+        let endpoint = Endpoint::new(settings)?;
+        let publish = supervise(endpoint.clone(), Purpose::Publish, lifecycle);
+        let consume = supervise(endpoint.clone(), Purpose::Consume, lifecycle);
+        let publisher = Publisher::start(publish.clone(), publisher, lifecycle);
+        Ok(Self { endpoint, create_destination: settings.create_destination, publish, consume, publisher })
+    }
+
+    /// The entry's name in resources.yml.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.endpoint.name
+    }
+
+    /// Host, port and virtual host, for people: no user, no password.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.endpoint.to_string()
+    }
+
+    #[must_use]
+    pub fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
+    #[must_use]
+    pub fn publish_status(&self) -> LinkStatus {
+        self.publish.status()
+    }
+
+    #[must_use]
+    pub fn consume_status(&self) -> LinkStatus {
+        self.consume.status()
+    }
+
+    /// Waits, at most `bound`, until both connections are up.
+    pub async fn connected(&self, bound: Duration) -> bool {
+        let up = |link: &Link| matches!(link, Link::Up(_));
+        let (mut publish, mut consume) = (self.publish.clone(), self.consume.clone());
+        let both = async { publish.until(up).await && consume.until(up).await };
+        tokio::time::timeout(bound, both).await.unwrap_or(false)
+    }
+
+    /// The broker's version, from its greeting; `None` when it does not answer or tell.
+    pub async fn server_version(&self) -> Option<ServerVersion> {
+        self.endpoint.server_version().await
+    }
+
+    /// Makes sure that a queue is there: looks first, declares a durable quorum queue only when it is absent and
+    /// `createDestination` allows it. Safe to repeat.
+    pub async fn ensure_queue(&self, queue: &str) -> Result<Ensured, TopologyError> {
+        let handle = self.asking(queue)?;
+        topology::ensure(&handle, &self.endpoint, queue, self.create_destination).await
+    }
+
+    /// A queue's ready messages and consumers, by a passive declare.
+    pub async fn queue_state(&self, queue: &str) -> Result<QueueState, TopologyError> {
+        let handle = self.asking(queue)?;
+        topology::look(&handle, &self.endpoint, queue).await
+    }
+
+    /// Starts to consume a queue. Deliveries that carry `home` are own, all others foreign.
+    pub async fn consume(&self, queue: &str, prefetch: u16, home: HomeId) -> Result<ConsumerSession, CallError> {
+        consumer::consume(self.consume.handle()?, queue, prefetch, home).await
+    }
+
+    /// Stops for good: takes no more publishes, finishes those that wait, closes both connections. Sessions should be
+    /// closed before. Takes some seconds at most.
+    pub async fn close(&self) {
+        self.publisher.close().await;
+        self.publish.close();
+        self.consume.close();
+    }
+
+    /// Questions go over the consuming connection: an alarm never blocks it.
+    fn asking(&self, queue: &str) -> Result<link::Handle, TopologyError> {
+        self.consume.handle().map_err(|source| TopologyError::Call {
+            queue: queue.to_owned(),
+            connection: self.endpoint.name.clone(),
+            source,
+        })
+    }
+}

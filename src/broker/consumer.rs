@@ -1,0 +1,172 @@
+//! Taking deliveries from one queue, on a channel of its own.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Acker, Channel, Consumer};
+
+use super::endpoint::CALL_BOUND;
+use super::link::{CallError, Handle, bounded};
+use super::wire::{Incoming, decode, queue_name};
+use crate::model::HomeId;
+
+/// Why a session ended. Whatever it had delivered and not acked goes back to the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// The broker cancelled the consumer: the queue was deleted, or its leader is gone. Look at the queue, then consume
+    /// again.
+    Cancelled,
+    /// The connection or the channel is gone. Consume again when there is a connection.
+    ConnectionLost { reason: Arc<str> },
+    /// We cancelled or closed it.
+    Closed,
+}
+
+/// What became of an ack or a requeue.
+#[derive(Debug, thiserror::Error)]
+pub enum AckError {
+    /// The delivery's channel has ended, and its tag with it: the broker delivers the message again. Never ack that one
+    /// for this one.
+    #[error("the delivery's channel is gone; the broker delivers the message again")]
+    ChannelGone,
+    /// Not known whether the broker has it; the connection was given up, so the message may come again.
+    #[error("the acknowledgement was not taken within {secs} s", secs = CALL_BOUND.as_secs())]
+    TimedOut,
+}
+
+/// A message in our hands, and the right to settle it.
+#[derive(Debug)]
+pub struct Delivery {
+    pub incoming: Incoming,
+    pub token: AckToken,
+}
+
+/// The right to settle one delivery, once. Dropped unused, the message stays with us until the session is closed.
+#[must_use = "an unsettled delivery occupies a prefetch slot and comes again when the session ends"]
+#[derive(Debug)]
+pub struct AckToken {
+    acker: Acker,
+    handle: Handle,
+}
+
+impl AckToken {
+    /// Tells the broker that the message is done with: to be called after the decision.
+    pub async fn ack(self) -> Result<(), AckError> {
+        self.settle(self.acker.ack(BasicAckOptions::default())).await
+    }
+
+    /// Hands the message back to its queue, for anyone.
+    pub async fn requeue(self) -> Result<(), AckError> {
+        self.settle(self.acker.nack(BasicNackOptions { requeue: true, multiple: false })).await
+    }
+
+    async fn settle(&self, call: impl Future<Output = lapin::Result<bool>>) -> Result<(), AckError> {
+        match tokio::time::timeout(CALL_BOUND, call).await {
+            Ok(Ok(true)) => Ok(()),
+            // `false` is how the library says that it has sent nothing.
+            Ok(Ok(false)) => Err(AckError::ChannelGone),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "an acknowledgement failed");
+                Err(AckError::ChannelGone)
+            }
+            Err(_) => {
+                self.handle.give_up("an acknowledgement timed out");
+                Err(AckError::TimedOut)
+            }
+        }
+    }
+}
+
+/// One consumer of one queue.
+#[must_use = "a dropped session hands its messages back"]
+pub struct ConsumerSession {
+    channel: Channel,
+    consumer: Consumer,
+    handle: Handle,
+    home: HomeId,
+    queue: String,
+    ended: Option<SessionEnd>,
+}
+
+/// Consumes `queue`, with at most `prefetch` unsettled deliveries at a time: the library's own buffer has no bound.
+pub(super) async fn consume(
+    handle: Handle,
+    queue: &str,
+    prefetch: u16,
+    home: HomeId,
+) -> Result<ConsumerSession, CallError> {
+    let Ok(name) = queue_name(queue) else { return Err(CallError::Down("the queue's name is not valid".into())) };
+    let channel = handle.channel().await?;
+    let opened = async {
+        bounded("basic.qos", channel.basic_qos(prefetch.max(1), BasicQosOptions::default())).await?;
+        let options = BasicConsumeOptions::default();
+        bounded("basic.consume", channel.basic_consume(name, "".into(), options, FieldTable::default())).await
+    };
+    match opened.await {
+        Ok(consumer) => Ok(ConsumerSession { channel, consumer, handle, home, queue: queue.to_owned(), ended: None }),
+        Err(error) => {
+            if let CallError::TimedOut(_) = error {
+                handle.give_up("starting a consumer timed out");
+            }
+            Err(error)
+        }
+    }
+}
+
+impl ConsumerSession {
+    #[must_use]
+    pub fn queue(&self) -> &str {
+        &self.queue
+    }
+
+    /// The next delivery, or why there will be none. May be dropped and called again without loss.
+    pub async fn next(&mut self) -> Result<Delivery, SessionEnd> {
+        if let Some(end) = &self.ended {
+            return Err(end.clone());
+        }
+        let end = match self.consumer.next().await {
+            Some(Ok(delivery)) => return Ok(self.deliver(delivery)),
+            Some(Err(error)) => SessionEnd::ConnectionLost { reason: error.to_string().into() },
+            None if self.channel.status().connected() && self.handle.alive() => SessionEnd::Cancelled,
+            None => SessionEnd::ConnectionLost { reason: "the channel was closed".into() },
+        };
+        self.ended = Some(end.clone());
+        Err(end)
+    }
+
+    fn deliver(&self, delivery: lapin::message::Delivery) -> Delivery {
+        let body = Bytes::from(delivery.data);
+        let incoming = decode(&delivery.properties, delivery.redelivered, body, self.home);
+        Delivery { incoming, token: AckToken { acker: delivery.acker, handle: self.handle.clone() } }
+    }
+
+    /// Takes no more deliveries, but keeps the channel: tokens can still be settled. What waited unread goes back at
+    /// [`close`](Self::close).
+    pub async fn cancel(&mut self) {
+        if self.ended.is_some() {
+            return;
+        }
+        self.ended = Some(SessionEnd::Closed);
+        let cancel = self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default());
+        match bounded("basic.cancel", cancel).await {
+            Ok(()) => {}
+            Err(CallError::TimedOut(_)) => self.handle.give_up("cancelling a consumer timed out"),
+            Err(error) => tracing::debug!(%error, "a consumer could not be cancelled"),
+        }
+    }
+
+    /// Closes the channel, which hands back everything unsettled. Tokens still out become [`AckError::ChannelGone`].
+    pub async fn close(self) {
+        if !self.channel.status().connected() {
+            return;
+        }
+        match bounded("channel.close", self.channel.close(200, "done".into())).await {
+            Ok(()) => {}
+            Err(CallError::TimedOut(_)) => self.handle.give_up("closing a consumer's channel timed out"),
+            Err(error) => tracing::debug!(%error, "a consumer's channel could not be closed"),
+        }
+    }
+}

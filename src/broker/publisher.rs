@@ -1,0 +1,216 @@
+//! Publishing with confirms: callers queue up, a few lanes take all that waits and publish it as a group.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::lane::Lane;
+use super::link::{Link, LinkStatus, LinkWatch};
+use super::outcome::{Confirmed, Doubt, NotSent, PublishError};
+use super::wire::{OutMessage, encode, queue_name};
+use crate::lifecycle::Lifecycle;
+
+/// How much a publisher may hold, and how long it waits.
+#[derive(Debug, Clone, Copy)]
+pub struct PublisherSettings {
+    /// Channels that publish side by side. Default 3.
+    pub lanes: usize,
+    /// Messages that may wait for a lane. Default 4096.
+    pub waiting: usize,
+    /// Bytes that may wait or be under way. Default 16 MiB; one larger message goes alone.
+    pub bytes: usize,
+    /// Most messages in one group. Default 256.
+    pub group_messages: usize,
+    /// A group takes no further message once it holds this many bytes. Default 4 MiB.
+    pub group_bytes: usize,
+    /// Longest wait for a group's confirms. Default 5 s.
+    pub confirm_bound: Duration,
+    /// Longest wait for room among `bytes`. Default 250 ms.
+    pub room_bound: Duration,
+}
+
+impl Default for PublisherSettings {
+    fn default() -> Self {
+        Self {
+            lanes: 3,
+            waiting: 4096,
+            bytes: 16 * 1024 * 1024,
+            group_messages: 256,
+            group_bytes: 4 * 1024 * 1024,
+            confirm_bound: Duration::from_secs(5),
+            room_bound: Duration::from_millis(250),
+        }
+    }
+}
+
+/// Hands messages to the broker. Clones share the lanes; when the last one is gone the lanes end.
+#[derive(Clone)]
+pub struct Publisher {
+    jobs: mpsc::Sender<Job>,
+    room: Arc<Semaphore>,
+    link: LinkWatch,
+    settings: PublisherSettings,
+    closing: CancellationToken,
+    lanes: TaskTracker,
+}
+
+impl Publisher {
+    pub(super) fn start(link: LinkWatch, settings: PublisherSettings, lifecycle: &Lifecycle) -> Self {
+        let (jobs, receiver) = mpsc::channel(settings.waiting.max(1));
+        let queue = Arc::new(JobQueue { receiver: Mutex::new(receiver), settings });
+        let (closing, lanes) = (CancellationToken::new(), TaskTracker::new());
+        for _ in 0..settings.lanes.max(1) {
+            let lane = Lane::new(queue.clone(), link.clone(), settings, closing.clone());
+            let hard = lifecycle.hard.clone();
+            lifecycle.tasks.spawn(lanes.track_future(async move { hard.run_until_cancelled(lane.run()).await }));
+        }
+        lanes.close();
+        Self { jobs, room: Arc::new(Semaphore::new(settings.bytes)), link, settings, closing, lanes }
+    }
+
+    /// Publishes one message and waits, at most `bound`, for the broker's word on it. Dropping the future does not take
+    /// the message back.
+    pub async fn publish(&self, message: OutMessage, bound: Duration) -> Result<Confirmed, PublishError> {
+        let deadline = Instant::now() + bound;
+        let (job, claim, answer) = self.prepare(message, deadline).await.map_err(PublishError::NotSent)?;
+        self.jobs.try_send(job).map_err(|error| {
+            PublishError::NotSent(match error {
+                mpsc::error::TrySendError::Full(_) => NotSent::Full,
+                mpsc::error::TrySendError::Closed(_) => NotSent::Closed,
+            })
+        })?;
+        match tokio::time::timeout_at(deadline, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) if claim.take() => Err(PublishError::NotSent(NotSent::Closed)),
+            Ok(Err(_)) => Err(PublishError::Unknown(Doubt::Lost)),
+            Err(_) if claim.take() => Err(PublishError::NotSent(NotSent::Expired)),
+            Err(_) => Err(PublishError::Unknown(Doubt::NoConfirm)),
+        }
+    }
+
+    async fn prepare(&self, message: OutMessage, deadline: Instant) -> Result<(Job, Claim, Reply), NotSent> {
+        if self.closing.is_cancelled() {
+            return Err(NotSent::Closed);
+        }
+        refusal(&self.link.current())?;
+        queue_name(&message.queue)?;
+        let properties = encode(&message)?;
+        let cost = u32::try_from(message.cost().min(self.settings.bytes)).unwrap_or(u32::MAX);
+        let until = deadline.min(Instant::now() + self.settings.room_bound);
+        let room = tokio::time::timeout_at(until, self.room.clone().acquire_many_owned(cost)).await;
+        let room = room.map_err(|_| NotSent::Full)?.map_err(|_| NotSent::Closed)?;
+        let claim = Claim::default();
+        let (reply, answer) = oneshot::channel();
+        let job = Job { message, properties, deadline, claim: claim.clone(), reply: Some(reply), _room: room };
+        Ok((job, claim, answer))
+    }
+
+    /// Whether a message would be taken now.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.link.is_up()
+            && !self.closing.is_cancelled()
+            && self.jobs.capacity() > 0
+            && self.room.available_permits() > 0
+    }
+
+    /// The publishing connection. A memory or disk alarm shows only once something was published into it.
+    #[must_use]
+    pub fn status(&self) -> LinkStatus {
+        self.link.status()
+    }
+
+    /// Takes nothing more, publishes what waits, and ends the lanes; waits for that as long as one group may take.
+    pub(super) async fn close(&self) {
+        self.closing.cancel();
+        let bound = self.settings.confirm_bound + Duration::from_secs(1);
+        if tokio::time::timeout(bound, self.lanes.wait()).await.is_err() {
+            tracing::warn!("the publisher was closed before everything was confirmed");
+        }
+    }
+}
+
+/// Why nothing may be sent in this state.
+pub(super) fn refusal(link: &Link) -> Result<(), NotSent> {
+    match link {
+        Link::Up(_) => Ok(()),
+        Link::Blocked { reason, .. } => Err(NotSent::Blocked(reason.clone())),
+        Link::Down { reason, .. } => Err(NotSent::Down(reason.clone())),
+    }
+}
+
+type Reply = oneshot::Receiver<Result<Confirmed, PublishError>>;
+
+/// Settles whether a message is sent or withdrawn: whoever takes it first.
+#[derive(Clone, Default)]
+pub(super) struct Claim(Arc<AtomicBool>);
+
+impl Claim {
+    fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
+}
+
+/// One message on its way, with the room it occupies.
+pub(super) struct Job {
+    pub(super) message: OutMessage,
+    pub(super) properties: lapin::BasicProperties,
+    deadline: Instant,
+    claim: Claim,
+    reply: Option<oneshot::Sender<Result<Confirmed, PublishError>>>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Job {
+    pub(super) fn answer(&mut self, answer: Result<Confirmed, PublishError>) {
+        if let Some(reply) = self.reply.take()
+            && let Err(unheard) = reply.send(answer)
+        {
+            tracing::debug!(?unheard, tx_id = %self.message.envelope.tx_id, "nobody waited for this publish");
+        }
+    }
+}
+
+/// What waits for a lane.
+pub(super) struct JobQueue {
+    receiver: Mutex<mpsc::Receiver<Job>>,
+    settings: PublisherSettings,
+}
+
+impl JobQueue {
+    /// Waits for a message and takes all that waits with it, up to a group's bounds. `None`: no more will come.
+    pub(super) async fn take(&self, closing: &CancellationToken) -> Option<Vec<Job>> {
+        let mut receiver = self.receiver.lock().await;
+        loop {
+            let first = tokio::select! {
+                first = receiver.recv() => first?,
+                () = closing.cancelled() => { receiver.close(); receiver.recv().await? }
+            };
+            let mut bytes = first.message.cost();
+            let mut group = vec![first];
+            while group.len() < self.settings.group_messages && bytes < self.settings.group_bytes {
+                let Ok(job) = receiver.try_recv() else { break };
+                bytes += job.message.cost();
+                group.push(job);
+            }
+            let now = Instant::now();
+            group.retain_mut(|job| job.claim.take() && !expired(job, now));
+            if !group.is_empty() {
+                return Some(group);
+            }
+        }
+    }
+}
+
+fn expired(job: &mut Job, now: Instant) -> bool {
+    if job.deadline > now {
+        return false;
+    }
+    job.answer(Err(PublishError::NotSent(NotSent::Expired)));
+    true
+}

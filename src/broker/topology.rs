@@ -1,0 +1,152 @@
+//! Queues: looked at first, declared only when absent and allowed.
+//!
+//! An existing queue's arguments are the administrator's (protocol §8); they are never compared or changed.
+
+use lapin::options::QueueDeclareOptions;
+use lapin::types::{AMQPValue, FieldTable};
+
+use super::endpoint::{CALL_BOUND, Endpoint, ServerVersion};
+use super::link::{CallError, Handle, bounded};
+use super::wire::{WireError, queue_name};
+
+/// From here on -1 means "no limit"; 3.10.8 takes it and then destroys every message at its first requeue (protocol §8).
+const UNLIMITED_DELIVERIES_SINCE: ServerVersion = ServerVersion(4, 0, 0);
+const NOT_FOUND: u16 = 404;
+
+/// A queue cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TopologyError {
+    /// It does not exist and may not be made here; an administrator must make it.
+    #[error("queue {queue} does not exist on {connection}; make it there, or set createDestination: true")]
+    Missing { queue: String, connection: String },
+    #[error(transparent)]
+    Name(#[from] WireError),
+    /// Whether it exists is not known, because its broker's version is not: declaring it may harm its messages.
+    #[error("queue {queue} on {connection} is not declared: the broker does not tell its version")]
+    UnknownVersion { queue: String, connection: String },
+    /// Refused, or no answer: worth another try after a pause.
+    #[error("queue {queue} on {connection} cannot be used")]
+    Call {
+        queue: String,
+        connection: String,
+        #[source]
+        source: CallError,
+    },
+}
+
+/// A queue as a passive declare shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueState {
+    /// Messages ready for delivery; those out at consumers are not counted.
+    pub ready: u32,
+    pub consumers: u32,
+}
+
+/// What [`ensure`] found or did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ensured {
+    Existed,
+    Declared,
+}
+
+/// Makes sure that a queue is there. Safe to repeat, and from several instances at once.
+pub(super) async fn ensure(
+    handle: &Handle,
+    endpoint: &Endpoint,
+    queue: &str,
+    create: bool,
+) -> Result<Ensured, TopologyError> {
+    match look(handle, endpoint, queue).await {
+        Ok(_) => return Ok(Ensured::Existed),
+        Err(TopologyError::Missing { .. }) if create => {}
+        Err(error) => return Err(error),
+    }
+    let Some(version) = endpoint.server_version().await else {
+        return Err(TopologyError::UnknownVersion { queue: queue.to_owned(), connection: endpoint.name.clone() });
+    };
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    match declare(handle, queue, options, arguments(version)).await {
+        Ok(_) => Ok(Ensured::Declared),
+        // Somebody else may have made it in another way meanwhile: then it is his.
+        Err(Failure::Call(_)) => look(handle, endpoint, queue).await.map(|_| Ensured::Existed),
+        Err(Failure::Name(error)) => Err(error.into()),
+    }
+}
+
+/// How many messages and consumers a queue has.
+pub(super) async fn look(handle: &Handle, endpoint: &Endpoint, queue: &str) -> Result<QueueState, TopologyError> {
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let (queue, connection) = (queue.to_owned(), endpoint.name.clone());
+    match declare(handle, &queue, options, FieldTable::default()).await {
+        Ok(state) => Ok(state),
+        Err(Failure::Name(error)) => Err(error.into()),
+        Err(Failure::Call(CallError::Failed { source, .. })) if source.reply_code() == Some(NOT_FOUND) => {
+            Err(TopologyError::Missing { queue, connection })
+        }
+        Err(Failure::Call(source)) => Err(TopologyError::Call { queue, connection, source }),
+    }
+}
+
+fn arguments(version: ServerVersion) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    if version >= UNLIMITED_DELIVERIES_SINCE {
+        arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(-1));
+    }
+    arguments
+}
+
+enum Failure {
+    Name(WireError),
+    Call(CallError),
+}
+
+/// One declare on a channel of its own: a refusal closes the channel.
+async fn declare(
+    handle: &Handle,
+    queue: &str,
+    options: QueueDeclareOptions,
+    arguments: FieldTable,
+) -> Result<QueueState, Failure> {
+    let name = queue_name(queue).map_err(Failure::Name)?;
+    let channel = handle.channel().await.map_err(Failure::Call)?;
+    let declared = bounded("queue.declare", channel.queue_declare(name, options, arguments)).await;
+    match declared {
+        Ok(queue) => {
+            let close = channel.close(200, "done".into());
+            if tokio::time::timeout(CALL_BOUND, close).await.is_err() {
+                handle.give_up("closing a channel timed out");
+            }
+            Ok(QueueState { ready: queue.message_count(), consumers: queue.consumer_count() })
+        }
+        Err(error) => {
+            if let CallError::TimedOut(_) = error {
+                handle.give_up("declaring a queue timed out");
+            }
+            Err(Failure::Call(error))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unlimited_delivery_limit_goes_only_to_brokers_that_understand_it() {
+        for (version, limit) in [
+            (ServerVersion(3, 10, 8), None),
+            (ServerVersion(3, 13, 7), None),
+            (ServerVersion(4, 0, 0), Some(&AMQPValue::LongInt(-1))),
+            (ServerVersion(4, 2, 1), Some(&AMQPValue::LongInt(-1))),
+        ] {
+            let arguments = arguments(version);
+            assert_eq!(arguments.inner().get("x-delivery-limit"), limit, "{version}");
+            assert_eq!(
+                arguments.inner().get("x-queue-type"),
+                Some(&AMQPValue::LongString("quorum".into())),
+                "{version}"
+            );
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! What `broker` promises, on a real RabbitMQ.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail loudly too")]
+
+#[path = "broker/bench.rs"]
+mod bench;
+#[path = "broker/relay.rs"]
+mod relay;
+
+use std::time::{Duration, Instant};
+
+use bench::{BOUND, HOME, Queue, SHARED, connected, message, next, settings, start, stop, through, until};
+use futures_util::future::join_all;
+use posthaste::broker::{
+    AckError, Ensured, LinkStatus, NotSent, PublishError, QueueState, ServerVersion, SessionEnd, Source, TopologyError,
+};
+use relay::Relay;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_confirmed_message_arrives_with_everything_that_travels() {
+    let (queue, broker) = (Queue::declared(SHARED, "quorum").await, connected(SHARED).await);
+    let sent = message(&queue.name);
+    let _confirmed = broker.0.publisher().publish(sent.clone(), BOUND).await.unwrap();
+    let mut session = broker.0.consume(&queue.name, 10, HOME).await.unwrap();
+    let delivery = next(&mut session).await.unwrap();
+    let (got, envelope) = (&delivery.incoming, &sent.envelope);
+    let source = Source::Own {
+        tx_id: envelope.tx_id,
+        root_id: Some(envelope.root_id),
+        attempts: 2,
+        published_at: Some(sent.published_at),
+    };
+    assert_eq!(got.source, source);
+    assert_eq!(got.message_id.as_ref(), Some(&envelope.message_id));
+    assert_eq!(got.correlation_id.as_ref(), Some(&envelope.correlation_id));
+    assert_eq!((&got.content_type, &got.headers), (&envelope.content_type, &envelope.headers));
+    assert_eq!(got.body, envelope.body);
+    assert!(!got.redelivered);
+    delivery.token.ack().await.unwrap();
+    session.close().await;
+    let empty = QueueState { ready: 0, consumers: 0 };
+    until("the queue is empty", async || broker.0.queue_state(&queue.name).await.unwrap() == empty).await;
+    stop(broker).await;
+    queue.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_published_message_is_persistent_and_named_by_its_tx_id() {
+    let (queue, broker) = (Queue::declared(SHARED, "quorum").await, connected(SHARED).await);
+    let sent = message(&queue.name);
+    let _confirmed = broker.0.publisher().publish(sent.clone(), BOUND).await.unwrap();
+    let got = queue.channel.basic_get(queue.name.as_str().into(), Default::default()).await.unwrap().unwrap();
+    assert_eq!(*got.properties.delivery_mode(), Some(2));
+    assert_eq!(got.properties.message_id().as_ref().unwrap().as_str(), sent.envelope.tx_id.to_string());
+    stop(broker).await;
+    queue.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exactly_the_unroutable_ones_of_many_pipelined_messages_are_returned() {
+    let (queue, broker) = (Queue::declared(SHARED, "quorum").await, connected(SHARED).await);
+    let nowhere = format!("{}-nowhere", queue.name);
+    for round in 0..10 {
+        let publishes = (0..200).map(|i| {
+            let lost = (i * 7 + round) % 5 == 0;
+            let (publisher, to) = (broker.0.publisher(), if lost { &nowhere } else { &queue.name });
+            async move { (lost, publisher.publish(message(to), BOUND).await) }
+        });
+        for (lost, outcome) in join_all(publishes).await {
+            match outcome {
+                Ok(_) => assert!(!lost, "an unroutable message was confirmed"),
+                Err(PublishError::Returned { reason }) => assert!(lost && reason.contains("NO_ROUTE"), "{reason}"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    let state = broker.0.queue_state(&queue.name).await.unwrap();
+    assert_eq!(state.ready, 1600);
+    stop(broker).await;
+    queue.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_connection_confirms_nothing_that_is_not_in_the_queue_and_comes_back() {
+    let (queue, relay) = (Queue::declared(SHARED, "quorum").await, Relay::start(SHARED).await);
+    let broker = through(relay.address).await;
+    let publishes = (0..2000).map(|i| {
+        let (publisher, relay, name) = (broker.0.publisher(), &relay, &queue.name);
+        async move {
+            if i == 1000 {
+                relay.cut();
+            }
+            publisher.publish(message(name), BOUND).await
+        }
+    });
+    let outcomes = join_all(publishes).await;
+    let confirmed = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    let expected = |outcome: &Result<_, PublishError>| match outcome {
+        Ok(_) | Err(PublishError::Unknown(_) | PublishError::NotSent(_)) => true,
+        Err(PublishError::Returned { .. } | PublishError::Nacked) => false,
+    };
+    assert!(outcomes.iter().all(expected));
+    assert!(confirmed < 2000, "the cut hit nothing");
+    assert!(matches!(broker.0.publish_status(), LinkStatus::Down { .. }));
+    assert!(!broker.0.publisher().is_ready());
+    relay.carry();
+    assert!(broker.0.connected(BOUND).await);
+    let state = broker.0.queue_state(&queue.name).await.unwrap();
+    assert!(state.ready as usize >= confirmed, "{confirmed} confirmed, {} in the queue", state.ready);
+    let _confirmed = broker.0.publisher().publish(message(&queue.name), BOUND).await.unwrap();
+    stop(broker).await;
+    queue.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stalled_connection_is_unknown_within_the_bound_and_given_up() {
+    let (queue, relay) = (Queue::declared(SHARED, "quorum").await, Relay::start(SHARED).await);
+    let broker = through(relay.address).await;
+    let _confirmed = broker.0.publisher().publish(message(&queue.name), BOUND).await.unwrap();
+    relay.stall();
+    let began = Instant::now();
+    let bound = Duration::from_secs(5);
+    let outcomes = join_all((0..50).map(|_| broker.0.publisher().publish(message(&queue.name), bound))).await;
+    assert!(began.elapsed() < bound + Duration::from_secs(1), "{:?}", began.elapsed());
+    for outcome in outcomes {
+        assert!(matches!(outcome, Err(PublishError::Unknown(_))), "{outcome:?}");
+    }
+    until("the connection is given up", async || matches!(broker.0.publish_status(), LinkStatus::Down { .. })).await;
+    let refused = broker.0.publisher().publish(message(&queue.name), BOUND).await;
+    assert!(matches!(refused, Err(PublishError::NotSent(NotSent::Down(_)))), "{refused:?}");
+    relay.carry();
+    assert!(broker.0.connected(BOUND).await);
+    let _confirmed = broker.0.publisher().publish(message(&queue.name), BOUND).await.unwrap();
+    stop(broker).await;
+    queue.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_messages_into_a_stalled_connection_do_not_pile_up_in_memory() {
+    let (queue, relay) = (Queue::declared(SHARED, "quorum").await, Relay::start(SHARED).await);
+    let broker = through(relay.address).await;
+    relay.stall();
+    let large = || {
+        let mut message = message(&queue.name);
+        message.envelope.body = vec![b'x'; 1024 * 1024].into();
+        message
+    };
+    let outcomes = join_all((0..40).map(|_| broker.0.publisher().publish(large(), Duration::from_secs(2)))).await;
+    let full = outcomes.iter().filter(|o| matches!(o, Err(PublishError::NotSent(NotSent::Full)))).count();
+    assert!(full >= 24, "{full} of 40 MiB were refused; 16 MiB may be under way");
+    assert!(outcomes.iter().all(Result::is_err));
+    relay.carry();
+    stop(broker).await;
+    queue.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publish_whose_caller_went_away_is_published_all_the_same() {
+    let (queue, broker) = (Queue::declared(SHARED, "quorum").await, connected(SHARED).await);
+    let publish = broker.0.publisher().publish(message(&queue.name), BOUND);
+    let impatient = tokio::time::timeout(Duration::ZERO, publish).await;
+    assert!(impatient.is_err(), "it was confirmed at once");
+    until("it is in the queue", async || broker.0.queue_state(&queue.name).await.unwrap().ready == 1).await;
+    stop(broker).await;
+    queue.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unsettled_delivery_comes_again_marked_and_its_old_token_is_dead() {
+    let (queue, broker) = (Queue::declared(SHARED, "quorum").await, connected(SHARED).await);
+    let _confirmed = broker.0.publisher().publish(message(&queue.name), BOUND).await.unwrap();
+    let mut session = broker.0.consume(&queue.name, 10, HOME).await.unwrap();
+    let first = next(&mut session).await.unwrap();
+    session.close().await;
+    assert!(matches!(first.token.ack().await, Err(AckError::ChannelGone)));
+    let mut session = broker.0.consume(&queue.name, 10, HOME).await.unwrap();
+    let again = next(&mut session).await.unwrap();
+    assert!(again.incoming.redelivered);
+    assert_eq!(again.incoming.source, first.incoming.source);
+    again.token.requeue().await.unwrap();
+    let third = next(&mut session).await.unwrap();
+    third.token.ack().await.unwrap();
+    session.close().await;
+    let empty = QueueState { ready: 0, consumers: 0 };
+    until("the queue is empty", async || broker.0.queue_state(&queue.name).await.unwrap() == empty).await;
+    stop(broker).await;
+    queue.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_connection_ends_the_session_and_its_tokens() {
+    let (queue, relay) = (Queue::declared(SHARED, "quorum").await, Relay::start(SHARED).await);
+    let broker = through(relay.address).await;
+    let _confirmed = broker.0.publisher().publish(message(&queue.name), BOUND).await.unwrap();
+    let mut session = broker.0.consume(&queue.name, 10, HOME).await.unwrap();
+    let first = next(&mut session).await.unwrap();
+    relay.cut();
+    assert!(matches!(next(&mut session).await, Err(SessionEnd::ConnectionLost { .. })));
+    assert!(matches!(first.token.ack().await, Err(AckError::ChannelGone)));
+    session.close().await;
+    relay.carry();
+    assert!(broker.0.connected(BOUND).await);
+    let mut session = broker.0.consume(&queue.name, 10, HOME).await.unwrap();
+    assert!(next(&mut session).await.unwrap().incoming.redelivered);
+    session.close().await;
+    stop(broker).await;
+    queue.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleting_the_queue_ends_the_session_as_cancelled() {
+    let (queue, broker) = (Queue::declared(SHARED, "quorum").await, connected(SHARED).await);
+    let mut session = broker.0.consume(&queue.name, 10, HOME).await.unwrap();
+    queue.delete().await;
+    assert_eq!(next(&mut session).await.unwrap_err(), SessionEnd::Cancelled);
+    session.close().await;
+    stop(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_session_takes_nothing_more_but_settles_what_it_has() {
+    let (queue, broker) = (Queue::declared(SHARED, "quorum").await, connected(SHARED).await);
+    let publisher = broker.0.publisher();
+    let _confirmed = publisher.publish(message(&queue.name), BOUND).await.unwrap();
+    let mut session = broker.0.consume(&queue.name, 10, HOME).await.unwrap();
+    let delivery = next(&mut session).await.unwrap();
+    session.cancel().await;
+    let _confirmed = publisher.publish(message(&queue.name), BOUND).await.unwrap();
+    assert_eq!(next(&mut session).await.unwrap_err(), SessionEnd::Closed);
+    delivery.token.ack().await.unwrap();
+    session.close().await;
+    let one = QueueState { ready: 1, consumers: 0 };
+    until("only the second is left", async || broker.0.queue_state(&queue.name).await.unwrap() == one).await;
+    stop(broker).await;
+    queue.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_queue_is_made_or_named_as_missing() {
+    let queue = Queue::named(SHARED).await;
+    let mut forbidden = settings(SHARED);
+    forbidden.create_destination = false;
+    let broker = start(&forbidden);
+    assert!(broker.0.connected(BOUND).await);
+    let error = broker.0.ensure_queue(&queue.name).await.unwrap_err();
+    assert!(matches!(error, TopologyError::Missing { .. }));
+    assert_eq!(
+        error.to_string(),
+        format!("queue {} does not exist on rabbit; make it there, or set createDestination: true", queue.name)
+    );
+    stop(broker).await;
+    let broker = connected(SHARED).await;
+    assert_eq!(broker.0.ensure_queue(&queue.name).await.unwrap(), Ensured::Declared);
+    assert_eq!(broker.0.ensure_queue(&queue.name).await.unwrap(), Ensured::Existed);
+    assert!(broker.0.server_version().await.unwrap() >= ServerVersion(3, 8, 0));
+    stop(broker).await;
+    queue.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_existing_classic_queue_is_left_as_it_is_and_used() {
+    let (queue, broker) = (Queue::declared(SHARED, "classic").await, connected(SHARED).await);
+    assert_eq!(broker.0.ensure_queue(&queue.name).await.unwrap(), Ensured::Existed);
+    let _confirmed = broker.0.publisher().publish(message(&queue.name), BOUND).await.unwrap();
+    stop(broker).await;
+    queue.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_password_is_told_without_the_password() {
+    let mut wrong = settings(SHARED);
+    wrong.password = Some("not-the-password".into());
+    let broker = start(&wrong);
+    let told = async || match broker.0.publish_status() {
+        LinkStatus::Down { reason, .. } => {
+            assert!(!reason.contains("not-the-password"), "{reason}");
+            reason.contains("ACCESS_REFUSED")
+        }
+        LinkStatus::Up | LinkStatus::Blocked { .. } => panic!("it let us in"),
+    };
+    until("the refusal is told", told).await;
+    let refused = broker.0.publisher().publish(message("anywhere"), BOUND).await;
+    assert!(matches!(refused, Err(PublishError::NotSent(NotSent::Down(_)))), "{refused:?}");
+    stop(broker).await;
+}

@@ -1,0 +1,271 @@
+//! The private servers of `posthaste dev` and of the tests: they come, they go, they leave nothing.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "in a test a panic is the report")]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use posthaste::dev::{Options, PrivatePostgres, PrivateRabbit, fresh_name, start_both};
+
+#[tokio::test]
+async fn both_servers_come_up_unprivileged_on_loopback_and_leave_nothing() {
+    let begun = Instant::now();
+    let (mut postgres, mut rabbit) = start_both(&Options::default()).await.unwrap();
+    println!("both servers ready after {:?}", begun.elapsed());
+    let folders = [postgres.folder().to_owned(), rabbit.folder().to_owned()];
+
+    for pid in [postgres.pid().unwrap(), rabbit.pid().unwrap()] {
+        assert_ne!(fs::metadata(format!("/proc/{pid}")).unwrap().uid(), 0, "pid {pid} runs as root");
+        let addresses = listens_on(pid);
+        assert!(!addresses.is_empty() && addresses.iter().all(|address| address == "0100007F"), "{addresses:?}");
+        let environment = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+        assert!(!environment.contains("CARGO_"), "the caller's environment leaked into pid {pid}");
+    }
+    assert_eq!(postgres.sql("SHOW max_prepared_transactions").await.unwrap().trim(), "64");
+    assert_eq!(postgres.sql("SHOW fsync").await.unwrap().trim(), "on");
+    assert_eq!(postgres.sql("SHOW server_encoding").await.unwrap().trim(), "UTF8");
+
+    let begun = Instant::now();
+    postgres.shutdown().await.unwrap();
+    rabbit.shutdown().await.unwrap();
+    println!("both gone after {:?}", begun.elapsed());
+    for folder in &folders {
+        assert!(!folder.exists(), "{} is still there", folder.display());
+        assert_eq!(processes_of(folder), Vec::<u32>::new());
+    }
+}
+
+#[tokio::test]
+async fn postgres_keeps_data_and_port_over_stop_pause_and_kill9() {
+    let mut postgres = PrivatePostgres::start(&Options::default()).await.unwrap();
+    let begun = Instant::now();
+    let url = postgres.create_database("shop").await.unwrap();
+    println!("a database after {:?}", begun.elapsed());
+    assert_eq!(postgres.create_database("shop").await.unwrap(), url, "asking twice is no error");
+    assert!(postgres.create_database("no'good").await.is_err());
+    query(&url, "CREATE TABLE t (n int); INSERT INTO t VALUES (1)").await.unwrap();
+
+    postgres.stop().await.unwrap();
+    assert!(postgres.pid().is_none());
+    assert!(query(&url, "SELECT 1").await.is_err());
+    postgres.start_again().await.unwrap();
+    query(&url, "INSERT INTO t VALUES (2)").await.unwrap();
+
+    let pid = postgres.pid().unwrap();
+    postgres.kill9().await.unwrap();
+    assert!(!is_alive(pid));
+    let begun = Instant::now();
+    postgres.start_again().await.unwrap();
+    println!("PostgreSQL is back {:?} after kill -9", begun.elapsed());
+    assert_eq!(query(&url, "SELECT 1/(count(*) - 1) FROM t").await, Ok(()), "two rows survived");
+    assert!(postgres.start_again().await.is_err(), "a second start is refused");
+
+    postgres.pause().unwrap();
+    let answer = tokio::time::timeout(Duration::from_millis(300), query(&url, "SELECT 1")).await;
+    assert!(answer.is_err(), "a paused server answers nothing, not even a refusal");
+    postgres.resume().unwrap();
+    query(&url, "SELECT 1").await.unwrap();
+    postgres.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn rabbit_keeps_vhosts_and_port_over_stop_and_kill9() {
+    let begun = Instant::now();
+    let mut rabbit = PrivateRabbit::start(&Options::default()).await.unwrap();
+    println!("RabbitMQ ready after {:?}", begun.elapsed());
+    let begun = Instant::now();
+    let url = rabbit.create_vhost(&fresh_name("v")).await.unwrap();
+    println!("a virtual host after {:?}", begun.elapsed());
+    connect(&url).await.unwrap();
+    assert!(rabbit.create_vhost("no\">>good").await.is_err());
+    assert_eq!(rabbit.eval("1 + 1").await.unwrap(), "2");
+    assert!(rabbit.eval("error(oops)").await.unwrap().contains("oops"), "an Erlang error is an answer too");
+
+    let pid = rabbit.pid().unwrap();
+    rabbit.kill9().await.unwrap();
+    assert!(!is_alive(pid));
+    assert!(connect(&url).await.is_err());
+    let begun = Instant::now();
+    rabbit.start_again().await.unwrap();
+    println!("RabbitMQ is back {:?} after kill -9", begun.elapsed());
+    connect(&url).await.unwrap();
+
+    let begun = Instant::now();
+    rabbit.stop().await.unwrap();
+    println!("RabbitMQ stopped after {:?}", begun.elapsed());
+    assert!(rabbit.pid().is_none());
+    rabbit.start_again().await.unwrap();
+    connect(&url).await.unwrap();
+    rabbit.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_killed_owner_takes_its_servers_and_folders_along() {
+    let temp = tempfile::tempdir_in("/var/tmp").unwrap();
+    open_to_all(temp.path());
+    let mut owner = Owner::start(temp.path(), "both");
+    owner.process.kill().unwrap();
+    owner.process.wait().unwrap();
+    let folders = owner.folders.clone();
+    let gone = || folders.iter().all(|folder| !folder.exists() && processes_of(folder).is_empty());
+    within(Duration::from_secs(15), "the leash ends the servers", gone).await;
+}
+
+#[tokio::test]
+async fn what_an_owner_and_its_leash_left_does_not_block_the_next() {
+    let temp = tempfile::tempdir_in("/var/tmp").unwrap();
+    open_to_all(temp.path());
+    let mut first = Owner::start(temp.path(), "postgres");
+    let folder = first.folders[0].clone();
+    for leash in processes_of(&folder).into_iter().filter(|pid| command_line(*pid).contains("posthaste-dev-leash")) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(leash.cast_signed()), nix::sys::signal::SIGKILL).unwrap();
+    }
+    first.process.kill().unwrap();
+    first.process.wait().unwrap();
+    assert!(folder.exists() && !processes_of(&folder).is_empty(), "there is a leftover");
+
+    let mut second = Owner::start(temp.path(), "postgres");
+    assert!(!folder.exists(), "the next start removed the folder");
+    assert_eq!(processes_of(&folder), Vec::<u32>::new());
+    assert!(second.folders[0].exists());
+    let third = Owner::start(temp.path(), "postgres");
+    assert!(second.folders[0].exists(), "a living owner's folder is left alone");
+    for mut owner in [second, third] {
+        owner.process.kill().unwrap();
+        owner.process.wait().unwrap();
+        within(Duration::from_secs(15), "the folder goes", || !owner.folders[0].exists()).await;
+    }
+}
+
+#[tokio::test]
+async fn kept_data_are_there_in_the_next_run_and_used_by_one_at_a_time() {
+    let temp = tempfile::tempdir_in("/var/tmp").unwrap();
+    open_to_all(temp.path());
+    let options = Options { keep: Some(temp.path().join("data")), ..Options::default() };
+    let postgres = PrivatePostgres::start(&options).await.unwrap();
+    let url = postgres.create_database("shop").await.unwrap();
+    query(&url, "CREATE TABLE t (n int)").await.unwrap();
+    let refused = PrivatePostgres::start(&options).await.unwrap_err().to_string();
+    assert!(refused.ends_with("is in use by another `posthaste dev`"), "{refused}");
+    postgres.shutdown().await.unwrap();
+
+    let postgres = PrivatePostgres::start(&options).await.unwrap();
+    query(&postgres.url("shop"), "SELECT * FROM t").await.unwrap();
+    postgres.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_folder_that_the_servers_user_cannot_enter_is_refused_by_name() {
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return; // the servers are the caller itself
+    }
+    let private = tempfile::tempdir_in("/var/tmp").unwrap();
+    fs::set_permissions(private.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let options = Options { keep: Some(private.path().to_owned()), ..Options::default() };
+    let refused = PrivatePostgres::start(&options).await.unwrap_err().to_string();
+    assert!(refused.contains("cannot enter") && refused.contains(private.path().to_str().unwrap()), "{refused}");
+}
+
+#[tokio::test]
+async fn missing_programs_name_the_debian_packages() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let options = Options { binaries: Some(nowhere.path().to_owned()), ..Options::default() };
+    let postgres = PrivatePostgres::start(&options).await.unwrap_err().to_string();
+    assert!(postgres.ends_with("on Debian: apt-get install postgresql"), "{postgres}");
+    let rabbit = PrivateRabbit::start(&options).await.unwrap_err().to_string();
+    assert!(rabbit.ends_with("on Debian: apt-get install rabbitmq-server"), "{rabbit}");
+}
+
+/// Another process that owns private servers and can be killed: this test binary, run again.
+struct Owner {
+    process: Child,
+    folders: Vec<PathBuf>,
+}
+
+impl Owner {
+    fn start(temp: &Path, servers: &str) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--ignored", "--exact", "an_owner_for_the_other_tests", "--nocapture"]);
+        command.env("TMPDIR", temp).env("POSTHASTE_TEST_OWNER", servers).stdout(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let folders = lines.find_map(|line| Some(line.split_once("folders ")?.1.to_owned())).unwrap();
+        Self { process, folders: folders.split(' ').map(PathBuf::from).collect() }
+    }
+}
+
+#[tokio::test]
+#[ignore = "run by the other tests in a process of its own"]
+async fn an_owner_for_the_other_tests() {
+    let Ok(servers) = std::env::var("POSTHASTE_TEST_OWNER") else { return };
+    let postgres = PrivatePostgres::start(&Options::default()).await.unwrap();
+    let rabbit = if servers == "both" { Some(PrivateRabbit::start(&Options::default()).await.unwrap()) } else { None };
+    let rabbits = rabbit.as_ref().map(|rabbit| format!(" {}", rabbit.folder().display())).unwrap_or_default();
+    println!("folders {}{rabbits}", postgres.folder().display());
+    std::future::pending::<()>().await;
+}
+
+async fn within(bound: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + bound;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within {bound:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn open_to_all(folder: &Path) {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn command_line(pid: u32) -> String {
+    String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).into_owned()
+}
+
+async fn query(url: &str, sql: &str) -> Result<(), String> {
+    let (client, connection) =
+        tokio_postgres::connect(url, tokio_postgres::NoTls).await.map_err(|error| error.to_string())?;
+    let asking = async move { client.batch_execute(sql).await };
+    let (answer, ended) = tokio::join!(asking, connection);
+    ended.map_err(|error| error.to_string())?;
+    answer.map_err(|error| error.to_string())
+}
+
+async fn connect(url: &str) -> Result<(), lapin::Error> {
+    let connection = lapin::Connection::connect(url, lapin::ConnectionProperties::default()).await?;
+    connection.close(200, "done".into()).await
+}
+
+fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+}
+
+/// Living processes that mention `folder` in their environment or arguments.
+fn processes_of(folder: &Path) -> Vec<u32> {
+    let wanted = folder.to_str().unwrap();
+    let mentions = |pid: &u32| {
+        ["environ", "cmdline"].iter().any(|file| {
+            let raw = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            String::from_utf8_lossy(&raw).contains(wanted)
+        })
+    };
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| *pid != std::process::id() && is_alive(*pid) && mentions(pid)).collect()
+}
+
+/// The addresses, in the kernel's notation, on which `pid` listens.
+fn listens_on(pid: u32) -> Vec<String> {
+    let links = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let sockets: Vec<String> = links
+        .filter_map(|link| fs::read_link(link.ok()?.path()).ok())
+        .filter_map(|to| Some(to.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
+    let rows = tables.iter().flat_map(|table| table.lines().skip(1)).map(|row| row.split_whitespace().collect());
+    rows.filter(|row: &Vec<&str>| row[3] == "0A" && sockets.iter().any(|inode| inode == row[9]))
+        .map(|row| row[1].split(':').next().unwrap().to_owned())
+        .collect()
+}
