@@ -66,9 +66,11 @@ CREATE TABLE posthaste.payload (
     message        bytea NOT NULL,
     -- A resent message goes back to exactly this place when it fails again.
     messagekey     bigint,
-    slotid         varchar(100) COLLATE "C",
-    messagedate    timestamptz
+    messagedate    timestamptz,
+    prior_attempts integer NOT NULL DEFAULT 0
 );
+CREATE INDEX payload_messagekey ON posthaste.payload (messagekey) WHERE messagekey IS NOT NULL;
+CREATE INDEX payload_message_id ON posthaste.payload (message_id);
 
 -- Open journal rows that somebody must look at, and when. Written on unusual paths only.
 CREATE TABLE posthaste.due (
@@ -141,8 +143,13 @@ CREATE TABLE posthaste.home (
     singleton         boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     id                uuid NOT NULL,
     system_identifier text NOT NULL,
-    timeline          integer NOT NULL
+    timeline          bigint NOT NULL,
+    -- No journal row before this one is open, unless it stands in `due`.
+    open_from         uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000'
 );
+INSERT INTO posthaste.home (id, system_identifier, timeline)
+SELECT gen_random_uuid(), (pg_control_system()).system_identifier::text,
+       ('x' || lpad(substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), 16, '0'))::bit(64)::bigint;
 
 -- What an operator asked for; an adapter without a row is STARTED.
 CREATE TABLE posthaste.adapter_state (

@@ -143,6 +143,14 @@ impl TxId {
     pub fn mint() -> Self {
         Self(Uuid::now_v7())
     }
+
+    /// An id whose time is given, in microseconds since 1970.
+    #[must_use]
+    pub fn mint_at(micros: i64) -> Self {
+        let micros = u64::try_from(micros).unwrap_or(0);
+        let nanos = u32::try_from(micros % 1_000_000).unwrap_or(0) * 1000;
+        Self(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, micros / 1_000_000, nanos)))
+    }
 }
 
 impl From<TxId> for RootId {

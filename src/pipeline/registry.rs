@@ -113,6 +113,12 @@ impl AdapterRegistry {
         self.entries.get(name).is_some_and(|entry| entry.status.borrow().state == AdapterState::Started)
     }
 
+    /// Whether an operator wants it started, whatever has been reached.
+    #[must_use]
+    pub fn is_wanted(&self, name: &AdapterName) -> bool {
+        self.entries.get(name).is_some_and(|entry| *entry.wanted.borrow() == Wanted::Started)
+    }
+
     /// Says what is wanted, without waiting. Answers whether that is news.
     pub fn want(&self, name: &AdapterName, wanted: Wanted, now: Timestamp) -> bool {
         let Some(entry) = self.entries.get(name) else { return false };

@@ -1,1 +1,20 @@
+//! From the journal to the broker: publishing after the decision, marking, and redoing what was lost (protocol §4).
+//!
+//! Deliberately not here: accepting and processing. The relay moves what is already decided, and a second publish never
+//! harms.
 
+mod clock;
+mod decide;
+mod heartbeat;
+mod lease;
+mod publish;
+mod sweeper;
+mod topology;
+
+pub use clock::DatabaseClock;
+pub use decide::{Facts, Next, decide, redo_after};
+pub use heartbeat::{Fenced, Shared, heartbeat};
+pub use lease::LeaseObserver;
+pub use publish::{DestinationSettings, OpenCounts, Published, Relay, RelaySettings, Running};
+pub use sweeper::sweep;
+pub use topology::verify_destinations;

@@ -9,7 +9,12 @@ use tokio_postgres::error::{DbError, Severity};
 pub enum StoreError {
     /// The statement was answered with an ERROR and the session lives: it did nothing.
     #[error("{message} (SQLSTATE {sqlstate})")]
-    Refused { sqlstate: String, message: String },
+    Refused {
+        sqlstate: String,
+        message: String,
+        /// The constraint that refused it, if one did.
+        constraint: Option<String>,
+    },
     /// No connection could be had, so nothing was sent.
     #[error("the database cannot be reached: {0}")]
     Unreachable(String),
@@ -49,11 +54,15 @@ impl StoreError {
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
         match error.as_db_error() {
-            Some(db) if is_plain_error(db) => {
-                Self::Refused { sqlstate: db.code().code().to_owned(), message: db.message().to_owned() }
-            }
+            Some(db) if is_plain_error(db) => Self::Refused {
+                sqlstate: db.code().code().to_owned(),
+                message: db.message().to_owned(),
+                constraint: db.constraint().map(str::to_owned),
+            },
             Some(db) => Self::Unknown(format!("{} (SQLSTATE {})", db.message(), db.code().code())),
-            None if is_local(&error) => Self::Refused { sqlstate: "22023".to_owned(), message: chain(&error) },
+            None if is_local(&error) => {
+                Self::Refused { sqlstate: "22023".to_owned(), message: cause(&error), constraint: None }
+            }
             None => Self::Unknown(chain(&error)),
         }
     }
@@ -88,6 +97,14 @@ fn is_plain_error(db: &DbError) -> bool {
 /// A parameter that could not be encoded never left this process.
 fn is_local(error: &tokio_postgres::Error) -> bool {
     error.source().is_some_and(|source| source.is::<super::params::BadParameter>())
+}
+
+/// The innermost cause alone.
+fn cause(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => cause(source),
+        None => error.to_string(),
+    }
 }
 
 /// The error with its causes: `Display` of the client hides them.

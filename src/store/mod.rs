@@ -1,14 +1,28 @@
 //! PostgreSQL: the only module that names its client.
 
+mod accept;
+mod adopt;
 mod error;
+mod instance;
+pub mod migrate;
 mod params;
 mod pool;
+mod receive;
+mod resend;
 mod settings;
+mod sweep;
+mod work;
 
+pub use accept::{Acceptance, Inserted, LogEntry, Outgoing, PUBLISH_AFTER, Winner};
 pub use error::StoreError;
+pub use instance::{Beat, HomeCheck, Instance, Registration};
 pub use params::{BadParameter, StepParam};
 pub use pool::{Pool, Session};
+pub use receive::{FailedAttempt, JournalRow};
+pub use resend::{ResendClaim, ResendRequest};
 pub use settings::{PostgresSettings, SessionTimeouts};
+pub use sweep::{Claimed, Mark, OpenRow};
+pub use work::{Claim, CommitError, WorkTransaction};
 
 use std::sync::{Arc, OnceLock};
 
@@ -23,6 +37,8 @@ pub struct Store {
     pub work: Pool,
     /// Sweeping, leases, browsing, clean-up.
     pub house: Pool,
+    /// The heart-beat's own connection.
+    pub beat: Pool,
     pub incarnation: Incarnation,
     home: Arc<OnceLock<HomeId>>,
 }
@@ -44,9 +60,15 @@ impl Store {
             accept: Pool::new(settings, incarnation, timeouts, ACCEPT_CONNECTIONS)?,
             work: Pool::new(settings, incarnation, timeouts, settings.pool_max_size)?,
             house: Pool::new(settings, incarnation, timeouts, HOUSE_CONNECTIONS)?,
+            beat: Pool::new(settings, incarnation, timeouts, 1)?,
             incarnation,
             home: Arc::default(),
         })
+    }
+
+    /// Whether the database answers a trivial question now.
+    pub async fn answers(&self) -> bool {
+        self.work.run(async |client| Ok(client.batch_execute("/* answers */ SELECT 1").await?)).await.is_ok()
     }
 
     /// The home's identity, once this instance is registered there.

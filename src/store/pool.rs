@@ -80,6 +80,39 @@ impl Pool {
         settle(session, answer, self.answer)
     }
 
+    /// `work`, at most as long as the server itself may take for one statement and a little more.
+    pub(super) async fn bounded<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        match tokio::time::timeout(self.answer, work).await {
+            Ok(answer) => answer,
+            Err(_elapsed) => Err(StoreError::Unknown(format!("no answer within {:?}", self.answer))),
+        }
+    }
+
+    /// As the answer is, but `Refused` only when the session answers again: otherwise the outcome is unknown.
+    pub(super) async fn settle_proved<T>(
+        &self,
+        session: Session,
+        answer: Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        match answer {
+            Ok(value) => {
+                session.release();
+                Ok(value)
+            }
+            Err(refused @ StoreError::Refused { .. }) => {
+                let proof = self.bounded(async { Ok(session.client()?.batch_execute("").await?) }).await;
+                match proof {
+                    Ok(()) => {
+                        session.release();
+                        Err(refused)
+                    }
+                    Err(_lost) => Err(StoreError::Unknown(format!("the session ended after: {refused}"))),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// In use, and the largest possible.
     #[must_use]
     pub fn usage(&self) -> (usize, usize) {

@@ -1,0 +1,69 @@
+//! What a step is to the runner.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::AdapterRegistry;
+use crate::model::{AdapterName, Envelope};
+use crate::store::{Outgoing, Store, StoreError, WorkTransaction};
+
+/// One kind of step. A test or a user may bring another.
+#[async_trait]
+pub trait Pipe: Send + Sync {
+    /// Reads `input` and answers the payload that it leaves, `None` for the one that stood there; all within the
+    /// caller's transaction.
+    async fn run(&self, input: Bytes, work: &mut Work<'_>) -> Result<Option<Bytes>, StepFailure>;
+}
+
+/// What a pipeline works with during one attempt.
+pub struct Work<'a> {
+    pub store: &'a Store,
+    pub transaction: &'a WorkTransaction,
+    pub registry: &'a AdapterRegistry,
+    pub pipelines: &'a super::Pipelines,
+    /// The message as the receiver got it.
+    pub envelope: &'a Envelope,
+    /// What this adapter was given.
+    pub original: Bytes,
+    /// Journal rows inserted so far, with their payloads: to be published after the commit.
+    pub sent: Vec<(Outgoing, Bytes)>,
+    /// Adapters entered on the way here, outermost first.
+    pub chain: Vec<AdapterName>,
+    pub mint: &'a (dyn Fn() -> crate::model::TxId + Send + Sync),
+}
+
+/// Why a step failed, and where. Its text goes into the error store's comments; it quotes no payload of its own.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("step {step} of {chain}: {reason}")]
+pub struct StepFailure {
+    pub step: String,
+    /// `outer > inner`.
+    pub chain: String,
+    pub reason: String,
+    pub kind: FailureKind,
+}
+
+/// What a failure says about trying again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The message or its circumstances: counts as an attempt.
+    Step,
+    /// The data itself (SQLSTATE 22, 23, a payload that no parameter takes): trying again will not help by itself.
+    Permanent,
+    /// The database or the way to it: nobody's fault.
+    Infrastructure,
+}
+
+impl FailureKind {
+    /// Whether the class of an SQLSTATE blames the data.
+    #[must_use]
+    pub fn of(error: &StoreError) -> Self {
+        if error.is_infrastructure() {
+            return Self::Infrastructure;
+        }
+        match error.sqlstate().and_then(|sqlstate| sqlstate.get(..2)) {
+            Some("22" | "23") => Self::Permanent,
+            Some(_) | None => Self::Step,
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Running an adapter's steps, one after the other, in the caller's transaction.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::pipe::{FailureKind, Pipe, StepFailure, Work};
+use super::pipes::{amqp_sender::AmqpSenderPipe, call::CallPipe, query::QueryPipe};
+use super::{AdapterSettings, Input, StepKind};
+use crate::model::AdapterName;
+
+/// Every adapter's pipeline, ready to run. Cheap to clone.
+#[derive(Clone)]
+pub struct Pipelines(Arc<BTreeMap<AdapterName, Vec<Step>>>);
+
+struct Step {
+    name: String,
+    input: Input,
+    pipe: Box<dyn Pipe>,
+}
+
+impl Pipelines {
+    #[must_use]
+    pub fn new(adapters: &[AdapterSettings]) -> Self {
+        let pipelines = adapters.iter().map(|adapter| (adapter.name.clone(), steps(adapter))).collect();
+        Self(Arc::new(pipelines))
+    }
+
+    /// Runs an adapter on a payload and answers what its last step left.
+    pub(super) async fn run_adapter(
+        &self,
+        adapter: &AdapterName,
+        payload: Bytes,
+        work: &mut Work<'_>,
+    ) -> Result<Bytes, StepFailure> {
+        work.chain.push(adapter.clone());
+        let outer = std::mem::replace(&mut work.original, payload.clone());
+        let result = self.run_steps(adapter, payload, work).await;
+        work.original = outer;
+        work.chain.pop();
+        result
+    }
+
+    async fn run_steps(
+        &self,
+        adapter: &AdapterName,
+        mut payload: Bytes,
+        work: &mut Work<'_>,
+    ) -> Result<Bytes, StepFailure> {
+        let steps = self.0.get(adapter).map(Vec::as_slice).unwrap_or_default();
+        for step in steps {
+            let input = match step.input {
+                Input::Payload => payload.clone(),
+                Input::OriginalMessage => work.original.clone(),
+            };
+            match step.pipe.run(input, work).await {
+                Ok(Some(left)) => payload = left,
+                Ok(None) => {}
+                Err(failure) => return Err(located(failure, step, work)),
+            }
+        }
+        Ok(payload)
+    }
+
+    /// Runs the adapter that a message enters.
+    pub async fn run(&self, adapter: &AdapterName, work: &mut Work<'_>) -> Result<(), StepFailure> {
+        let payload = work.envelope.body.clone();
+        self.run_adapter(adapter, payload, work).await.map(|_left| ())
+    }
+}
+
+/// Puts the step's name and the adapters on the way into a failure that has none yet.
+fn located(failure: StepFailure, step: &Step, work: &Work<'_>) -> StepFailure {
+    if !failure.step.is_empty() {
+        return failure;
+    }
+    let chain: Vec<&str> = work.chain.iter().map(AdapterName::as_str).collect();
+    StepFailure { step: step.name.clone(), chain: chain.join(" > "), ..failure }
+}
+
+/// A failure whose place the runner fills in.
+pub(super) fn failure(reason: String, kind: FailureKind) -> StepFailure {
+    StepFailure { step: String::new(), chain: String::new(), reason, kind }
+}
+
+fn steps(adapter: &AdapterSettings) -> Vec<Step> {
+    let step = |settings: &super::StepSettings| Step {
+        name: settings.name.clone(),
+        input: settings.input,
+        pipe: match &settings.kind {
+            StepKind::AmqpSender(sender) => Box::new(AmqpSenderPipe(sender.clone())) as Box<dyn Pipe>,
+            StepKind::Query(query) => Box::new(QueryPipe(query.clone())),
+            StepKind::Call(call) => Box::new(CallPipe(call.clone())),
+        },
+    };
+    adapter.steps.iter().map(step).collect()
+}

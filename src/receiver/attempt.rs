@@ -1,0 +1,204 @@
+//! What a delivery, a missed claim and a failure mean: pure (protocol §5).
+
+use std::time::Duration;
+
+use super::ReceiverSettings;
+use crate::model::{Destination, JournalState};
+use crate::pipeline::FailureKind;
+use crate::store::JournalRow;
+
+/// How an own message enters its attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// Never tried, as far as anybody knows: the compare-and-set alone.
+    First,
+    /// A start is committed first. A suspect (redelivered) starts alone, so that innocents are not blamed for a crash.
+    Start { suspect: bool },
+}
+
+/// `redelivered` is a hint, `attempts` what the message carries.
+#[must_use]
+pub const fn entry(redelivered: bool, attempts: i32) -> Entry {
+    match (redelivered, attempts) {
+        (false, 0) => Entry::First,
+        (suspect, _) => Entry::Start { suspect },
+    }
+}
+
+/// What to do with a delivery whose row could not be claimed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unclaimed {
+    /// It is settled: acknowledge and forget.
+    Drop,
+    /// Its time has not come: the row brings it back; acknowledge.
+    Reopen { attempts: i32 },
+    /// Its attempts are used up and nobody runs it.
+    GiveUp { attempts: i32 },
+    /// It cannot be ours, or not as it is: keep it for a person.
+    Park { reason: String },
+    /// Locked, overtaken or running: again after a pause, uncounted.
+    HandBack,
+}
+
+/// Reads the row that would not be claimed.
+#[must_use]
+pub fn unclaimed(row: Option<&JournalRow>, destination: &Destination, sha256: &[u8]) -> Unclaimed {
+    let Some(row) = row else {
+        return Unclaimed::Park { reason: "expired, probably done: its journal row is gone".to_owned() };
+    };
+    if row.destination != destination.as_str() {
+        return Unclaimed::Park { reason: format!("it came from {destination} and belongs to {}", row.destination) };
+    }
+    if row.sha256 != sha256 {
+        return Unclaimed::Park { reason: "its body is not the one that was accepted under its id".to_owned() };
+    }
+    match row.state {
+        JournalState::Done | JournalState::Error => Unclaimed::Drop,
+        JournalState::Ready | JournalState::Published => {
+            if row.runner_lives {
+                Unclaimed::HandBack
+            } else if row.attempts >= row.max_attempts {
+                Unclaimed::GiveUp { attempts: row.attempts }
+            } else if !row.due {
+                Unclaimed::Reopen { attempts: row.attempts }
+            } else {
+                Unclaimed::HandBack
+            }
+        }
+    }
+}
+
+/// What follows a failed attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Retry {
+        delay: Duration,
+    },
+    GiveUp,
+    /// Not the message's fault: nothing is written, the delivery goes back.
+    HandBack,
+}
+
+/// Decides after attempt `n` of at most `max_attempts` (I7).
+#[must_use]
+pub fn after_failure(kind: FailureKind, n: i32, max_attempts: i32, settings: &ReceiverSettings) -> Verdict {
+    match kind {
+        FailureKind::Infrastructure => Verdict::HandBack,
+        FailureKind::Permanent if !settings.retry_permanent_errors => Verdict::GiveUp,
+        FailureKind::Permanent | FailureKind::Step => {
+            if n >= max_attempts {
+                Verdict::GiveUp
+            } else {
+                Verdict::Retry { delay: settings.delay_after(n) }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{AdapterName, SlotId, TransactionAttribute};
+
+    fn settings() -> ReceiverSettings {
+        ReceiverSettings {
+            adapter: AdapterName::new("writeDb"),
+            connection: "rabbit".to_owned(),
+            queue: "myQueue".to_owned(),
+            destination: Destination::queue("rabbit", "myQueue"),
+            transaction_attribute: TransactionAttribute::Required,
+            transaction_timeout: Duration::from_secs(30),
+            max_retries: 5,
+            retry_delays: vec![Duration::from_secs(1), Duration::from_secs(2)],
+            retry_permanent_errors: true,
+            num_threads: 8,
+            error_slot: SlotId::new("write-db"),
+        }
+    }
+
+    fn row() -> JournalRow {
+        JournalRow {
+            state: JournalState::Published,
+            attempts: 1,
+            max_attempts: 6,
+            destination: "rabbit/myQueue".to_owned(),
+            sha256: vec![1],
+            running_by: None,
+            due: true,
+            runner_lives: false,
+        }
+    }
+
+    fn read(row: &JournalRow) -> Unclaimed {
+        unclaimed(Some(row), &Destination::queue("rabbit", "myQueue"), &[1])
+    }
+
+    #[test]
+    fn only_a_message_that_nobody_has_tried_skips_the_start() {
+        assert_eq!(entry(false, 0), Entry::First);
+        assert_eq!(entry(true, 0), Entry::Start { suspect: true });
+        assert_eq!(entry(false, 2), Entry::Start { suspect: false });
+    }
+
+    #[test]
+    fn max_retries_5_means_6_attempts_and_then_the_error_store() {
+        let settings = settings();
+        assert_eq!(settings.max_attempts(), 6);
+        for n in 1..6 {
+            let verdict = after_failure(FailureKind::Step, n, 6, &settings);
+            assert!(matches!(verdict, Verdict::Retry { .. }), "{n}");
+        }
+        assert_eq!(after_failure(FailureKind::Step, 6, 6, &settings), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn the_last_delay_repeats() {
+        let delays: Vec<u64> = (1..5).map(|n| settings().delay_after(n).as_secs()).collect();
+        assert_eq!(delays, [1, 2, 2, 2]);
+    }
+
+    #[test]
+    fn permanent_errors_skip_the_retries_only_when_the_adapter_says_so() {
+        let retried = after_failure(FailureKind::Permanent, 1, 6, &settings());
+        assert!(matches!(retried, Verdict::Retry { .. }));
+        let strict = ReceiverSettings { retry_permanent_errors: false, ..settings() };
+        assert_eq!(after_failure(FailureKind::Permanent, 1, 6, &strict), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn a_database_that_is_down_is_not_the_message_s_fault() {
+        assert_eq!(after_failure(FailureKind::Infrastructure, 6, 6, &settings()), Verdict::HandBack);
+    }
+
+    #[test]
+    fn a_settled_row_drops_its_delivery() {
+        for state in [JournalState::Done, JournalState::Error] {
+            assert_eq!(read(&JournalRow { state, ..row() }), Unclaimed::Drop);
+        }
+    }
+
+    #[test]
+    fn an_own_message_without_a_row_or_with_another_body_or_queue_is_parked() {
+        let here = Destination::queue("rabbit", "myQueue");
+        assert!(matches!(unclaimed(None, &here, &[1]), Unclaimed::Park { .. }));
+        assert!(matches!(unclaimed(Some(&row()), &here, &[2]), Unclaimed::Park { .. }));
+        let elsewhere = Destination::queue("rabbit", "other");
+        assert!(matches!(unclaimed(Some(&row()), &elsewhere, &[1]), Unclaimed::Park { .. }));
+    }
+
+    #[test]
+    fn a_row_that_somebody_runs_or_holds_is_handed_back_uncounted() {
+        assert_eq!(read(&row()), Unclaimed::HandBack);
+        assert_eq!(read(&JournalRow { runner_lives: true, attempts: 6, ..row() }), Unclaimed::HandBack);
+    }
+
+    #[test]
+    fn used_up_attempts_without_a_runner_end_in_the_error_store() {
+        assert_eq!(read(&JournalRow { attempts: 6, ..row() }), Unclaimed::GiveUp { attempts: 6 });
+    }
+
+    #[test]
+    fn a_delivery_before_its_time_goes_back_to_the_journal() {
+        assert_eq!(read(&JournalRow { due: false, ..row() }), Unclaimed::Reopen { attempts: 1 });
+    }
+}

@@ -1,0 +1,324 @@
+//! One attempt: the transaction around a pipeline, and what is written when it fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tracing::Instrument;
+
+use super::ReceiverSettings;
+use super::attempt::{Unclaimed, Verdict, after_failure, unclaimed};
+use crate::model::{Envelope, TxId};
+use crate::pipeline::{AdapterRegistry, FailureKind, Pipelines, StepFailure, Work};
+use crate::relay::Relay;
+use crate::store::{Claim, Claimed, CommitError, FailedAttempt, Outgoing, Store, StoreError, WorkTransaction};
+
+/// What every attempt needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Processor {
+    pub store: Store,
+    pub relay: Relay,
+    pub registry: AdapterRegistry,
+    pub pipelines: Pipelines,
+    pub host: Arc<str>,
+}
+
+/// How an attempt, or the try to have one, ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AttemptEnd {
+    /// Committed.
+    Done,
+    /// Failed, and what follows is committed: a retry, or the error store.
+    Failed { step: Option<String>, reason: String, given_up: bool },
+    /// Nothing to do any more: settled by somebody else, parked, or brought back by its row.
+    Settled,
+    /// Uncounted; again after a pause.
+    HandBack,
+    /// The database is at fault; nothing more can be done until it answers.
+    Infrastructure { reason: String },
+}
+
+/// A pause before a delivery is handed back.
+pub const HAND_BACK_AFTER: Duration = Duration::from_millis(500);
+
+impl Processor {
+    /// Tries a row that is not started: the first attempt.
+    pub async fn first(&self, settings: &ReceiverSettings, envelope: &Envelope) -> AttemptEnd {
+        self.attempt(settings, envelope, 0, false).await
+    }
+
+    /// Commits a start, then tries. `mine_runs`: another task of this process is at work on the row.
+    pub async fn start_and_try(&self, settings: &ReceiverSettings, envelope: &Envelope) -> AttemptEnd {
+        let sha256 = envelope.sha256();
+        let adapter = settings.adapter.as_str();
+        let watch = watch(settings);
+        let started = self.store.start(envelope.tx_id, &settings.destination, &sha256, adapter, watch, false).await;
+        match started {
+            Ok(Some(n)) => self.attempt(settings, envelope, n, true).await,
+            Ok(None) => self.read_unclaimed(settings, envelope).await,
+            Err(error) => ended(&error),
+        }
+    }
+
+    /// One attempt with a claim of `attempts` as seen; `started`: it is counted already.
+    pub async fn attempt(
+        &self,
+        settings: &ReceiverSettings,
+        envelope: &Envelope,
+        seen: i32,
+        started: bool,
+    ) -> AttemptEnd {
+        let n = if started { seen } else { seen + 1 };
+        let span = tracing::info_span!(
+            "attempt",
+            message.id = %envelope.message_id, tx.id = %envelope.tx_id, adapter = %settings.adapter, attempt.n = n
+        );
+        self.attempt_in_span(settings, envelope, seen, started, n).instrument(span).await
+    }
+
+    async fn attempt_in_span(
+        &self,
+        settings: &ReceiverSettings,
+        envelope: &Envelope,
+        seen: i32,
+        started: bool,
+        n: i32,
+    ) -> AttemptEnd {
+        let started_at = Timestamp::now();
+        let sha256 = envelope.sha256();
+        let transaction = match self.store.begin_work().await {
+            Ok(transaction) => transaction,
+            Err(error) => return ended(&error),
+        };
+        let claim = Claim {
+            tx_id: envelope.tx_id,
+            destination: &settings.destination,
+            attempts: seen,
+            started,
+            sha256: &sha256,
+        };
+        let max_attempts = match transaction.take(&self.store, claim).await {
+            Ok(Some(max_attempts)) => max_attempts,
+            Ok(None) => {
+                transaction.roll_back(&self.store).await;
+                return self.read_unclaimed(settings, envelope).await;
+            }
+            Err(error) => {
+                transaction.roll_back(&self.store).await;
+                return ended(&error);
+            }
+        };
+        match self.run(settings, envelope, transaction).await {
+            Ok(sent) => {
+                metrics::counter!("posthaste_processed_total", "adapter" => settings.adapter.to_string()).increment(1);
+                tracing::debug!(txn.outcome = "committed");
+                self.publish_sent(envelope, sent);
+                AttemptEnd::Done
+            }
+            Err(failure) => {
+                tracing::info!(txn.outcome = "rolled back", step = %failure.step, reason = %failure.reason);
+                let failed = Failed { seen, n, max_attempts, started_at };
+                self.after(settings, envelope, &failed, failure).await
+            }
+        }
+    }
+
+    /// The pipeline, bounded by the transaction time-out, and the COMMIT.
+    async fn run(
+        &self,
+        settings: &ReceiverSettings,
+        envelope: &Envelope,
+        transaction: WorkTransaction,
+    ) -> Result<Vec<(Outgoing, bytes::Bytes)>, StepFailure> {
+        let relay = self.relay.clone();
+        let mint = move || relay.mint();
+        let mut work = Work {
+            store: &self.store,
+            transaction: &transaction,
+            registry: &self.registry,
+            pipelines: &self.pipelines,
+            envelope,
+            original: envelope.body.clone(),
+            sent: Vec::new(),
+            chain: Vec::new(),
+            mint: &mint,
+        };
+        let run = Box::pin(self.pipelines.run(&settings.adapter, &mut work));
+        let result = tokio::time::timeout(settings.transaction_timeout, run).await;
+        let sent = std::mem::take(&mut work.sent);
+        match result {
+            Ok(Ok(())) => match transaction.commit(&self.store).await {
+                Ok(()) => Ok(sent),
+                Err(CommitError::RolledBack(error)) => Err(commit_failure(settings, &error, FailureKind::of(&error))),
+                Err(CommitError::Unknown(error)) => Err(commit_failure(settings, &error, FailureKind::Infrastructure)),
+            },
+            Ok(Err(failure)) => {
+                transaction.roll_back(&self.store).await;
+                Err(failure)
+            }
+            Err(_elapsed) => {
+                transaction.cancel().await;
+                let bound = settings.transaction_timeout;
+                Err(StepFailure {
+                    step: "transactionTimeout".to_owned(),
+                    chain: settings.adapter.to_string(),
+                    reason: format!("not finished within {bound:?}"),
+                    kind: FailureKind::Step,
+                })
+            }
+        }
+    }
+
+    async fn after(
+        &self,
+        settings: &ReceiverSettings,
+        envelope: &Envelope,
+        failed: &Failed,
+        failure: StepFailure,
+    ) -> AttemptEnd {
+        let error = failure.to_string();
+        let record = FailedAttempt {
+            tx_id: envelope.tx_id,
+            destination: &settings.destination,
+            seen: failed.seen,
+            n: failed.n,
+            adapter: settings.adapter.as_str(),
+            step: Some(&failure.step),
+            error: &error,
+            started_at: failed.started_at,
+        };
+        let adapter = settings.adapter.to_string();
+        let (written, given_up) = match after_failure(failure.kind, failed.n, failed.max_attempts, settings) {
+            Verdict::HandBack => return AttemptEnd::Infrastructure { reason: error },
+            Verdict::Retry { delay } => {
+                tracing::info!(verdict = "retry", delay = ?delay);
+                metrics::counter!("posthaste_retried_total", "adapter" => adapter).increment(1);
+                self.relay.wake();
+                (self.store.retry(&record, delay).await, false)
+            }
+            Verdict::GiveUp => {
+                tracing::warn!(verdict = "error store", slot = %settings.error_slot, reason = %error);
+                metrics::counter!("posthaste_failed_total", "adapter" => adapter).increment(1);
+                let written = self.store.give_up(&record, &settings.error_slot, &self.host, false).await;
+                (self.or_later(written.map(|key| key.is_some()), &record).await, true)
+            }
+        };
+        match written {
+            Ok(true) => {
+                self.relay.wake();
+                AttemptEnd::Failed { step: Some(failure.step), reason: error, given_up }
+            }
+            Ok(false) => self.read_unclaimed(settings, envelope).await,
+            Err(error) => ended(&error),
+        }
+    }
+
+    /// The error store itself refuses the message: it stays in the journal, waits, and somebody must look.
+    async fn or_later(
+        &self,
+        written: Result<bool, StoreError>,
+        record: &FailedAttempt<'_>,
+    ) -> Result<bool, StoreError> {
+        match written {
+            Err(error) if !error.is_infrastructure() => {
+                tracing::error!(tx_id = %record.tx_id, %error, "the error store refused a message; trying again later");
+                let doublings = u32::try_from(record.n.clamp(0, 6)).unwrap_or(0);
+                let delay = Duration::from_secs(60) * 2_u32.pow(doublings);
+                self.store.retry(&FailedAttempt { n: record.n - 1, ..record.clone() }, delay).await
+            }
+            written => written,
+        }
+    }
+
+    /// Reads the row of a delivery that could not be claimed, and does what it says.
+    async fn read_unclaimed(&self, settings: &ReceiverSettings, envelope: &Envelope) -> AttemptEnd {
+        let row = match self.store.journal_row(envelope.tx_id, watch(settings)).await {
+            Ok(row) => row,
+            Err(error) => return ended(&error),
+        };
+        let done = match unclaimed(row.as_ref(), &settings.destination, &envelope.sha256()) {
+            Unclaimed::Drop => Ok(()),
+            Unclaimed::HandBack => return AttemptEnd::HandBack,
+            Unclaimed::Reopen { attempts } => self.store.reopen(envelope.tx_id, &settings.destination, attempts).await,
+            Unclaimed::Park { reason } => self.park(settings, envelope, &reason).await,
+            Unclaimed::GiveUp { attempts } => self.give_up_crashed(settings, envelope.tx_id, attempts).await,
+        };
+        match done {
+            Ok(()) => AttemptEnd::Settled,
+            Err(error) => ended(&error),
+        }
+    }
+
+    /// Keeps a message for a person (type H).
+    pub async fn park(&self, settings: &ReceiverSettings, envelope: &Envelope, reason: &str) -> Result<(), StoreError> {
+        if self.store.park(envelope, &settings.error_slot, &self.host, reason).await? {
+            metrics::counter!("posthaste_parked_total", "adapter" => settings.adapter.to_string()).increment(1);
+            tracing::warn!(message.id = %envelope.message_id, tx.id = %envelope.tx_id, reason, "parked");
+        }
+        Ok(())
+    }
+
+    async fn give_up_crashed(&self, settings: &ReceiverSettings, tx_id: TxId, n: i32) -> Result<(), StoreError> {
+        let error = format!("the process ended during attempt {n}");
+        let record = FailedAttempt {
+            tx_id,
+            destination: &settings.destination,
+            seen: n,
+            n,
+            adapter: settings.adapter.as_str(),
+            step: None,
+            error: &error,
+            started_at: Timestamp::now(),
+        };
+        if self.store.give_up(&record, &settings.error_slot, &self.host, true).await?.is_some() {
+            metrics::counter!("posthaste_failed_total", "adapter" => settings.adapter.to_string()).increment(1);
+            tracing::warn!(tx.id = %tx_id, reason = %error, "moved to the error store");
+        }
+        Ok(())
+    }
+
+    /// What the pipeline sent is committed: publish it from memory, in a task of its own.
+    pub fn publish_sent(&self, envelope: &Envelope, sent: Vec<(Outgoing, bytes::Bytes)>) {
+        for (outgoing, body) in sent {
+            let mut envelope = envelope.clone();
+            envelope.tx_id = outgoing.tx_id;
+            envelope.body = body;
+            let message = Claimed {
+                envelope,
+                destination: outgoing.destination,
+                mode: outgoing.mode,
+                attempts: 0,
+                max_attempts: outgoing.max_attempts,
+                publishes: 0,
+            };
+            let relay = self.relay.clone();
+            self.relay.tasks().spawn(async move { relay.publish(message).await });
+        }
+    }
+}
+
+struct Failed {
+    seen: i32,
+    n: i32,
+    max_attempts: i32,
+    started_at: Timestamp,
+}
+
+/// How long a started attempt may take before it is nobody's.
+fn watch(settings: &ReceiverSettings) -> Duration {
+    settings.transaction_timeout + Duration::from_secs(10)
+}
+
+fn commit_failure(settings: &ReceiverSettings, error: &StoreError, kind: FailureKind) -> StepFailure {
+    StepFailure { step: "commit".to_owned(), chain: settings.adapter.to_string(), reason: error.to_string(), kind }
+}
+
+/// An error outside the pipeline never counts against the message.
+fn ended(error: &StoreError) -> AttemptEnd {
+    if error.is_infrastructure() {
+        AttemptEnd::Infrastructure { reason: error.to_string() }
+    } else {
+        tracing::warn!(%error, "not claimed; the delivery goes back");
+        AttemptEnd::HandBack
+    }
+}

@@ -1,0 +1,227 @@
+//! One receiver's life: wanted, connecting, consuming, stopping; again after every interruption.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::worker::{DeliveryEnd, Worker};
+use super::{Processor, ReceiverSettings};
+use crate::broker::{ConsumerSession, Delivery, SessionEnd};
+use crate::lifecycle::Lifecycle;
+use crate::model::{AdapterState, HomeId};
+use crate::pipeline::Wanted;
+use crate::relay::Shared;
+use crate::store::Claimed;
+
+/// Messages claimed for processing in process that may wait for a permit.
+const DIRECT_WAITING: usize = 64;
+/// How long a stop of one adapter waits for what is in hand.
+const DRAIN: Duration = Duration::from_secs(20);
+/// Between two tries to begin.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// A receiver with what it works with.
+pub struct Receiver {
+    worker: Worker,
+    wanted: watch::Receiver<Wanted>,
+    permits: Arc<Semaphore>,
+    lifecycle: Lifecycle,
+}
+
+/// Why a session was left.
+enum Left {
+    Unwanted,
+    Stopping,
+    /// The broker ended it.
+    Lost(String),
+    /// The database is at fault.
+    Database(String),
+}
+
+/// Runs a receiver until the stop.
+pub async fn supervise(settings: ReceiverSettings, processor: Processor, shared: Shared, lifecycle: Lifecycle) {
+    let Some(wanted) = processor.registry.wanted(&settings.adapter) else { return };
+    let permits = Arc::new(Semaphore::new(settings.num_threads.max(1)));
+    let worker = Worker { settings: Arc::new(settings), processor, shared, suspects: Arc::default() };
+    let mut receiver = Receiver { worker, wanted, permits, lifecycle };
+    receiver.live().await;
+}
+
+impl Receiver {
+    async fn live(&mut self) {
+        let soft = self.lifecycle.soft.clone();
+        while !soft.is_cancelled() {
+            if *self.wanted.borrow_and_update() == Wanted::Stopped {
+                self.report(AdapterState::Stopped, None);
+                tokio::select! {
+                    _changed = self.wanted.changed() => {}
+                    () = soft.cancelled() => {}
+                }
+                continue;
+            }
+            match self.begin().await {
+                Ok(session) => self.consume_until_interrupted(session).await,
+                Err((state, reason)) => {
+                    self.report(state, Some(reason));
+                    self.pause(AGAIN).await;
+                }
+            }
+        }
+        self.report(AdapterState::Stopped, None);
+    }
+
+    /// Everything that must be there before the first delivery.
+    async fn begin(&self) -> Result<ConsumerSession, (AdapterState, String)> {
+        let settings = &self.worker.settings;
+        let starting = |reason: String| (AdapterState::Starting, reason);
+        let home: HomeId = self
+            .worker
+            .processor
+            .store
+            .home()
+            .ok_or_else(|| starting("the home database was not reached yet".to_owned()))?;
+        if let Some(trouble) = self.worker.shared.trouble() {
+            return Err(starting(format!("waiting for the home database: {trouble}")));
+        }
+        let relay = &self.worker.processor.relay;
+        let broker = relay
+            .broker(&settings.connection)
+            .ok_or_else(|| (AdapterState::Error, format!("connection {} is not configured", settings.connection)))?;
+        if let Err(error) = broker.ensure_queue(&settings.queue).await {
+            return Err(match error {
+                crate::broker::TopologyError::Missing { .. } | crate::broker::TopologyError::Name(_) => {
+                    (AdapterState::Error, error.to_string())
+                }
+                crate::broker::TopologyError::UnknownVersion { .. } | crate::broker::TopologyError::Call { .. } => {
+                    starting(with_cause(&error))
+                }
+            });
+        }
+        let prefetch = u16::try_from(settings.num_threads * 2).unwrap_or(u16::MAX);
+        broker.consume(&settings.queue, prefetch, home).await.map_err(|error| starting(with_cause(&error)))
+    }
+
+    async fn consume_until_interrupted(&mut self, mut session: ConsumerSession) {
+        let destination = self.worker.settings.destination.clone();
+        let relay = self.worker.processor.relay.clone();
+        let (direct, directs) = mpsc::channel(DIRECT_WAITING);
+        relay.serve(&destination, direct);
+        self.report(AdapterState::Started, None);
+        let left = self.consume(&mut session, directs).await;
+        relay.stop_serving(&destination);
+        match &left {
+            Left::Unwanted | Left::Stopping => self.report(AdapterState::Stopping, None),
+            Left::Lost(reason) => self.report(AdapterState::Starting, Some(reason.clone())),
+            Left::Database(reason) => {
+                tracing::warn!(adapter = %self.worker.settings.adapter, %reason, "not consuming: the database is at fault");
+                self.report(AdapterState::Starting, Some(reason.clone()));
+            }
+        }
+        session.cancel().await;
+        self.drain().await;
+        // Whatever is not settled goes back to the queue with its channel.
+        session.close().await;
+        if let Left::Database(_) = left {
+            self.wait_for_database().await;
+        }
+    }
+
+    async fn consume(&mut self, session: &mut ConsumerSession, mut directs: mpsc::Receiver<Claimed>) -> Left {
+        let (trouble, mut troubled) = mpsc::channel::<String>(1);
+        let soft = self.lifecycle.soft.clone();
+        loop {
+            // Permit first, then message: what cannot be worked on stays with the broker.
+            let permit = tokio::select! {
+                permit = self.permits.clone().acquire_owned() => permit,
+                reason = troubled.recv() => return Left::Database(reason.unwrap_or_default()),
+                () = unwanted(&mut self.wanted) => return Left::Unwanted,
+                () = soft.cancelled() => return Left::Stopping,
+            };
+            let Ok(permit) = permit else { return Left::Stopping };
+            tokio::select! {
+                biased;
+                reason = troubled.recv() => return Left::Database(reason.unwrap_or_default()),
+                () = soft.cancelled() => return Left::Stopping,
+                () = unwanted(&mut self.wanted) => return Left::Unwanted,
+                Some(message) = directs.recv() => self.work_on_direct(message, permit, trouble.clone()),
+                delivery = session.next() => match delivery {
+                    Ok(delivery) => self.work_on(delivery, permit, trouble.clone()),
+                    Err(SessionEnd::Closed) => return Left::Lost("the session was closed".to_owned()),
+                    Err(SessionEnd::Cancelled) => return Left::Lost("the broker cancelled the consumer".to_owned()),
+                    Err(SessionEnd::ConnectionLost { reason }) => return Left::Lost(reason.to_string()),
+                },
+            }
+        }
+    }
+
+    fn work_on(&self, delivery: Delivery, permit: OwnedSemaphorePermit, trouble: mpsc::Sender<String>) {
+        let worker = self.worker.clone();
+        self.spawn(permit, async move {
+            if let DeliveryEnd::Infrastructure { reason } = worker.deliver(delivery).await {
+                // One word is enough; the session ends with it.
+                let _told = trouble.try_send(reason).is_ok();
+            }
+        });
+    }
+
+    fn work_on_direct(&self, message: Claimed, permit: OwnedSemaphorePermit, trouble: mpsc::Sender<String>) {
+        let worker = self.worker.clone();
+        self.spawn(permit, async move {
+            if let super::AttemptEnd::Infrastructure { reason } = worker.direct(message).await {
+                let _told = trouble.try_send(reason).is_ok();
+            }
+        });
+    }
+
+    /// The permit moves into the task; a hard stop drops it, and its transaction with it.
+    fn spawn(&self, permit: OwnedSemaphorePermit, work: impl Future<Output = ()> + Send + 'static) {
+        let hard: CancellationToken = self.lifecycle.hard.clone();
+        self.lifecycle.tasks.spawn(async move {
+            let _stopped = hard.run_until_cancelled(work).await;
+            drop(permit);
+        });
+    }
+
+    /// Waits, within the bound, until nothing is in hand.
+    async fn drain(&self) {
+        let all = u32::try_from(self.worker.settings.num_threads.max(1)).unwrap_or(u32::MAX);
+        if tokio::time::timeout(DRAIN, self.permits.acquire_many(all)).await.is_err() {
+            tracing::warn!(adapter = %self.worker.settings.adapter, "still at work after {DRAIN:?}; handed back");
+        }
+    }
+
+    async fn wait_for_database(&self) {
+        let mut pause = Duration::from_millis(200);
+        while !self.lifecycle.soft.is_cancelled() && !self.worker.processor.store.answers().await {
+            self.pause(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    async fn pause(&self, pause: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = self.lifecycle.soft.cancelled() => {}
+        }
+    }
+
+    fn report(&self, state: AdapterState, reason: Option<String>) {
+        self.worker.processor.registry.report(&self.worker.settings.adapter, state, reason, Timestamp::now());
+    }
+}
+
+async fn unwanted(wanted: &mut watch::Receiver<Wanted>) {
+    if wanted.wait_for(|wanted| *wanted == Wanted::Stopped).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn with_cause(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", with_cause(cause)),
+        None => error.to_string(),
+    }
+}

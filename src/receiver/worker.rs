@@ -1,0 +1,149 @@
+//! One delivery's way: whose it is, its attempt, and its acknowledgement after the decision.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use super::ReceiverSettings;
+use super::attempt::{Entry, entry};
+use super::process::{AttemptEnd, HAND_BACK_AFTER, Processor};
+use crate::broker::{AckToken, Delivery, Incoming, Source};
+use crate::model::{Envelope, MessageId, RootId, TxId};
+use crate::relay::Shared;
+use crate::store::Claimed;
+
+/// Works for one receiver. Cheap to clone.
+#[derive(Clone)]
+pub struct Worker {
+    pub settings: Arc<ReceiverSettings>,
+    pub processor: Processor,
+    pub shared: Shared,
+    /// Suspects (redelivered after a crash) hold this: one at a time.
+    pub suspects: Arc<Mutex<()>>,
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeliveryEnd {
+    /// Acknowledged, or to be redelivered because the acknowledgement did not arrive; both are fine.
+    Settled,
+    /// The database is at fault: nothing was acknowledged.
+    Infrastructure { reason: String },
+}
+
+impl Worker {
+    /// Takes a delivery to its end. Nothing is acknowledged before its decision is known.
+    pub async fn deliver(&self, delivery: Delivery) -> DeliveryEnd {
+        let Delivery { incoming, token } = delivery;
+        match incoming.source.clone() {
+            Source::Own { tx_id, root_id, attempts, published_at } => {
+                if let Some(published_at) = published_at {
+                    self.shared.saw(&self.settings.destination, published_at);
+                }
+                let entry = entry(incoming.redelivered, attempts);
+                let envelope = own_envelope(incoming, tx_id, root_id);
+                let end = self.enter(&envelope, entry).await;
+                self.settle(token, end).await
+            }
+            Source::Foreign { message_id } => self.adopt(incoming, message_id, token).await,
+        }
+    }
+
+    /// A row that is processed without a broker.
+    pub async fn direct(&self, message: Claimed) -> AttemptEnd {
+        let entry = if message.attempts == 0 { Entry::First } else { Entry::Start { suspect: false } };
+        self.enter(&message.envelope, entry).await
+    }
+
+    async fn enter(&self, envelope: &Envelope, entry: Entry) -> AttemptEnd {
+        let Some(_running) = self.processor.relay.run(envelope.tx_id) else { return AttemptEnd::HandBack };
+        match entry {
+            Entry::First => self.processor.first(&self.settings, envelope).await,
+            Entry::Start { suspect: false } => self.processor.start_and_try(&self.settings, envelope).await,
+            Entry::Start { suspect: true } => {
+                let _alone = self.suspects.lock().await;
+                self.processor.start_and_try(&self.settings, envelope).await
+            }
+        }
+    }
+
+    /// Somebody else's message becomes ours in one statement; then it is acknowledged, and processed like any other.
+    async fn adopt(&self, incoming: Incoming, foreign_id: Option<String>, token: AckToken) -> DeliveryEnd {
+        let tx_id = self.processor.relay.mint();
+        let message_id = incoming.message_id.clone().unwrap_or_else(MessageId::mint);
+        let envelope = Envelope {
+            tx_id,
+            root_id: tx_id.into(),
+            correlation_id: incoming.correlation_id.clone().unwrap_or_else(|| message_id.clone()),
+            message_id,
+            content_type: incoming.content_type.clone(),
+            headers: incoming.headers.clone(),
+            body: incoming.body,
+        };
+        if foreign_id.is_none() {
+            metrics::counter!("posthaste_adopted_without_id_total").increment(1);
+        }
+        let max_attempts = self.settings.max_attempts();
+        let destination = &self.settings.destination;
+        // Long ids are told apart by what fits; two that share 255 characters are not one message's.
+        let foreign_id = foreign_id.filter(|id| id.len() <= 255 && !id.contains('\0'));
+        let adopted = self.processor.store.adopt(&envelope, foreign_id.as_deref(), destination, max_attempts).await;
+        match adopted {
+            Ok(true) => {
+                metrics::counter!("posthaste_adopted_total").increment(1);
+                let acked = self.settle(token, AttemptEnd::Settled).await;
+                match self.enter(&envelope, Entry::First).await {
+                    AttemptEnd::Infrastructure { reason } => DeliveryEnd::Infrastructure { reason },
+                    // Its row brings it back.
+                    AttemptEnd::Done | AttemptEnd::Failed { .. } | AttemptEnd::Settled | AttemptEnd::HandBack => acked,
+                }
+            }
+            Ok(false) => self.settle(token, AttemptEnd::Settled).await,
+            Err(error) if error.is_infrastructure() => DeliveryEnd::Infrastructure { reason: error.to_string() },
+            Err(error) => {
+                tracing::error!(%error, "a message of others could not be adopted; it stays in the queue");
+                self.settle(token, AttemptEnd::HandBack).await
+            }
+        }
+    }
+
+    async fn settle(&self, token: AckToken, end: AttemptEnd) -> DeliveryEnd {
+        match end {
+            AttemptEnd::Done | AttemptEnd::Failed { .. } | AttemptEnd::Settled => {
+                if let Err(error) = token.ack().await {
+                    tracing::debug!(%error, "acknowledgement lost; the journal knows the redelivery");
+                }
+                DeliveryEnd::Settled
+            }
+            AttemptEnd::HandBack => {
+                self.processor.relay.tasks().spawn(hand_back(token, HAND_BACK_AFTER));
+                DeliveryEnd::Settled
+            }
+            AttemptEnd::Infrastructure { reason } => DeliveryEnd::Infrastructure { reason },
+        }
+    }
+}
+
+async fn hand_back(token: AckToken, pause: Duration) {
+    tokio::time::sleep(pause).await;
+    if let Err(error) = token.requeue().await {
+        tracing::debug!(%error, "not handed back; the broker does it when the channel ends");
+    }
+}
+
+fn own_envelope(incoming: Incoming, tx_id: TxId, root_id: Option<RootId>) -> Envelope {
+    // Our own messages always carry their id; one that lost it is parked or dropped under its tx_id.
+    let message_id = incoming
+        .message_id
+        .unwrap_or_else(|| MessageId::parse(&tx_id.to_string()).unwrap_or_else(|_error| MessageId::mint()));
+    Envelope {
+        tx_id,
+        root_id: root_id.unwrap_or_else(|| tx_id.into()),
+        correlation_id: incoming.correlation_id.unwrap_or_else(|| message_id.clone()),
+        message_id,
+        content_type: incoming.content_type,
+        headers: incoming.headers,
+        body: incoming.body,
+    }
+}

@@ -1,0 +1,145 @@
+//! The heart-beat: our own counter, a look at the others', and fencing of those who have gone silent.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{LeaseObserver, Relay};
+use crate::model::{AdapterName, Destination, Incarnation};
+use crate::store::Instance;
+
+/// Between two beats.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// What the beat learns and everyone here may read. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Shared(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    instances: Vec<Instance>,
+    stopped: Vec<AdapterName>,
+    seen: BTreeMap<String, i64>,
+    reached: Option<Instant>,
+    trouble: Option<String>,
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A consumer has received a message that was published at this time (microseconds since 1970).
+    pub fn saw(&self, destination: &Destination, published_at: i64) {
+        let mut known = self.lock();
+        match known.seen.get_mut(destination.as_str()) {
+            Some(latest) => *latest = published_at.max(*latest),
+            None => {
+                known.seen.insert(destination.as_str().to_owned(), published_at);
+            }
+        }
+    }
+
+    /// The latest such time that any live instance knows.
+    #[must_use]
+    pub fn latest_seen(&self, destination: &Destination) -> Option<i64> {
+        let known = self.lock();
+        let others = known.instances.iter().filter_map(|instance| instance.seen.get(destination.as_str()));
+        others.chain(known.seen.get(destination.as_str())).max().copied()
+    }
+
+    #[must_use]
+    pub fn live(&self) -> Vec<Incarnation> {
+        self.lock().instances.iter().map(|instance| instance.incarnation).collect()
+    }
+
+    #[must_use]
+    pub fn instances(&self) -> Vec<Instance> {
+        self.lock().instances.clone()
+    }
+
+    /// Whether a live instance consumes the destination.
+    #[must_use]
+    pub fn served(&self, destination: &Destination) -> bool {
+        self.lock().instances.iter().any(|instance| instance.serves.iter().any(|one| one == destination.as_str()))
+    }
+
+    /// Why the home database cannot be used, if the last beat failed.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.lock().trouble.clone()
+    }
+
+    /// What operators want stopped, as last read; `None` before the first beat.
+    #[must_use]
+    pub fn stopped(&self) -> Option<Vec<AdapterName>> {
+        let known = self.lock();
+        known.reached.map(|_| known.stopped.clone())
+    }
+
+    pub(crate) fn set_trouble(&self, trouble: Option<String>) {
+        self.lock().trouble = trouble;
+    }
+}
+
+/// Beats until the hard stop: what is finished during the soft one is still ours. Returns an error when somebody has fenced us: this process must end at once.
+///
+/// `wishes`: called after each beat with what operators want stopped.
+pub async fn heartbeat(relay: Relay, shared: Shared, wishes: impl Fn(&[AdapterName])) -> Result<(), Fenced> {
+    let store = relay.store().clone();
+    let mut observer = LeaseObserver::new(store.incarnation, relay.0.settings.lease);
+    let pause = BEAT.min(relay.0.settings.lease / 5);
+    loop {
+        let asked = Instant::now();
+        let seen = shared.lock().seen.clone();
+        match tokio::time::timeout(relay.0.settings.lease, store.beat(&seen)).await {
+            Ok(Ok(beat)) if !beat.live => return Err(Fenced),
+            Ok(Ok(beat)) => {
+                relay.0.clock.set(beat.clock, asked);
+                wishes(&beat.stopped);
+                let live: Vec<_> = beat.instances.iter().map(|one| (one.incarnation, one.heartbeat)).collect();
+                {
+                    let mut known = shared.lock();
+                    known.instances = beat.instances;
+                    known.stopped = beat.stopped;
+                    known.reached = Some(asked);
+                    known.trouble = None;
+                }
+                fence_the_silent(&relay, observer.look(asked, &live)).await;
+            }
+            Ok(Err(error)) => lost_sight(&shared, &mut observer, error.to_string()),
+            Err(_elapsed) => lost_sight(&shared, &mut observer, "the home database does not answer".to_owned()),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = relay.0.lifecycle.hard.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// Somebody has fenced this incarnation: whatever it held is others' now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("another instance has taken over from this one because it gave no sign of life for a whole lease")]
+pub struct Fenced;
+
+fn lost_sight(shared: &Shared, observer: &mut LeaseObserver, reason: String) {
+    observer.lost_sight();
+    let mut known = shared.lock();
+    if known.trouble.is_none() {
+        tracing::warn!(%reason, "the home database cannot be reached");
+    }
+    known.trouble = Some(reason);
+}
+
+async fn fence_the_silent(relay: &Relay, silent: Vec<(Incarnation, i64)>) {
+    for (incarnation, heartbeat) in silent {
+        match relay.store().fence(incarnation, heartbeat).await {
+            Ok(true) => {
+                tracing::warn!(instance = %incarnation, "fenced: no sign of life for a whole lease");
+                relay.wake();
+            }
+            Ok(false) => {}
+            Err(error) => tracing::debug!(instance = %incarnation, %error, "not fenced yet"),
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! Publishing from memory, marking in batches, and what all instances and listeners may know of a destination.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc};
+
+use super::DatabaseClock;
+use crate::broker::{Broker, LinkStatus, OutMessage, PublishError};
+use crate::lifecycle::Lifecycle;
+use crate::model::{AdapterName, Destination, HomeId, Mode, SlotId, TxId};
+use crate::store::{Claimed, Mark, Store};
+
+/// Longest wait for a publisher's confirm.
+pub const CONFIRM_BOUND: Duration = Duration::from_secs(5);
+/// First wait after a failed publish; doubles.
+const PUBLISH_SPACING: Duration = Duration::from_secs(1);
+/// How long confirmed rows wait for their mark: most are DONE by then and need none.
+const MARK_DELAY: Duration = Duration::from_secs(1);
+/// Marks that may wait; a publisher that finds no room waits itself.
+const MARKS: usize = 8192;
+
+/// A queue that this instance publishes to or consumes.
+#[derive(Debug, Clone)]
+pub struct DestinationSettings {
+    pub destination: Destination,
+    pub connection: String,
+    pub queue: String,
+    /// Where a message goes that cannot be published, or whose attempts were used up by a crash.
+    pub error_slot: SlotId,
+    /// Who consumes it here, if anybody; else who sends to it.
+    pub adapter: AdapterName,
+}
+
+#[derive(Debug, Clone)]
+pub struct RelaySettings {
+    pub destinations: Vec<DestinationSettings>,
+    /// How long an attempt may take before it is nobody's.
+    pub watch: Duration,
+    pub lease: Duration,
+    pub host: String,
+}
+
+/// Open rows of one destination, as last counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OpenCounts {
+    pub open: u64,
+    pub unpublished: u64,
+    pub oldest_seconds: u64,
+}
+
+/// What became of a publish from memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    Confirmed,
+    /// The journal's row brings it there.
+    Later,
+}
+
+#[derive(Debug, Default)]
+struct Watched {
+    verified: AtomicBool,
+    open: AtomicU64,
+    unpublished: AtomicU64,
+    oldest_seconds: AtomicU64,
+    trouble: Mutex<Option<Arc<str>>>,
+}
+
+pub(super) struct Inner {
+    pub store: Store,
+    pub brokers: BTreeMap<String, Broker>,
+    pub settings: RelaySettings,
+    pub clock: DatabaseClock,
+    pub lifecycle: Lifecycle,
+    /// Something came up sooner than the sweeper's next look.
+    pub wake: Notify,
+    watched: BTreeMap<Destination, Watched>,
+    marks: mpsc::Sender<(Mark, Instant)>,
+    routes: Mutex<BTreeMap<Destination, mpsc::Sender<Claimed>>>,
+    running: Mutex<BTreeSet<TxId>>,
+}
+
+/// Publishes what is decided. Cheap to clone.
+#[derive(Clone)]
+pub struct Relay(pub(super) Arc<Inner>);
+
+impl Relay {
+    /// Starts the task that marks confirmed rows.
+    #[must_use]
+    pub fn start(store: Store, brokers: Vec<Broker>, settings: RelaySettings, lifecycle: &Lifecycle) -> Self {
+        let (marks, waiting) = mpsc::channel(MARKS);
+        let watched = settings.destinations.iter().map(|one| (one.destination.clone(), Watched::default())).collect();
+        let brokers = brokers.into_iter().map(|broker| (broker.name().to_owned(), broker)).collect();
+        let inner = Inner {
+            store: store.clone(),
+            brokers,
+            settings,
+            clock: DatabaseClock::default(),
+            lifecycle: lifecycle.clone(),
+            wake: Notify::new(),
+            watched,
+            marks,
+            routes: Mutex::default(),
+            running: Mutex::default(),
+        };
+        lifecycle.tasks.spawn(mark_in_batches(store, waiting, lifecycle.clone()));
+        Self(Arc::new(inner))
+    }
+
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    #[must_use]
+    pub fn clock(&self) -> &DatabaseClock {
+        &self.0.clock
+    }
+
+    #[must_use]
+    pub fn broker(&self, connection: &str) -> Option<&Broker> {
+        self.0.brokers.get(connection)
+    }
+
+    /// Tasks that a stop waits for.
+    #[must_use]
+    pub fn tasks(&self) -> &tokio_util::task::TaskTracker {
+        &self.0.lifecycle.tasks
+    }
+
+    #[must_use]
+    pub fn settings(&self) -> &RelaySettings {
+        &self.0.settings
+    }
+
+    #[must_use]
+    pub fn destination(&self, destination: &Destination) -> Option<&DestinationSettings> {
+        self.0.settings.destinations.iter().find(|one| one.destination == *destination)
+    }
+
+    /// Publishes a committed row's message and waits for the broker's word; the row is marked about a second later.
+    /// Must run in a task that no client can cancel.
+    pub async fn publish(&self, message: Claimed) -> Published {
+        let (tx_id, attempts, mode) = (message.envelope.tx_id, message.attempts, message.mode);
+        let Some((broker, out)) = self.out_message(message) else { return Published::Later };
+        let published_at = out.published_at;
+        match broker.publisher().publish(out, CONFIRM_BOUND).await {
+            Ok(_confirmed) => {
+                metrics::counter!("posthaste_published_total").increment(1);
+                let mark = Mark { tx_id, attempts, mode, published_at };
+                if self.0.marks.send((mark, Instant::now())).await.is_err() {
+                    tracing::debug!(tx_id = %tx_id, "not marked: stopping; a second publish does no harm");
+                }
+                Published::Confirmed
+            }
+            Err(error) => {
+                self.publish_failed(tx_id, attempts, &error).await;
+                Published::Later
+            }
+        }
+    }
+
+    fn out_message(&self, message: Claimed) -> Option<(&Broker, OutMessage)> {
+        let destination = self.destination(&message.destination)?;
+        let broker = self.0.brokers.get(&destination.connection)?;
+        let home: Option<HomeId> = match message.mode {
+            Mode::Own => Some(self.0.store.home()?),
+            Mode::Handover => None,
+            Mode::Direct => return None,
+        };
+        let published_at = self.0.clock.now()?;
+        let queue = destination.queue.clone();
+        Some((broker, OutMessage { queue, envelope: message.envelope, attempts: message.attempts, published_at, home }))
+    }
+
+    /// The row waits longer each time; whoever accepts for its destination is told that something is wrong with it.
+    async fn publish_failed(&self, tx_id: TxId, attempts: i32, error: &PublishError) {
+        let counts = match error {
+            PublishError::NotSent(_) => false,
+            PublishError::Returned { .. } | PublishError::Nacked | PublishError::Unknown(_) => true,
+        };
+        if matches!(error, PublishError::Returned { .. }) {
+            self.unverify_all();
+        }
+        tracing::warn!(tx_id = %tx_id, %error, "publish failed; the journal keeps the message");
+        if let Err(error) = self.0.store.publish_failed(tx_id, attempts, PUBLISH_SPACING, counts).await {
+            tracing::debug!(tx_id = %tx_id, %error, "not noted; the row's publish_after passes by itself");
+        }
+        self.0.wake.notify_one();
+    }
+
+    /// Whether a message for this destination would be taken now; the text says why not.
+    pub fn ready(&self, destination: &Destination) -> Result<(), String> {
+        let settings = self.destination(destination).ok_or_else(|| format!("{destination} is not configured"))?;
+        let broker = self.0.brokers.get(&settings.connection);
+        let broker = broker.ok_or_else(|| format!("connection {} is not configured", settings.connection))?;
+        match broker.publish_status() {
+            LinkStatus::Up => {}
+            LinkStatus::Down { reason, .. } => return Err(format!("{} is down: {reason}", settings.connection)),
+            LinkStatus::Blocked { reason, .. } => {
+                return Err(format!("{} takes no messages: {reason}", settings.connection));
+            }
+        }
+        if !broker.publisher().is_ready() {
+            return Err(format!("too much is waiting to be published on {}", settings.connection));
+        }
+        let watched = self.0.watched.get(destination);
+        if !watched.is_some_and(|watched| watched.verified.load(Ordering::Relaxed)) {
+            let trouble = watched.and_then(|watched| lock(&watched.trouble).clone());
+            return Err(trouble.map_or_else(|| format!("{destination} is not verified yet"), |text| text.to_string()));
+        }
+        Ok(())
+    }
+
+    /// As last counted.
+    #[must_use]
+    pub fn open(&self, destination: &Destination) -> OpenCounts {
+        let Some(watched) = self.0.watched.get(destination) else { return OpenCounts::default() };
+        OpenCounts {
+            open: watched.open.load(Ordering::Relaxed),
+            unpublished: watched.unpublished.load(Ordering::Relaxed),
+            oldest_seconds: watched.oldest_seconds.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(super) fn set_open(&self, destination: &Destination, counts: OpenCounts) {
+        let Some(watched) = self.0.watched.get(destination) else { return };
+        watched.open.store(counts.open, Ordering::Relaxed);
+        watched.unpublished.store(counts.unpublished, Ordering::Relaxed);
+        watched.oldest_seconds.store(counts.oldest_seconds, Ordering::Relaxed);
+    }
+
+    /// The queue was seen, or why not.
+    pub(super) fn verified(&self, destination: &Destination, answer: Result<(), String>) {
+        let Some(watched) = self.0.watched.get(destination) else { return };
+        watched.verified.store(answer.is_ok(), Ordering::Relaxed);
+        let mut trouble = lock(&watched.trouble);
+        if let Err(text) = &answer
+            && trouble.as_deref() != Some(text.as_str())
+        {
+            tracing::warn!(destination = %destination, reason = %text, "destination cannot be used");
+        }
+        *trouble = answer.err().map(Into::into);
+    }
+
+    /// Whether the queue was seen since the last doubt.
+    #[must_use]
+    pub fn is_verified(&self, destination: &Destination) -> bool {
+        self.0.watched.get(destination).is_some_and(|watched| watched.verified.load(Ordering::Relaxed))
+    }
+
+    /// Something is not where it was: look again before anything is accepted.
+    pub(super) fn unverify_all(&self) {
+        for watched in self.0.watched.values() {
+            watched.verified.store(false, Ordering::Relaxed);
+        }
+        self.0.wake.notify_one();
+    }
+
+    /// The sweeper has something to do before its next look.
+    pub fn wake(&self) {
+        self.0.wake.notify_one();
+    }
+
+    /// A started receiver takes messages that are processed in process.
+    pub fn serve(&self, destination: &Destination, direct: mpsc::Sender<Claimed>) {
+        lock(&self.0.routes).insert(destination.clone(), direct);
+        self.0.wake.notify_one();
+    }
+
+    /// It has stopped.
+    pub fn stop_serving(&self, destination: &Destination) {
+        lock(&self.0.routes).remove(destination);
+    }
+
+    /// Says that this process is at work on a row. `None`: it is already.
+    pub fn run(&self, tx_id: TxId) -> Option<Running> {
+        lock(&self.0.running).insert(tx_id).then(|| Running { relay: self.clone(), tx_id })
+    }
+
+    /// Whether this process is at work on a row.
+    #[must_use]
+    pub fn runs(&self, tx_id: TxId) -> bool {
+        lock(&self.0.running).contains(&tx_id)
+    }
+
+    /// A new row's id, by the database's clock: the walk over open rows relies on their order.
+    #[must_use]
+    pub fn mint(&self) -> TxId {
+        self.0.clock.now().map_or_else(TxId::mint, TxId::mint_at)
+    }
+
+    pub(super) fn route(&self, destination: &Destination) -> Option<mpsc::Sender<Claimed>> {
+        lock(&self.0.routes).get(destination).cloned()
+    }
+}
+
+/// This process is at work on a row until this is dropped.
+#[derive(Debug)]
+#[must_use = "dropped at once, it says that nobody is at work"]
+pub struct Running {
+    relay: Relay,
+    tx_id: TxId,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        lock(&self.relay.0.running).remove(&self.tx_id);
+    }
+}
+
+impl std::fmt::Debug for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Relay").field("settings", &self.0.settings).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Marks what was confirmed at least [`MARK_DELAY`] ago, many at a time; at a stop whatever waits, at once.
+async fn mark_in_batches(store: Store, mut waiting: mpsc::Receiver<(Mark, Instant)>, lifecycle: Lifecycle) {
+    let mut batch = Vec::new();
+    loop {
+        let received = tokio::select! {
+            received = waiting.recv_many(&mut batch, 1000) => received,
+            () = lifecycle.hard.cancelled() => 0,
+        };
+        if received == 0 {
+            return;
+        }
+        if let Some((_, youngest)) = batch.last() {
+            let rest = MARK_DELAY.saturating_sub(youngest.elapsed());
+            tokio::select! {
+                () = tokio::time::sleep(rest) => {}
+                () = lifecycle.soft.cancelled() => {}
+            }
+        }
+        let marks: Vec<Mark> = batch.drain(..).map(|(mark, _)| mark).collect();
+        if let Err(error) = store.mark(&marks).await {
+            tracing::debug!(%error, rows = marks.len(), "not marked; a second publish does no harm");
+        }
+    }
+}

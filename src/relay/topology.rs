@@ -1,0 +1,47 @@
+//! Keeping every destination verified: without it nothing is accepted for it.
+
+use std::time::Duration;
+
+use super::Relay;
+
+/// Between two looks at a destination that is in doubt.
+const DOUBT: Duration = Duration::from_millis(500);
+/// Between two looks at one that is fine.
+const FINE: Duration = Duration::from_secs(15);
+
+/// Looks at each destination, and declares it when that is allowed, until the stop.
+pub async fn verify_destinations(relay: Relay) {
+    let soft = relay.0.lifecycle.soft.clone();
+    while !soft.is_cancelled() {
+        let mut doubt = false;
+        for one in &relay.0.settings.destinations {
+            let Some(broker) = relay.0.brokers.get(&one.connection) else { continue };
+            let answer = broker.ensure_queue(&one.queue).await;
+            doubt |= answer.is_err();
+            relay.verified(&one.destination, answer.map(|_existed| ()).map_err(|error| with_causes(&error)));
+        }
+        let pause = if doubt { DOUBT } else { FINE };
+        let mut waited = Duration::ZERO;
+        // A returned message puts all destinations in doubt at once.
+        while waited < pause && !soft.is_cancelled() && (doubt || all_verified(&relay)) {
+            tokio::select! {
+                () = tokio::time::sleep(DOUBT) => waited += DOUBT,
+                () = soft.cancelled() => {}
+            }
+        }
+    }
+}
+
+fn all_verified(relay: &Relay) -> bool {
+    relay.0.settings.destinations.iter().all(|one| relay.is_verified(&one.destination))
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

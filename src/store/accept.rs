@@ -1,0 +1,222 @@
+//! The statement that accepts: log row and journal rows, or nothing (protocol §4, step 1).
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::{Store, StoreError};
+use crate::model::{Destination, Envelope, Mode, SlotId, TxId};
+
+/// A message that is to be accepted.
+#[derive(Debug)]
+pub struct Acceptance<'a> {
+    pub envelope: &'a Envelope,
+    pub sha256: [u8; 32],
+    pub host: &'a str,
+    pub log: Option<LogEntry<'a>>,
+    /// One journal row each; the first carries the envelope's `tx_id`.
+    pub outgoing: &'a [Outgoing],
+}
+
+/// The row of the message log.
+#[derive(Debug)]
+pub struct LogEntry<'a> {
+    pub slot_id: &'a SlotId,
+    pub retention: Duration,
+    /// `None`: repeats are not looked for.
+    pub dedup_key: Option<&'a str>,
+}
+
+/// A journal row that is to be inserted: "I can publish this, for ever".
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    pub tx_id: TxId,
+    pub destination: Destination,
+    pub mode: Mode,
+    pub max_attempts: i32,
+}
+
+/// What the statement did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inserted {
+    Yes,
+    /// Another row holds this (slotId, key), and it is committed.
+    Conflict,
+}
+
+/// The row that holds a (slotId, key).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Winner {
+    pub tx_id: TxId,
+    pub sha256: Vec<u8>,
+}
+
+/// How long the accepting instance has for publishing before a sweeper may do it.
+pub const PUBLISH_AFTER: Duration = Duration::from_secs(10);
+
+const LOGGED: &str = "/* accept_logged */
+WITH log AS (
+    INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, message, expirydate, dedup_key,
+                           tx_id, root_id, content_type, headers, sha256)
+    VALUES ('A', $1, $2, $3, $4, $5, clock_timestamp() + $6 * interval '1 second', $7, $8, $9, $10, $11, $12)
+    ON CONFLICT (slotid, dedup_key) WHERE dedup_key IS NOT NULL DO NOTHING
+    RETURNING messagekey),
+kin AS (
+    INSERT INTO posthaste.lineage (root_id, tx_id, parent_id, cause)
+    SELECT $9, sent.tx_id, $8, 'OUTGOING' FROM log, unnest($13::uuid[]) sent(tx_id) WHERE sent.tx_id <> $9),
+job AS (
+    INSERT INTO posthaste.journal (tx_id, root_id, log_key, sha256, mode, destination, max_attempts, owner, publish_after)
+    SELECT sent.tx_id, $9, log.messagekey, $12, sent.mode, sent.destination, sent.max_attempts, $17,
+           clock_timestamp() + $18 * interval '1 second'
+    FROM log, unnest($13::uuid[], $14::text[], $15::text[], $16::int4[]) sent(tx_id, mode, destination, max_attempts))
+SELECT messagekey FROM log";
+
+const UNLOGGED: &str = "/* accept_unlogged */
+WITH sent AS (SELECT * FROM unnest($8::uuid[], $9::text[], $10::text[], $11::int4[]) s(tx_id, mode, destination, max_attempts)),
+body AS (
+    INSERT INTO posthaste.payload (tx_id, message_id, correlation_id, content_type, headers, message)
+    SELECT sent.tx_id, $1, $2, $3, $4, $5 FROM sent),
+kin AS (
+    INSERT INTO posthaste.lineage (root_id, tx_id, parent_id, cause)
+    SELECT $6, sent.tx_id, $6, 'OUTGOING' FROM sent WHERE sent.tx_id <> $6)
+INSERT INTO posthaste.journal (tx_id, root_id, sha256, mode, destination, max_attempts, owner, publish_after)
+SELECT sent.tx_id, $6, $7, sent.mode, sent.destination, sent.max_attempts, $12, clock_timestamp() + $13 * interval '1 second'
+FROM sent";
+
+impl Store {
+    /// Sends the accepting statement once. Its implicit COMMIT is the decision.
+    ///
+    /// # Errors
+    /// `Refused` is only answered when the session answered again afterwards (ReadyForQuery).
+    pub async fn accept(&self, acceptance: &Acceptance<'_>) -> Result<Inserted, StoreError> {
+        let columns = Columns::of(acceptance.outgoing);
+        let envelope = acceptance.envelope;
+        let headers = serde_json::json!(envelope.headers);
+        let (tx_id, root_id, owner) = (envelope.tx_id.0, envelope.root_id.0, self.incarnation.0);
+        let correlation_id = envelope.correlation_id.as_str();
+        let session = self.accept.session().await?;
+        let answer = self
+            .accept
+            .bounded(async {
+                let client = session.client()?;
+                let sha256 = acceptance.sha256.as_slice();
+                let body = &envelope.body[..];
+                let inserted = match &acceptance.log {
+                    Some(log) => {
+                        let statement = client.prepare_cached(LOGGED).await?;
+                        let rows = client
+                            .query(
+                                &statement,
+                                &[
+                                    &log.slot_id.as_str(),
+                                    &acceptance.host,
+                                    &envelope.message_id.as_str(),
+                                    &correlation_id,
+                                    &body,
+                                    &log.retention.as_secs_f64(),
+                                    &log.dedup_key,
+                                    &tx_id,
+                                    &root_id,
+                                    &envelope.content_type,
+                                    &headers,
+                                    &sha256,
+                                    &columns.tx_ids,
+                                    &columns.modes,
+                                    &columns.destinations,
+                                    &columns.max_attempts,
+                                    &owner,
+                                    &PUBLISH_AFTER.as_secs_f64(),
+                                ],
+                            )
+                            .await?;
+                        if rows.is_empty() { Inserted::Conflict } else { Inserted::Yes }
+                    }
+                    None => {
+                        let statement = client.prepare_cached(UNLOGGED).await?;
+                        client
+                            .execute(
+                                &statement,
+                                &[
+                                    &envelope.message_id.as_str(),
+                                    &correlation_id,
+                                    &envelope.content_type,
+                                    &headers,
+                                    &body,
+                                    &root_id,
+                                    &sha256,
+                                    &columns.tx_ids,
+                                    &columns.modes,
+                                    &columns.destinations,
+                                    &columns.max_attempts,
+                                    &owner,
+                                    &PUBLISH_AFTER.as_secs_f64(),
+                                ],
+                            )
+                            .await?;
+                        Inserted::Yes
+                    }
+                };
+                Ok(inserted)
+            })
+            .await;
+        self.accept.settle_proved(session, answer).await
+    }
+
+    /// The committed row that holds this key, read by a statement of its own: the one that lost the race cannot see it.
+    pub async fn winner(&self, slot_id: &SlotId, dedup_key: &str) -> Result<Option<Winner>, StoreError> {
+        self.accept
+            .run(async |client| {
+                let statement = client
+                    .prepare_cached(
+                        "/* winner */ SELECT tx_id, sha256 FROM ibisstore WHERE slotid = $1 AND dedup_key = $2",
+                    )
+                    .await?;
+                let row = client.query_opt(&statement, &[&slot_id.as_str(), &dedup_key]).await?;
+                Ok(row.map(|row| Winner { tx_id: TxId(row.get::<_, Uuid>(0)), sha256: row.get(1) }))
+            })
+            .await
+    }
+
+    /// Records that a known id came with another body (protocol §4).
+    pub async fn record_conflict(
+        &self,
+        slot_id: &SlotId,
+        dedup_key: &str,
+        sha256: &[u8],
+        size: usize,
+    ) -> Result<(), StoreError> {
+        let size = i64::try_from(size).unwrap_or(i64::MAX);
+        self.accept
+            .run(async |client| {
+                client
+                    .execute(
+                        "/* record_conflict */ INSERT INTO posthaste.conflict (slotid, dedup_key, sha256, size)
+                         VALUES ($1, $2, $3, $4) ON CONFLICT (slotid, dedup_key, sha256)
+                         DO UPDATE SET times = conflict.times + 1, last_seen = clock_timestamp()",
+                        &[&slot_id.as_str(), &dedup_key, &sha256, &size],
+                    )
+                    .await?;
+                Ok(())
+            })
+            .await
+    }
+}
+
+/// The outgoing rows, column by column, as `unnest` takes them.
+pub(super) struct Columns<'a> {
+    pub tx_ids: Vec<Uuid>,
+    pub modes: Vec<&'static str>,
+    pub destinations: Vec<&'a str>,
+    pub max_attempts: Vec<i32>,
+}
+
+impl<'a> Columns<'a> {
+    pub fn of(outgoing: &'a [Outgoing]) -> Self {
+        Self {
+            tx_ids: outgoing.iter().map(|row| row.tx_id.0).collect(),
+            modes: outgoing.iter().map(|row| row.mode.as_str()).collect(),
+            destinations: outgoing.iter().map(|row| row.destination.as_str()).collect(),
+            max_attempts: outgoing.iter().map(|row| row.max_attempts).collect(),
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! What a receiver writes outside the attempt's own transaction: starts, retries, the error store, parking (protocol §5).
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{Store, StoreError};
+use crate::model::{Destination, Envelope, Incarnation, JournalState, MessageKey, SlotId, TxId};
+
+/// A journal row as it is decided upon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalRow {
+    pub state: JournalState,
+    pub attempts: i32,
+    pub max_attempts: i32,
+    pub destination: String,
+    pub sha256: Vec<u8>,
+    pub running_by: Option<Incarnation>,
+    /// Whether `not_before` is past, by the database's clock.
+    pub due: bool,
+    /// Whether `running_by` is a LIVE instance and its attempt not overdue.
+    pub runner_lives: bool,
+}
+
+/// One failed attempt, as it is recorded.
+#[derive(Debug, Clone)]
+pub struct FailedAttempt<'a> {
+    pub tx_id: TxId,
+    pub destination: &'a Destination,
+    /// The fence: `attempts` as it stands in the row.
+    pub seen: i32,
+    /// The attempt's number, counted from 1; what `attempts` becomes.
+    pub n: i32,
+    pub adapter: &'a str,
+    pub step: Option<&'a str>,
+    pub error: &'a str,
+    pub started_at: Timestamp,
+}
+
+/// Longest text in `ibisstore.comments` and `attempt.error`, in characters.
+const MAX_COMMENT: usize = 1000;
+
+const START: &str = "/* start */
+WITH open AS (
+    SELECT tx_id FROM posthaste.journal
+    WHERE tx_id = $1 AND destination = $2 AND sha256 = $3 AND state IN ('READY', 'PUBLISHED')
+      AND (not_before IS NULL OR not_before <= clock_timestamp()) AND attempts < max_attempts
+      AND (running_by IS NULL OR running_by <> ALL (SELECT incarnation FROM posthaste.instance WHERE state = 'LIVE')
+           OR running_by = $4 AND NOT $7
+           OR started_at < clock_timestamp() - $6 * interval '1 second')
+    FOR NO KEY UPDATE SKIP LOCKED),
+begun AS (
+    UPDATE posthaste.journal j
+    SET attempts = attempts + 1, running_by = $4, started_at = clock_timestamp()
+    FROM open WHERE j.tx_id = open.tx_id RETURNING j.tx_id, j.attempts),
+lost AS (
+    UPDATE posthaste.attempt a SET outcome = 'CRASHED', finished_at = clock_timestamp()
+    FROM begun WHERE a.tx_id = begun.tx_id AND a.outcome = 'RUNNING' AND a.n < begun.attempts),
+kept AS (
+    INSERT INTO posthaste.attempt (tx_id, n, adapter, started_at, outcome, instance)
+    SELECT tx_id, attempts, $5, clock_timestamp(), 'RUNNING', $4 FROM begun ON CONFLICT DO NOTHING),
+watched AS (
+    INSERT INTO posthaste.due (tx_id, at) SELECT tx_id, clock_timestamp() + $6 * interval '1 second' FROM begun
+    ON CONFLICT (tx_id) DO UPDATE SET at = excluded.at)
+SELECT attempts FROM begun";
+
+const RETRY: &str = "/* retry */
+WITH failed AS (
+    UPDATE posthaste.journal
+    SET state = 'READY', attempts = $4, owner = NULL, running_by = NULL, publish_after = NULL, publishes = 0,
+        not_before = clock_timestamp() + $5 * interval '1 second'
+    WHERE tx_id = $1 AND destination = $2 AND attempts = $3 AND state IN ('READY', 'PUBLISHED')
+    RETURNING tx_id, not_before),
+kept AS (
+    INSERT INTO posthaste.attempt (tx_id, n, adapter, step, started_at, finished_at, outcome, error, instance)
+    SELECT tx_id, $4, $6, $7, $8, clock_timestamp(), 'FAILED', $9, $10 FROM failed
+    ON CONFLICT (tx_id, n) DO UPDATE
+    SET outcome = 'FAILED', finished_at = excluded.finished_at, step = excluded.step, error = excluded.error),
+watched AS (
+    INSERT INTO posthaste.due (tx_id, at) SELECT tx_id, not_before FROM failed
+    ON CONFLICT (tx_id) DO UPDATE SET at = excluded.at)
+SELECT 1 FROM failed";
+
+const GIVE_UP: &str = "/* give_up */
+WITH failed AS (
+    UPDATE posthaste.journal
+    SET state = 'ERROR', attempts = $4, owner = NULL, running_by = NULL, finished_at = clock_timestamp()
+    WHERE tx_id = $1 AND destination = $2 AND attempts = $3 AND state IN ('READY', 'PUBLISHED')
+    RETURNING tx_id, root_id, log_key, sha256, attempts),
+kept AS (
+    INSERT INTO posthaste.attempt (tx_id, n, adapter, step, started_at, finished_at, outcome, error, instance)
+    SELECT tx_id, $4, $5, $6, $7, clock_timestamp(), 'FAILED', $8, $9 FROM failed WHERE $4 > 0
+    ON CONFLICT (tx_id, n) DO UPDATE
+    SET outcome = CASE WHEN $12 THEN 'CRASHED' ELSE 'FAILED' END, finished_at = excluded.finished_at,
+        step = excluded.step, error = excluded.error),
+freed AS (DELETE FROM posthaste.due d USING failed WHERE d.tx_id = failed.tx_id),
+logged AS (
+    INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, comments, message, tx_id, root_id,
+                           content_type, headers, context, sha256, attempts)
+    SELECT 'E', $10, $11, l.messageid, l.correlationid, $8, l.message, failed.tx_id, failed.root_id,
+           l.content_type, l.headers, l.context, failed.sha256, failed.attempts
+    FROM failed JOIN ibisstore l ON l.messagekey = failed.log_key RETURNING messagekey),
+carried AS (
+    INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, comments, message, tx_id, root_id,
+                           content_type, headers, context, sha256, attempts)
+    SELECT 'E', $10, $11, p.message_id, p.correlation_id, $8, p.message, failed.tx_id, failed.root_id,
+           p.content_type, p.headers, p.context, failed.sha256, failed.attempts
+    FROM failed JOIN posthaste.payload p ON p.tx_id = failed.tx_id
+    WHERE failed.log_key IS NULL AND p.messagekey IS NULL RETURNING messagekey),
+returned AS (
+    INSERT INTO ibisstore (messagekey, messagedate, type, slotid, host, messageid, correlationid, comments, message,
+                           tx_id, root_id, content_type, headers, context, sha256, attempts)
+    SELECT p.messagekey, p.messagedate, 'E', $10, $11, p.message_id, p.correlation_id, $8, p.message, failed.tx_id,
+           failed.root_id, p.content_type, p.headers, p.context, failed.sha256, failed.attempts + p.prior_attempts
+    FROM failed JOIN posthaste.payload p ON p.tx_id = failed.tx_id
+    WHERE failed.log_key IS NULL AND p.messagekey IS NOT NULL RETURNING messagekey)
+SELECT (SELECT count(*) FROM failed),
+       (SELECT messagekey FROM logged UNION ALL SELECT messagekey FROM carried UNION ALL SELECT messagekey FROM returned)";
+
+impl Store {
+    /// Commits a start: from now on the attempt counts, whatever ends it. Answers its number, or nothing when the row
+    /// is locked, not due, exhausted, running or gone: read it then.
+    ///
+    /// `watch`: how long an attempt may take; a runner that is overdue counts as nobody, and its own fence stops it.
+    /// `mine_runs`: whether this process is at work on the row right now.
+    pub async fn start(
+        &self,
+        tx_id: TxId,
+        destination: &Destination,
+        sha256: &[u8],
+        adapter: &str,
+        watch: Duration,
+        mine_runs: bool,
+    ) -> Result<Option<i32>, StoreError> {
+        self.work
+            .run(async |client| {
+                let statement = client.prepare_cached(START).await?;
+                let row = client
+                    .query_opt(
+                        &statement,
+                        &[
+                            &tx_id.0,
+                            &destination.as_str(),
+                            &sha256,
+                            &self.incarnation.0,
+                            &adapter,
+                            &watch.as_secs_f64(),
+                            &mine_runs,
+                        ],
+                    )
+                    .await?;
+                Ok(row.map(|row| row.get(0)))
+            })
+            .await
+    }
+
+    /// The row, for deciding what a delivery without a claim means. `None`: there is none.
+    pub async fn journal_row(&self, tx_id: TxId, watch: Duration) -> Result<Option<JournalRow>, StoreError> {
+        self.work
+            .run(async |client| {
+                let row = client
+                    .query_opt(
+                        "/* journal_row */
+                         SELECT j.state, j.attempts, j.max_attempts, j.destination, j.sha256, j.running_by,
+                                j.not_before IS NULL OR j.not_before <= clock_timestamp() AS due,
+                                EXISTS (SELECT FROM posthaste.instance i
+                                        WHERE i.incarnation = j.running_by AND i.state = 'LIVE')
+                                AND j.started_at >= clock_timestamp() - $2 * interval '1 second' AS runner_lives
+                         FROM posthaste.journal j WHERE j.tx_id = $1",
+                        &[&tx_id.0, &watch.as_secs_f64()],
+                    )
+                    .await?;
+                row.as_ref().map(journal_row_of).transpose()
+            })
+            .await
+    }
+
+    /// One synchronous transaction: the attempt, and READY again after the delay. `false`: overtaken, nothing written.
+    pub async fn retry(&self, failed: &FailedAttempt<'_>, delay: Duration) -> Result<bool, StoreError> {
+        let error = comment(failed.error);
+        self.work
+            .run(async |client| {
+                let statement = client.prepare_cached(RETRY).await?;
+                let row = client
+                    .query_opt(
+                        &statement,
+                        &[
+                            &failed.tx_id.0,
+                            &failed.destination.as_str(),
+                            &failed.seen,
+                            &failed.n,
+                            &delay.as_secs_f64(),
+                            &failed.adapter,
+                            &failed.step,
+                            &failed.started_at,
+                            &error,
+                            &self.incarnation.0,
+                        ],
+                    )
+                    .await?;
+                Ok(row.is_some())
+            })
+            .await
+    }
+
+    /// One transaction: ERROR, the attempt, and the message in the error store with the reason. A resent message goes
+    /// back under its own messagekey. `None`: overtaken, nothing written. `crashed`: no attempt ended, its process did.
+    pub async fn give_up(
+        &self,
+        failed: &FailedAttempt<'_>,
+        slot_id: &SlotId,
+        host: &str,
+        crashed: bool,
+    ) -> Result<Option<MessageKey>, StoreError> {
+        let error = comment(failed.error);
+        self.work
+            .transaction(async |client| {
+                let statement = client.prepare_cached(GIVE_UP).await?;
+                let row = client
+                    .query_one(
+                        &statement,
+                        &[
+                            &failed.tx_id.0,
+                            &failed.destination.as_str(),
+                            &failed.seen,
+                            &failed.n,
+                            &failed.adapter,
+                            &failed.step,
+                            &failed.started_at,
+                            &error,
+                            &self.incarnation.0,
+                            &slot_id.as_str(),
+                            &host,
+                            &crashed,
+                        ],
+                    )
+                    .await?;
+                match (row.get::<_, i64>(0), row.get::<_, Option<i64>>(1)) {
+                    (0, _) => Ok(None),
+                    (_, Some(key)) => Ok(Some(MessageKey(key))),
+                    (_, None) => Err(StoreError::Unexpected(format!("the message of {} is gone", failed.tx_id))),
+                }
+            })
+            .await
+    }
+
+    /// Puts a message that cannot be processed on hold (type H), once, with the reason. Answers whether it is new.
+    pub async fn park(
+        &self,
+        envelope: &Envelope,
+        slot_id: &SlotId,
+        host: &str,
+        reason: &str,
+    ) -> Result<bool, StoreError> {
+        let sha256 = envelope.sha256();
+        self.work
+            .transaction(async |client| {
+                client
+                    .execute(
+                        "/* park_lock */ SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
+                        &[&format!("park:{}", envelope.tx_id)],
+                    )
+                    .await?;
+                let parked = client
+                    .execute(
+                        "/* park */
+                         INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, comments, message, tx_id,
+                                                root_id, content_type, headers, sha256)
+                         SELECT 'H', $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11
+                         WHERE NOT EXISTS (SELECT FROM ibisstore h WHERE h.messageid = $3 AND h.type = 'H'
+                                           AND h.slotid = $1 AND h.tx_id = $7 AND h.sha256 = $11)",
+                        &[
+                            &slot_id.as_str(),
+                            &host,
+                            &envelope.message_id.as_str(),
+                            &envelope.correlation_id.as_str(),
+                            &comment(reason),
+                            &&envelope.body[..],
+                            &envelope.tx_id.0,
+                            &envelope.root_id.0,
+                            &envelope.content_type,
+                            &serde_json::json!(envelope.headers),
+                            &sha256.as_slice(),
+                        ],
+                    )
+                    .await?;
+                Ok(parked == 1)
+            })
+            .await
+    }
+
+    /// PUBLISHED back to READY: the broker's copy is about to be acknowledged although the row is not due yet.
+    pub async fn reopen(&self, tx_id: TxId, destination: &Destination, attempts: i32) -> Result<(), StoreError> {
+        self.work
+            .run(async |client| {
+                client
+                    .execute(
+                        "/* reopen */
+                         WITH open AS (
+                             UPDATE posthaste.journal SET state = 'READY', owner = NULL, publish_after = NULL
+                             WHERE tx_id = $1 AND destination = $2 AND attempts = $3 AND state IN ('READY', 'PUBLISHED')
+                             RETURNING tx_id, not_before)
+                         INSERT INTO posthaste.due (tx_id, at)
+                         SELECT tx_id, coalesce(not_before, clock_timestamp()) FROM open
+                         ON CONFLICT (tx_id) DO UPDATE SET at = excluded.at",
+                        &[&tx_id.0, &destination.as_str(), &attempts],
+                    )
+                    .await?;
+                Ok(())
+            })
+            .await
+    }
+}
+
+pub(super) fn journal_row_of(row: &tokio_postgres::Row) -> Result<JournalRow, StoreError> {
+    let state: String = row.try_get("state")?;
+    Ok(JournalRow {
+        state: JournalState::from_text(&state)
+            .ok_or_else(|| StoreError::Unexpected(format!("journal state {state}")))?,
+        attempts: row.try_get("attempts")?,
+        max_attempts: row.try_get("max_attempts")?,
+        destination: row.try_get("destination")?,
+        sha256: row.try_get("sha256")?,
+        running_by: row.try_get::<_, Option<Uuid>>("running_by")?.map(Incarnation),
+        due: row.try_get("due")?,
+        runner_lives: row.try_get::<_, Option<bool>>("runner_lives")?.unwrap_or(false),
+    })
+}
+
+/// A text that fits `comments`: no NUL, at most 1000 characters.
+fn comment(text: &str) -> String {
+    text.chars().filter(|character| *character != '\0').take(MAX_COMMENT).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comment_holds_no_nul_and_at_most_1000_characters() {
+        assert_eq!(comment("a\0b"), "ab");
+        assert_eq!(comment(&"\u{e9}".repeat(2000)).chars().count(), 1000);
+    }
+}

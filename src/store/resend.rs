@@ -1,0 +1,152 @@
+//! Claiming a row of the error store for a resend (protocol §5).
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::work::envelope_of;
+use super::{Store, StoreError};
+use crate::model::{Destination, Envelope, MessageKey, SlotId, TxId};
+
+/// What became of a claim.
+#[derive(Debug)]
+pub enum ResendClaim {
+    /// The row is ours: deleted there, a DIRECT journal row with its start committed here.
+    Claimed(Box<Envelope>),
+    /// Somebody else has it.
+    Taken {
+        who: String,
+        since: Timestamp,
+    },
+    NotFound,
+    /// A parked message older than the journal's memory: it was probably done. Ask.
+    NeedsConfirmation,
+}
+
+/// Who resends what, where to.
+#[derive(Debug)]
+pub struct ResendRequest<'a> {
+    pub slot_id: &'a SlotId,
+    pub key: MessageKey,
+    pub tx_id: TxId,
+    pub destination: &'a Destination,
+    pub adapter: &'a str,
+    pub who: &'a str,
+    pub why: Option<&'a str>,
+    /// When somebody else may look after it.
+    pub watch: Duration,
+    /// Parked messages older than this need a confirmation, which is given or not.
+    pub keep: Duration,
+    pub confirmed: bool,
+}
+
+const CLAIM: &str = "/* claim_resend */
+WITH claimed AS (
+    DELETE FROM ibisstore
+    WHERE messagekey = $1 AND slotid = $2 AND type IN ('E', 'H')
+      AND (type = 'E' OR $10 OR messagedate > clock_timestamp() - $11 * interval '1 second')
+    RETURNING *),
+body AS (
+    INSERT INTO posthaste.payload (tx_id, message_id, correlation_id, content_type, headers, context, message,
+                                   messagekey, messagedate, prior_attempts)
+    SELECT $3, messageid, correlationid, content_type, headers, context, message, messagekey, messagedate, attempts
+    FROM claimed),
+job AS (
+    INSERT INTO posthaste.journal (tx_id, root_id, sha256, mode, destination, max_attempts, attempts, owner, running_by,
+                                   started_at)
+    SELECT $3, root_id, sha256, 'DIRECT', $4, 1, 1, $5, $5, clock_timestamp() FROM claimed),
+kin AS (
+    INSERT INTO posthaste.lineage (root_id, tx_id, parent_id, cause) SELECT root_id, $3, tx_id, 'RESEND' FROM claimed),
+begun AS (
+    INSERT INTO posthaste.attempt (tx_id, n, adapter, started_at, outcome, instance)
+    SELECT $3, 1, $6, clock_timestamp(), 'RUNNING', $5 FROM claimed),
+watched AS (
+    INSERT INTO posthaste.due (tx_id, at) SELECT $3, clock_timestamp() + $7 * interval '1 second' FROM claimed),
+noted AS (
+    INSERT INTO posthaste.audit (who, what, target, why, root_id, detail)
+    SELECT $8, 'resend', slotid || '/' || messagekey, $9, root_id,
+           jsonb_build_object('messageId', messageid, 'txId', $3::text, 'comments', comments)
+    FROM claimed)
+SELECT $3::uuid AS tx_id, root_id, messageid AS message_id, correlationid AS correlation_id, content_type, headers, message
+FROM claimed";
+
+impl Store {
+    /// Claims and deletes the row, and inserts what replaces it, in one statement: of two operators one wins.
+    pub async fn claim_resend(&self, request: &ResendRequest<'_>) -> Result<ResendClaim, StoreError> {
+        self.work
+            .transaction(async |client| {
+                let statement = client.prepare_cached(CLAIM).await?;
+                let claimed = client
+                    .query_opt(
+                        &statement,
+                        &[
+                            &request.key.0,
+                            &request.slot_id.as_str(),
+                            &request.tx_id.0,
+                            &request.destination.as_str(),
+                            &self.incarnation.0,
+                            &request.adapter,
+                            &request.watch.as_secs_f64(),
+                            &request.who,
+                            &request.why,
+                            &request.confirmed,
+                            &request.keep.as_secs_f64(),
+                        ],
+                    )
+                    .await?;
+                match claimed {
+                    Some(row) => Ok(ResendClaim::Claimed(Box::new(envelope_of(&row)?))),
+                    None => why_not(client, request).await,
+                }
+            })
+            .await
+    }
+
+    /// Writes how a resend ended beside who asked for it.
+    pub async fn note_resend_outcome(&self, tx_id: TxId, outcome: &str) -> Result<(), StoreError> {
+        self.work
+            .run(async |client| {
+                client
+                    .execute(
+                        "/* note_resend_outcome */ UPDATE posthaste.audit SET outcome = $2
+                         WHERE what = 'resend' AND detail ->> 'txId' = $1 AND root_id =
+                               (SELECT root_id FROM posthaste.journal WHERE tx_id = $3)",
+                        &[&tx_id.to_string(), &outcome, &tx_id.0],
+                    )
+                    .await?;
+                Ok(())
+            })
+            .await
+    }
+}
+
+/// A statement of its own: the one that lost cannot see who won.
+async fn why_not(
+    client: &deadpool_postgres::ClientWrapper,
+    request: &ResendRequest<'_>,
+) -> Result<ResendClaim, StoreError> {
+    let still = client
+        .query_opt(
+            "/* resend_still_there */ SELECT type FROM ibisstore WHERE messagekey = $1 AND slotid = $2",
+            &[&request.key.0, &request.slot_id.as_str()],
+        )
+        .await?;
+    if let Some(row) = still {
+        let kind: String = row.get(0);
+        return Ok(if kind == "H" { ResendClaim::NeedsConfirmation } else { ResendClaim::NotFound });
+    }
+    let taken = client
+        .query_opt(
+            "/* resend_taken_by */
+             SELECT a.who, a.at FROM posthaste.payload p
+             JOIN posthaste.journal j ON j.tx_id = p.tx_id AND j.state IN ('READY', 'PUBLISHED')
+             JOIN posthaste.audit a ON a.root_id = j.root_id AND a.what = 'resend' AND a.detail ->> 'txId' = p.tx_id::text
+             WHERE p.messagekey = $1 LIMIT 1",
+            &[&request.key.0],
+        )
+        .await?;
+    Ok(match taken {
+        Some(row) => ResendClaim::Taken { who: row.get(0), since: row.get(1) },
+        None => ResendClaim::NotFound,
+    })
+}

@@ -1,0 +1,322 @@
+//! Finding what must still be published, claiming it, and marking it (protocol §4, steps 3 and 4).
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::work::envelope_of;
+use super::{Store, StoreError};
+use crate::model::{Destination, Envelope, Incarnation, JournalState, Mode, TxId};
+
+/// An open row as the sweeper sees it. Ages are by the database's clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenRow {
+    pub tx_id: TxId,
+    pub destination: Destination,
+    pub mode: Mode,
+    pub state: JournalState,
+    pub attempts: i32,
+    pub max_attempts: i32,
+    pub publishes: i32,
+    pub owner: Option<Incarnation>,
+    pub running_by: Option<Incarnation>,
+    pub started: Option<Duration>,
+    /// How long ago it was published (microseconds since the epoch, for comparison with `seen`, and age).
+    pub published_at: Option<i64>,
+    pub published: Option<Duration>,
+    /// `not_before` is NULL or past.
+    pub due: bool,
+    /// `publish_after` is NULL or past.
+    pub publish_due: bool,
+    pub has_due_row: bool,
+}
+
+/// A message that was claimed for publishing or for processing in process.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    pub envelope: Envelope,
+    pub destination: Destination,
+    pub mode: Mode,
+    pub attempts: i32,
+    pub max_attempts: i32,
+    pub publishes: i32,
+}
+
+/// A message that the broker has confirmed, with the `attempts` that were published.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark {
+    pub tx_id: TxId,
+    pub attempts: i32,
+    pub mode: Mode,
+    /// Microseconds since the epoch, as on the wire.
+    pub published_at: i64,
+}
+
+const OPEN_COLUMNS: &str = "j.tx_id, j.destination, j.mode, j.state, j.attempts, j.max_attempts, j.publishes, j.owner,
+    j.running_by, extract(epoch FROM clock_timestamp() - j.started_at)::float8 AS started,
+    (extract(epoch FROM j.published_at) * 1000000)::bigint AS published_at,
+    extract(epoch FROM clock_timestamp() - j.published_at)::float8 AS published,
+    j.not_before IS NULL OR j.not_before <= clock_timestamp() AS due,
+    j.publish_after IS NULL OR j.publish_after <= clock_timestamp() AS publish_due";
+
+impl Store {
+    /// Rows whose time has come, oldest first, and settled ones that still stand in `due`. Settled rows leave it here.
+    pub async fn due_rows(&self, limit: i64) -> Result<Vec<OpenRow>, StoreError> {
+        let sql = format!(
+            "/* due_rows */ SELECT {OPEN_COLUMNS}, true AS has_due_row FROM posthaste.due d
+             JOIN posthaste.journal j ON j.tx_id = d.tx_id
+             WHERE d.at <= clock_timestamp() AND j.state IN ('READY', 'PUBLISHED') ORDER BY d.at LIMIT $1"
+        );
+        self.house
+            .run(async |client| {
+                client
+                    .execute(
+                        "/* forget_settled */ DELETE FROM posthaste.due WHERE tx_id IN (
+                             SELECT d.tx_id FROM posthaste.due d
+                             LEFT JOIN posthaste.journal j ON j.tx_id = d.tx_id AND j.state IN ('READY', 'PUBLISHED')
+                             WHERE d.at <= clock_timestamp() AND j.tx_id IS NULL
+                             ORDER BY d.tx_id LIMIT 1000 FOR UPDATE OF d SKIP LOCKED)",
+                        &[],
+                    )
+                    .await?;
+                let statement = client.prepare_cached(&sql).await?;
+                client.query(&statement, &[&limit]).await?.iter().map(open_row).collect()
+            })
+            .await
+    }
+
+    /// How long until the next row of `due` comes up; `None` when it is empty.
+    pub async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
+        self.house
+            .run(async |client| {
+                let row = client
+                    .query_one(
+                        "/* next_due */
+                         SELECT extract(epoch FROM min(at) - clock_timestamp())::float8 FROM posthaste.due",
+                        &[],
+                    )
+                    .await?;
+                Ok(row.get::<_, Option<f64>>(0).map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0))))
+            })
+            .await
+    }
+
+    /// Open rows along the primary key after `after`, in time order.
+    pub async fn open_rows(&self, after: Uuid, limit: i64) -> Result<Vec<OpenRow>, StoreError> {
+        let sql = format!(
+            "/* open_rows */ SELECT {OPEN_COLUMNS}, EXISTS (SELECT FROM posthaste.due d WHERE d.tx_id = j.tx_id)
+                 AS has_due_row
+             FROM posthaste.journal j WHERE j.tx_id > $1 AND j.state IN ('READY', 'PUBLISHED')
+             ORDER BY j.tx_id LIMIT $2"
+        );
+        self.house
+            .run(async |client| {
+                let statement = client.prepare_cached(&sql).await?;
+                client.query(&statement, &[&after, &limit]).await?.iter().map(open_row).collect()
+            })
+            .await
+    }
+
+    /// Where the walk begins, and the database's clock in milliseconds since the epoch.
+    pub async fn open_from(&self) -> Result<(Uuid, u64), StoreError> {
+        self.house
+            .run(async |client| {
+                let row = client
+                    .query_one(
+                        "/* open_from */ SELECT open_from, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+                         FROM posthaste.home",
+                        &[],
+                    )
+                    .await?;
+                Ok((row.get(0), u64::try_from(row.get::<_, i64>(1)).unwrap_or(0)))
+            })
+            .await
+    }
+
+    /// Remembers where the next walk may begin.
+    pub async fn set_open_from(&self, open_from: Uuid) -> Result<(), StoreError> {
+        self.house
+            .run(async |client| {
+                client
+                    .execute(
+                        "/* set_open_from */ UPDATE posthaste.home SET open_from = $1 WHERE open_from < $1",
+                        &[&open_from],
+                    )
+                    .await?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Claims rows for publishing, each fenced by state and `attempts`; rows that others hold are left out.
+    /// `spacing`: nobody else publishes them before that is over.
+    pub async fn claim(&self, rows: &[OpenRow], spacing: Duration) -> Result<Vec<Claimed>, StoreError> {
+        let tx_ids: Vec<Uuid> = rows.iter().map(|row| row.tx_id.0).collect();
+        let attempts: Vec<i32> = rows.iter().map(|row| row.attempts).collect();
+        let states: Vec<&str> = rows.iter().map(|row| row.state.as_str()).collect();
+        self.house
+            .transaction(async |client| {
+                let statement = client
+                    .prepare_cached(
+                        "/* claim */
+                         WITH wanted AS (SELECT * FROM unnest($1::uuid[], $2::int4[], $3::text[]) w(tx_id, attempts, state)),
+                         picked AS (
+                             SELECT j.tx_id FROM posthaste.journal j JOIN wanted USING (tx_id, attempts, state)
+                             ORDER BY j.tx_id FOR NO KEY UPDATE OF j SKIP LOCKED),
+                         claimed AS (
+                             UPDATE posthaste.journal j
+                             SET state = 'READY', owner = $4, publishes = j.publishes + (j.state = 'PUBLISHED')::int,
+                                 publish_after = clock_timestamp() + $5 * power(2, least(j.publishes, 8)) * interval '1 second'
+                             FROM picked WHERE j.tx_id = picked.tx_id
+                             RETURNING j.tx_id, j.publish_after),
+                         watched AS (
+                             INSERT INTO posthaste.due (tx_id, at) SELECT tx_id, publish_after FROM claimed
+                             ON CONFLICT (tx_id) DO UPDATE SET at = excluded.at)
+                         SELECT tx_id FROM claimed",
+                    )
+                    .await?;
+                let claimed = client
+                    .query(
+                        &statement,
+                        &[&tx_ids, &attempts, &states, &self.incarnation.0, &spacing.as_secs_f64()],
+                    )
+                    .await?;
+                let claimed: Vec<Uuid> = claimed.iter().map(|row| row.get(0)).collect();
+                let rows = client
+                    .query(
+                        "/* claimed_messages */
+                         SELECT j.tx_id, j.root_id, j.destination, j.mode, j.attempts, j.max_attempts, j.publishes,
+                                coalesce(l.messageid, p.message_id) AS message_id,
+                                coalesce(l.correlationid, p.correlation_id) AS correlation_id,
+                                CASE WHEN l.messagekey IS NULL THEN p.content_type ELSE l.content_type END AS content_type,
+                                coalesce(l.headers, p.headers) AS headers, coalesce(l.message, p.message) AS message
+                         FROM posthaste.journal j
+                         LEFT JOIN ibisstore l ON l.messagekey = j.log_key
+                         LEFT JOIN posthaste.payload p ON p.tx_id = j.tx_id AND j.log_key IS NULL
+                         WHERE j.tx_id = ANY ($1) ORDER BY j.tx_id",
+                        &[&claimed],
+                    )
+                    .await?;
+                rows.iter().map(claimed_row).collect()
+            })
+            .await
+    }
+
+    /// Looks again at a row later.
+    pub async fn postpone(&self, tx_ids: &[Uuid], by: Duration) -> Result<(), StoreError> {
+        self.house
+            .run(async |client| {
+                client
+                    .execute(
+                        "/* postpone */ INSERT INTO posthaste.due (tx_id, at)
+                         SELECT t, clock_timestamp() + $2 * interval '1 second' FROM unnest($1::uuid[]) t ORDER BY t
+                         ON CONFLICT (tx_id) DO UPDATE SET at = excluded.at",
+                        &[&tx_ids, &by.as_secs_f64()],
+                    )
+                    .await?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Marks what the broker has confirmed, without waiting for the disk: a lost mark is a harmless second publish.
+    /// OWN becomes PUBLISHED, HANDOVER is done. Rows overtaken meanwhile are left alone.
+    pub async fn mark(&self, marks: &[Mark]) -> Result<u64, StoreError> {
+        let tx_ids: Vec<Uuid> = marks.iter().map(|mark| mark.tx_id.0).collect();
+        let attempts: Vec<i32> = marks.iter().map(|mark| mark.attempts).collect();
+        let published: Vec<i64> = marks.iter().map(|mark| mark.published_at).collect();
+        self.house
+            .transaction(async |client| {
+                client.batch_execute("SET LOCAL synchronous_commit = off").await?;
+                let statement = client
+                    .prepare_cached(
+                        "/* mark */
+                         WITH confirmed AS (
+                             SELECT * FROM unnest($1::uuid[], $2::int4[], $3::int8[]) c(tx_id, attempts, published_at)),
+                         picked AS (
+                             SELECT j.tx_id, c.published_at FROM posthaste.journal j JOIN confirmed c USING (tx_id, attempts)
+                             WHERE j.state = 'READY' ORDER BY j.tx_id FOR NO KEY UPDATE OF j SKIP LOCKED),
+                         marked AS (
+                             UPDATE posthaste.journal j
+                             SET state = CASE j.mode WHEN 'HANDOVER' THEN 'DONE' ELSE 'PUBLISHED' END,
+                                 finished_at = CASE j.mode WHEN 'HANDOVER' THEN clock_timestamp() END,
+                                 published_at = to_timestamp(picked.published_at / 1000000.0)
+                             FROM picked WHERE j.tx_id = picked.tx_id RETURNING j.tx_id)
+                         DELETE FROM posthaste.due d USING marked WHERE d.tx_id = marked.tx_id",
+                    )
+                    .await?;
+                Ok(client.execute(&statement, &[&tx_ids, &attempts, &published]).await?)
+            })
+            .await
+    }
+
+    /// The last publish failed: whoever comes next waits longer, and the sweeper is told when.
+    /// `counts`: something may have reached the broker; ten of those are enough.
+    pub async fn publish_failed(
+        &self,
+        tx_id: TxId,
+        attempts: i32,
+        spacing: Duration,
+        counts: bool,
+    ) -> Result<(), StoreError> {
+        self.house
+            .run(async |client| {
+                client
+                    .execute(
+                        "/* publish_failed */
+                         WITH open AS (
+                             UPDATE posthaste.journal
+                             SET publishes = publishes + $4::int,
+                                 publish_after = clock_timestamp() + $3 * power(2, least(publishes, 8)) * interval '1 second'
+                             WHERE tx_id = $1 AND attempts = $2 AND state = 'READY' RETURNING tx_id, publish_after)
+                         INSERT INTO posthaste.due (tx_id, at) SELECT tx_id, publish_after FROM open
+                         ON CONFLICT (tx_id) DO UPDATE SET at = excluded.at",
+                        &[&tx_id.0, &attempts, &spacing.as_secs_f64(), &i32::from(counts)],
+                    )
+                    .await?;
+                Ok(())
+            })
+            .await
+    }
+}
+
+fn seconds(row: &tokio_postgres::Row, column: &str) -> Result<Option<Duration>, StoreError> {
+    Ok(row.try_get::<_, Option<f64>>(column)?.map(|age| Duration::from_secs_f64(age.clamp(0.0, 1e9))))
+}
+
+fn mode_of(text: &str) -> Result<Mode, StoreError> {
+    Mode::from_text(text).ok_or_else(|| StoreError::Unexpected(format!("journal mode {text}")))
+}
+
+fn open_row(row: &tokio_postgres::Row) -> Result<OpenRow, StoreError> {
+    let state: &str = row.try_get("state")?;
+    Ok(OpenRow {
+        tx_id: TxId(row.try_get("tx_id")?),
+        destination: Destination::new(row.try_get("destination")?),
+        mode: mode_of(row.try_get("mode")?)?,
+        state: JournalState::from_text(state)
+            .ok_or_else(|| StoreError::Unexpected(format!("journal state {state}")))?,
+        attempts: row.try_get("attempts")?,
+        max_attempts: row.try_get("max_attempts")?,
+        publishes: row.try_get("publishes")?,
+        owner: row.try_get::<_, Option<Uuid>>("owner")?.map(Incarnation),
+        running_by: row.try_get::<_, Option<Uuid>>("running_by")?.map(Incarnation),
+        started: seconds(row, "started")?,
+        published_at: row.try_get("published_at")?,
+        published: seconds(row, "published")?,
+        due: row.try_get("due")?,
+        publish_due: row.try_get("publish_due")?,
+        has_due_row: row.try_get("has_due_row")?,
+    })
+}
+
+fn claimed_row(row: &tokio_postgres::Row) -> Result<Claimed, StoreError> {
+    Ok(Claimed {
+        envelope: envelope_of(row)?,
+        destination: Destination::new(row.try_get("destination")?),
+        mode: mode_of(row.try_get("mode")?)?,
+        attempts: row.try_get("attempts")?,
+        max_attempts: row.try_get("max_attempts")?,
+        publishes: row.try_get("publishes")?,
+    })
+}

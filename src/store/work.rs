@@ -1,0 +1,247 @@
+//! The transaction of one attempt: compare-and-set first, then the steps, then COMMIT (protocol §5).
+
+use bytes::Bytes;
+
+use super::accept::Columns;
+use super::{Outgoing, Session, StepParam, Store, StoreError};
+use crate::model::{Destination, Envelope, Headers, MessageId, RootId, TxId};
+
+/// Which row an attempt claims, and what it saw of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim<'a> {
+    pub tx_id: TxId,
+    pub destination: &'a Destination,
+    /// The fence: `attempts` as the claimant saw it.
+    pub attempts: i32,
+    /// Whether a committed start counted this attempt already.
+    pub started: bool,
+    pub sha256: &'a [u8],
+}
+
+/// An open transaction. Dropped before `commit` or `roll_back`, its connection is closed and nothing was done.
+#[derive(Debug)]
+pub struct WorkTransaction {
+    session: Session,
+}
+
+/// How a COMMIT ended.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Rolled back: nothing was done.
+    #[error("the transaction was rolled back: {0}")]
+    RolledBack(StoreError),
+    /// Only a new start, which locks the row, can tell (DQ2).
+    #[error("the outcome of the commit is unknown: {0}")]
+    Unknown(StoreError),
+}
+
+const TAKE_FIRST: &str = "/* take_first */
+UPDATE posthaste.journal
+SET state = 'DONE', attempts = attempts + 1, finished_at = clock_timestamp(), owner = NULL, running_by = NULL
+WHERE tx_id = $1 AND destination = $2 AND attempts = $3 AND sha256 = $4 AND state IN ('READY', 'PUBLISHED')
+  AND attempts < max_attempts AND (not_before IS NULL OR not_before <= clock_timestamp())
+RETURNING max_attempts";
+
+const TAKE_STARTED: &str = "/* take_started */
+WITH taken AS (
+    UPDATE posthaste.journal
+    SET state = 'DONE', finished_at = clock_timestamp(), owner = NULL, running_by = NULL
+    WHERE tx_id = $1 AND destination = $2 AND attempts = $3 AND sha256 = $4 AND state IN ('READY', 'PUBLISHED')
+      AND running_by = $5
+    RETURNING tx_id, max_attempts),
+kept AS (
+    UPDATE posthaste.attempt a SET outcome = 'SUCCEEDED', finished_at = clock_timestamp()
+    FROM taken WHERE a.tx_id = taken.tx_id AND a.n = $3),
+freed AS (DELETE FROM posthaste.due d USING taken WHERE d.tx_id = taken.tx_id)
+SELECT max_attempts FROM taken";
+
+const OUTGOING: &str = "/* add_outgoing */
+WITH sent AS (SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int4[]) s(tx_id, mode, destination, max_attempts)),
+body AS (
+    INSERT INTO posthaste.payload (tx_id, message_id, correlation_id, content_type, headers, message)
+    SELECT sent.tx_id, $5, $6, $7, $8, $9 FROM sent),
+kin AS (
+    INSERT INTO posthaste.lineage (root_id, tx_id, parent_id, cause) SELECT $10, sent.tx_id, $11, 'OUTGOING' FROM sent
+    WHERE sent.tx_id <> $10)
+INSERT INTO posthaste.journal (tx_id, root_id, sha256, mode, destination, max_attempts, owner, publish_after)
+SELECT sent.tx_id, $10, $12, sent.mode, sent.destination, sent.max_attempts, $13, clock_timestamp() + $14 * interval '1 second'
+FROM sent";
+
+impl Store {
+    /// Opens a transaction, explicitly READ COMMITTED.
+    pub async fn begin_work(&self) -> Result<WorkTransaction, StoreError> {
+        let session = self.work.session().await?;
+        self.work
+            .bounded(async { Ok(session.client()?.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?) })
+            .await?;
+        Ok(WorkTransaction { session })
+    }
+}
+
+impl WorkTransaction {
+    /// The compare-and-set: answers the row's `max_attempts`. `None`: somebody else has, had or may yet have the row;
+    /// roll back and look.
+    pub async fn take(&self, store: &Store, claim: Claim<'_>) -> Result<Option<i32>, StoreError> {
+        let client = self.session.client()?;
+        let (tx_id, destination) = (claim.tx_id.0, claim.destination.as_str());
+        let row = if claim.started {
+            let statement = client.prepare_cached(TAKE_STARTED).await?;
+            let me = store.incarnation.0;
+            client.query_opt(&statement, &[&tx_id, &destination, &claim.attempts, &claim.sha256, &me]).await?
+        } else {
+            let statement = client.prepare_cached(TAKE_FIRST).await?;
+            client.query_opt(&statement, &[&tx_id, &destination, &claim.attempts, &claim.sha256]).await?
+        };
+        Ok(row.map(|row| row.get(0)))
+    }
+
+    /// Runs a step's statement with its parameters bound.
+    ///
+    /// # Errors
+    /// Any `Refused` leaves the transaction broken: roll back.
+    pub async fn execute_step(&self, sql: &str, params: &[Option<Bytes>]) -> Result<u64, StoreError> {
+        let client = self.session.client()?;
+        let statement = client.prepare_cached(sql).await?;
+        if statement.params().len() != params.len() {
+            return Err(StoreError::Unexpected(format!(
+                "the statement has {} parameters, the step gives {}",
+                statement.params().len(),
+                params.len()
+            )));
+        }
+        let values: Vec<StepParam<'_>> = params.iter().map(|value| StepParam(value.as_deref())).collect();
+        let values: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> = values.iter().map(|value| value as _).collect();
+        Ok(client.execute(&statement, &values).await?)
+    }
+
+    /// Inserts the message log's row. `false`: the key is taken; roll back.
+    pub async fn insert_log(
+        &self,
+        log: &super::LogEntry<'_>,
+        envelope: &Envelope,
+        host: &str,
+    ) -> Result<bool, StoreError> {
+        let client = self.session.client()?;
+        let inserted = client
+            .execute(
+                "/* insert_log */
+                 INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, message, expirydate, dedup_key,
+                                        tx_id, root_id, content_type, headers, sha256)
+                 VALUES ('A', $1, $2, $3, $4, $5, clock_timestamp() + $6 * interval '1 second', $7, $8, $9, $10, $11, $12)
+                 ON CONFLICT (slotid, dedup_key) WHERE dedup_key IS NOT NULL DO NOTHING",
+                &[
+                    &log.slot_id.as_str(),
+                    &host,
+                    &envelope.message_id.as_str(),
+                    &envelope.correlation_id.as_str(),
+                    &&envelope.body[..],
+                    &log.retention.as_secs_f64(),
+                    &log.dedup_key,
+                    &envelope.tx_id.0,
+                    &envelope.root_id.0,
+                    &envelope.content_type,
+                    &serde_json::json!(envelope.headers),
+                    &envelope.sha256().as_slice(),
+                ],
+            )
+            .await?;
+        Ok(inserted == 1)
+    }
+
+    /// Journal rows for what the pipeline sends, all with this envelope's payload.
+    pub async fn add_outgoing(&self, store: &Store, envelope: &Envelope, rows: &[Outgoing]) -> Result<(), StoreError> {
+        let client = self.session.client()?;
+        let columns = Columns::of(rows);
+        let statement = client.prepare_cached(OUTGOING).await?;
+        client
+            .execute(
+                &statement,
+                &[
+                    &columns.tx_ids,
+                    &columns.modes,
+                    &columns.destinations,
+                    &columns.max_attempts,
+                    &envelope.message_id.as_str(),
+                    &envelope.correlation_id.as_str(),
+                    &envelope.content_type,
+                    &serde_json::json!(envelope.headers),
+                    &&envelope.body[..],
+                    &envelope.root_id.0,
+                    &envelope.tx_id.0,
+                    &envelope.sha256().as_slice(),
+                    &store.incarnation.0,
+                    &super::PUBLISH_AFTER.as_secs_f64(),
+                ],
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// The decision. A probe statement first: a broken transaction answers COMMIT with ROLLBACK, which the client
+    /// reports as success.
+    pub async fn commit(self, store: &Store) -> Result<(), CommitError> {
+        let probe = store.work.bounded(async { Ok(self.session.client()?.batch_execute("SELECT 1").await?) }).await;
+        if let Err(error) = probe {
+            self.roll_back(store).await;
+            return Err(CommitError::RolledBack(error));
+        }
+        let commit = store.work.bounded(async { Ok(self.session.client()?.batch_execute("COMMIT").await?) }).await;
+        match commit {
+            Ok(()) => {
+                self.session.release();
+                Ok(())
+            }
+            // A COMMIT that was refused with the session alive was rolled back (a deferred constraint, say).
+            Err(error @ StoreError::Refused { .. }) => {
+                match store.work.settle_proved::<()>(self.session, Err(error)).await {
+                    Err(StoreError::Unknown(reason)) => Err(CommitError::Unknown(StoreError::Unknown(reason))),
+                    Err(error) => Err(CommitError::RolledBack(error)),
+                    Ok(()) => Err(CommitError::Unknown(StoreError::Unexpected("no error".to_owned()))),
+                }
+            }
+            Err(error) => Err(CommitError::Unknown(error)),
+        }
+    }
+
+    /// Rolls back; a connection that does not answer is closed, which rolls back as well.
+    pub async fn roll_back(self, store: &Store) {
+        let answer = store.work.bounded(async { Ok(self.session.client()?.batch_execute("ROLLBACK").await?) }).await;
+        match answer {
+            Ok(()) => self.session.release(),
+            Err(error) => tracing::debug!(%error, "rollback not confirmed; connection closed"),
+        }
+    }
+
+    /// Asks the server to end the statement that runs, after a transaction time-out. Never sent during a COMMIT.
+    pub async fn cancel(self) {
+        let Ok(client) = self.session.client() else { return };
+        let token = client.cancel_token();
+        let sent = tokio::time::timeout(std::time::Duration::from_secs(2), token.cancel_query(tokio_postgres::NoTls));
+        if !matches!(sent.await, Ok(Ok(()))) {
+            tracing::debug!("cancel request not delivered; the statement's own time-out ends it");
+        }
+    }
+}
+
+/// A message as the database holds it.
+pub(super) fn envelope_of(row: &tokio_postgres::Row) -> Result<Envelope, StoreError> {
+    let bad = |what: &str| StoreError::Unexpected(format!("column {what}"));
+    let message_id: String = row.try_get("message_id")?;
+    let message_id = MessageId::parse(&message_id).map_err(|_error| bad("message_id"))?;
+    let correlation_id: Option<String> = row.try_get("correlation_id")?;
+    let correlation_id = match correlation_id {
+        Some(text) => MessageId::parse(&text).map_err(|_error| bad("correlation_id"))?,
+        None => message_id.clone(),
+    };
+    let headers: serde_json::Value = row.try_get("headers")?;
+    let headers: Headers = serde_json::from_value(headers).map_err(|_error| bad("headers"))?;
+    Ok(Envelope {
+        tx_id: TxId(row.try_get("tx_id")?),
+        root_id: RootId(row.try_get("root_id")?),
+        message_id,
+        correlation_id,
+        content_type: row.try_get("content_type")?,
+        headers,
+        body: Bytes::from(row.try_get::<_, Vec<u8>>("message")?),
+    })
+}
