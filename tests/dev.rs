@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "in a test a panic is the report")]
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use posthaste::dev::{Options, PrivatePostgres, PrivateRabbit, fresh_name, start_both};
@@ -98,6 +100,128 @@ async fn rabbit_keeps_vhosts_and_port_over_stop_and_kill9() {
     rabbit.start_again().await.unwrap();
     connect(&url).await.unwrap();
     rabbit.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_killed_owner_takes_its_servers_and_folders_along() {
+    let temp = tempfile::tempdir_in("/var/tmp").unwrap();
+    open_to_all(temp.path());
+    let mut owner = Owner::start(temp.path(), "both");
+    owner.process.kill().unwrap();
+    owner.process.wait().unwrap();
+    let folders = owner.folders.clone();
+    let gone = || folders.iter().all(|folder| !folder.exists() && processes_of(folder).is_empty());
+    within(Duration::from_secs(15), "the leash ends the servers", gone).await;
+}
+
+#[tokio::test]
+async fn what_an_owner_and_its_leash_left_does_not_block_the_next() {
+    let temp = tempfile::tempdir_in("/var/tmp").unwrap();
+    open_to_all(temp.path());
+    let mut first = Owner::start(temp.path(), "postgres");
+    let folder = first.folders[0].clone();
+    for leash in processes_of(&folder).into_iter().filter(|pid| command_line(*pid).contains("posthaste-dev-leash")) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(leash.cast_signed()), nix::sys::signal::SIGKILL).unwrap();
+    }
+    first.process.kill().unwrap();
+    first.process.wait().unwrap();
+    assert!(folder.exists() && !processes_of(&folder).is_empty(), "there is a leftover");
+
+    let mut second = Owner::start(temp.path(), "postgres");
+    assert!(!folder.exists(), "the next start removed the folder");
+    assert_eq!(processes_of(&folder), Vec::<u32>::new());
+    assert!(second.folders[0].exists());
+    let third = Owner::start(temp.path(), "postgres");
+    assert!(second.folders[0].exists(), "a living owner's folder is left alone");
+    for mut owner in [second, third] {
+        owner.process.kill().unwrap();
+        owner.process.wait().unwrap();
+        within(Duration::from_secs(15), "the folder goes", || !owner.folders[0].exists()).await;
+    }
+}
+
+#[tokio::test]
+async fn kept_data_are_there_in_the_next_run_and_used_by_one_at_a_time() {
+    let temp = tempfile::tempdir_in("/var/tmp").unwrap();
+    open_to_all(temp.path());
+    let options = Options { keep: Some(temp.path().join("data")), ..Options::default() };
+    let postgres = PrivatePostgres::start(&options).await.unwrap();
+    let url = postgres.create_database("shop").await.unwrap();
+    query(&url, "CREATE TABLE t (n int)").await.unwrap();
+    let refused = PrivatePostgres::start(&options).await.unwrap_err().to_string();
+    assert!(refused.ends_with("is in use by another `posthaste dev`"), "{refused}");
+    postgres.shutdown().await.unwrap();
+
+    let postgres = PrivatePostgres::start(&options).await.unwrap();
+    query(&postgres.url("shop"), "SELECT * FROM t").await.unwrap();
+    postgres.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_folder_that_the_servers_user_cannot_enter_is_refused_by_name() {
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return; // the servers are the caller itself
+    }
+    let private = tempfile::tempdir_in("/var/tmp").unwrap();
+    fs::set_permissions(private.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let options = Options { keep: Some(private.path().to_owned()), ..Options::default() };
+    let refused = PrivatePostgres::start(&options).await.unwrap_err().to_string();
+    assert!(refused.contains("cannot enter") && refused.contains(private.path().to_str().unwrap()), "{refused}");
+}
+
+#[tokio::test]
+async fn missing_programs_name_the_debian_packages() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let options = Options { binaries: Some(nowhere.path().to_owned()), ..Options::default() };
+    let postgres = PrivatePostgres::start(&options).await.unwrap_err().to_string();
+    assert!(postgres.ends_with("on Debian: apt-get install postgresql"), "{postgres}");
+    let rabbit = PrivateRabbit::start(&options).await.unwrap_err().to_string();
+    assert!(rabbit.ends_with("on Debian: apt-get install rabbitmq-server"), "{rabbit}");
+}
+
+/// Another process that owns private servers and can be killed: this test binary, run again.
+struct Owner {
+    process: Child,
+    folders: Vec<PathBuf>,
+}
+
+impl Owner {
+    fn start(temp: &Path, servers: &str) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--ignored", "--exact", "an_owner_for_the_other_tests", "--nocapture"]);
+        command.env("TMPDIR", temp).env("POSTHASTE_TEST_OWNER", servers).stdout(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let folders = lines.find_map(|line| Some(line.split_once("folders ")?.1.to_owned())).unwrap();
+        Self { process, folders: folders.split(' ').map(PathBuf::from).collect() }
+    }
+}
+
+#[tokio::test]
+#[ignore = "run by the other tests in a process of its own"]
+async fn an_owner_for_the_other_tests() {
+    let Ok(servers) = std::env::var("POSTHASTE_TEST_OWNER") else { return };
+    let postgres = PrivatePostgres::start(&Options::default()).await.unwrap();
+    let rabbit = if servers == "both" { Some(PrivateRabbit::start(&Options::default()).await.unwrap()) } else { None };
+    let rabbits = rabbit.as_ref().map(|rabbit| format!(" {}", rabbit.folder().display())).unwrap_or_default();
+    println!("folders {}{rabbits}", postgres.folder().display());
+    std::future::pending::<()>().await;
+}
+
+async fn within(bound: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + bound;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within {bound:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn open_to_all(folder: &Path) {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn command_line(pid: u32) -> String {
+    String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).into_owned()
 }
 
 async fn query(url: &str, sql: &str) -> Result<(), String> {
