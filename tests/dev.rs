@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use posthaste::dev::{Options, PrivatePostgres, PrivateRabbit, fresh_name, start_both};
+use posthaste::cli::dev::{Application, DevAction, DevArgs, Target, act, prepare};
+use posthaste::dev::{Options, PrivatePostgres, PrivateRabbit, Server, fresh_name, start_both};
 
 #[tokio::test]
 async fn both_servers_come_up_unprivileged_on_loopback_and_leave_nothing() {
@@ -127,7 +128,7 @@ async fn what_an_owner_and_its_leash_left_does_not_block_the_next() {
     first.process.wait().unwrap();
     assert!(folder.exists() && !processes_of(&folder).is_empty(), "there is a leftover");
 
-    let mut second = Owner::start(temp.path(), "postgres");
+    let second = Owner::start(temp.path(), "postgres");
     assert!(!folder.exists(), "the next start removed the folder");
     assert_eq!(processes_of(&folder), Vec::<u32>::new());
     assert!(second.folders[0].exists());
@@ -167,6 +168,60 @@ async fn a_folder_that_the_servers_user_cannot_enter_is_refused_by_name() {
     let options = Options { keep: Some(private.path().to_owned()), ..Options::default() };
     let refused = PrivatePostgres::start(&options).await.unwrap_err().to_string();
     assert!(refused.contains("cannot enter") && refused.contains(private.path().to_str().unwrap()), "{refused}");
+}
+
+#[tokio::test]
+async fn dev_gives_each_entry_a_database_and_stops_and_starts_servers_on_request() {
+    let args = DevArgs { action: None, port: 0, postgres: None, amqp: None, keep: None };
+    let servers = prepare(&args, &["main".to_owned(), "second".to_owned()]).await.unwrap();
+    for (entry, url) in &servers.postgres {
+        assert!(url.ends_with(&format!("/{entry}")), "{entry} is its database's name");
+        query(url, "SELECT 1").await.unwrap();
+    }
+    connect(&servers.amqp).await.unwrap();
+    let banner = servers.banner(Application { program: "posthaste", first_api: Some(("POST", "/api/write")) }).await;
+    assert!(
+        banner.contains(&servers.amqp) && banner.contains(&format!("http://{}/api/write", servers.api)),
+        "{banner}"
+    );
+
+    let target = |server| Target { server, pid: Some(std::process::id()) };
+    let asking = async {
+        let stopped = act(&DevAction::Stop(target(Server::Postgres))).await.unwrap();
+        assert_eq!(stopped, "PostgreSQL is stopped; `posthaste dev start postgres` starts it again");
+        assert!(query(&servers.postgres[0].1, "SELECT 1").await.is_err());
+        let refused = act(&DevAction::Stop(target(Server::Postgres))).await.unwrap_err().to_string();
+        assert_eq!(refused, "PostgreSQL is not running");
+        let started = act(&DevAction::Start(target(Server::Postgres))).await.unwrap();
+        assert!(started.starts_with("PostgreSQL runs again, pid "), "{started}");
+        query(&servers.postgres[0].1, "SELECT 1").await.unwrap();
+    };
+    tokio::select! {
+        () = asking => (),
+        ended = servers.serve() => panic!("the control socket closed: {ended:?}"),
+    }
+    servers.shutdown().await.unwrap();
+    assert!(query(&servers.postgres[0].1, "SELECT 1").await.is_err());
+    let refused = act(&DevAction::Stop(target(Server::Postgres))).await.unwrap_err().to_string();
+    assert_eq!(refused, "no `posthaste dev` of this user is running");
+}
+
+#[tokio::test]
+async fn dev_with_given_servers_starts_none() {
+    let given = |url: &str| Some(url.to_owned());
+    let args = DevArgs {
+        action: None,
+        port: 0,
+        postgres: given("postgres://me:hidden@db.example/app"),
+        amqp: given("amqp://me:hidden@mq.example/%2f"),
+        keep: None,
+    };
+    let servers = prepare(&args, &["main".to_owned()]).await.unwrap();
+    assert_eq!(servers.postgres, [("main".to_owned(), "postgres://me:hidden@db.example/app".to_owned())]);
+    assert_eq!(servers.amqp, "amqp://me:hidden@mq.example/%2f");
+    let banner = servers.banner(Application { program: "posthaste", first_api: None }).await;
+    assert!(!banner.contains("hidden") && banner.contains("yours"), "{banner}");
+    servers.shutdown().await.unwrap();
 }
 
 #[tokio::test]

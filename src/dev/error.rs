@@ -32,6 +32,14 @@ pub enum DevError {
     Untrusted(PathBuf),
     #[error("no free port on 127.0.0.1")]
     NoFreePort,
+    #[error("{server} is not one of ours: it was given on the command line, stop it where it was started")]
+    NotPrivate { server: &'static str },
+    #[error("no `posthaste dev` of this user is running")]
+    NoneRuns,
+    #[error("several `posthaste dev` are running: say which with --pid ({0})")]
+    SeveralRun(String),
+    #[error("{0}")]
+    Refused(String),
     #[error("{0:?} is no usable name: letters, digits, _ and -, at most 63")]
     BadName(String),
 }

@@ -14,11 +14,13 @@ mod postgres;
 mod process;
 mod rabbit;
 mod rabbit_files;
+mod session;
 
 pub use error::DevError;
 pub use port::{PortHolder, free_port, holder_of};
 pub use postgres::PrivatePostgres;
 pub use rabbit::PrivateRabbit;
+pub use session::{Action, Running, Server, Session, Wanted, ask_running};
 
 use std::path::PathBuf;
 

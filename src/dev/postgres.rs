@@ -121,7 +121,13 @@ impl PrivatePostgres {
         format!("postgres://{USER}:{}@127.0.0.1:{}/{database}", self.password, self.port)
     }
 
-    /// Where data and log are.
+    /// The server's own log.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Where its files are.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()

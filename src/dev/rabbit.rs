@@ -158,7 +158,13 @@ impl PrivateRabbit {
         format!("amqp://{USER}:{}@127.0.0.1:{}/{vhost}", self.password, self.ports.amqp)
     }
 
-    /// Where data and log are.
+    /// The server's own log.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        &self.files.log
+    }
+
+    /// Where its files are.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
