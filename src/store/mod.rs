@@ -1,14 +1,27 @@
 //! PostgreSQL: the only module that names its client.
 
+mod adapter_state;
+mod audit;
+mod browse;
 mod error;
+mod lifecourse;
 mod params;
 mod pool;
+mod remove;
+mod row;
 mod settings;
+mod trace;
 
+pub use adapter_state::{AdapterWish, Wish};
+pub use audit::AuditEntry;
+pub use browse::{COUNT_CAP, Cursor, Filter, FullMessage, MAX_PAGE, Page, SlotCount, StoredMessage};
 pub use error::StoreError;
+pub use lifecourse::{Attempt, AttemptOutcome, Cause, MessageState};
 pub use params::{BadParameter, StepParam};
 pub use pool::{Pool, Session};
+pub use remove::{Removal, RemovalRequest};
 pub use settings::{PostgresSettings, SessionTimeouts};
+pub use trace::{Acceptance, AuditRecord, JournalEntry, MessageStatus, Trace};
 
 use std::sync::{Arc, OnceLock};
 
