@@ -1,9 +1,11 @@
 //! Resending from the error store, straight into the pipeline (F8, protocol §5).
 
+use std::time::Duration;
+
 use serde::Serialize;
 
-use crate::model::TxId;
-use crate::store::Store;
+use crate::model::{MessageKey, SlotId, TxId};
+use crate::store::{Store, StoreError};
 
 /// Who asks, and why; both go on record.
 #[derive(Debug, Clone)]
@@ -40,5 +42,19 @@ impl Resender {
     #[must_use]
     pub fn new(store: Store) -> Self {
         Self { store }
+    }
+
+    /// Resends one row of an error slot and waits for the truth, at most `bound`; `confirmed` says that the operator
+    /// knows the message was probably processed already.
+    pub async fn resend(
+        &self,
+        slot: &SlotId,
+        key: MessageKey,
+        actor: &Actor,
+        confirmed: bool,
+        bound: Duration,
+    ) -> Result<ResendOutcome, StoreError> {
+        let _placeholder = (&self.store, slot, key, actor, confirmed, bound);
+        Ok(ResendOutcome::Refused { reason: "this version cannot resend yet".to_owned() })
     }
 }
