@@ -70,6 +70,7 @@ CREATE TABLE posthaste.payload (
     prior_attempts integer NOT NULL DEFAULT 0
 );
 CREATE INDEX payload_messagekey ON posthaste.payload (messagekey) WHERE messagekey IS NOT NULL;
+-- A message is traced by its business id, also where no store holds it. Rows are never updated, so it costs no HOT.
 CREATE INDEX payload_message_id ON posthaste.payload (message_id);
 
 -- Open journal rows that somebody must look at, and when. Written on unusual paths only.

@@ -1,3 +1,4 @@
+pub mod problem;
 mod settings;
 
 pub use settings::{Accept, ApiSettings, DuplicateKey, InboundSettings, MessageLogSettings};

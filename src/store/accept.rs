@@ -9,7 +9,7 @@ use crate::model::{Destination, Envelope, Mode, SlotId, TxId};
 
 /// A message that is to be accepted.
 #[derive(Debug)]
-pub struct Acceptance<'a> {
+pub struct AcceptRequest<'a> {
     pub envelope: &'a Envelope,
     pub sha256: [u8; 32],
     pub host: &'a str,
@@ -88,7 +88,7 @@ impl Store {
     ///
     /// # Errors
     /// `Refused` is only answered when the session answered again afterwards (ReadyForQuery).
-    pub async fn accept(&self, acceptance: &Acceptance<'_>) -> Result<Inserted, StoreError> {
+    pub async fn accept(&self, acceptance: &AcceptRequest<'_>) -> Result<Inserted, StoreError> {
         let columns = Columns::of(acceptance.outgoing);
         let envelope = acceptance.envelope;
         let headers = serde_json::json!(envelope.headers);

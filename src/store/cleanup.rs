@@ -19,11 +19,7 @@ pub struct Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        Self {
-            journal: Duration::from_secs(7 * 86_400),
-            inbox: Duration::from_secs(30 * 86_400),
-            batch: 1000,
-        }
+        Self { journal: Duration::from_secs(7 * 86_400), inbox: Duration::from_secs(30 * 86_400), batch: 1000 }
     }
 }
 
@@ -79,9 +75,8 @@ impl Store {
         let bound = uuid::Uuid::max();
         self.house
             .transaction(async |client| {
-                let locked = client
-                    .query_one("/* clean_up_lock */ SELECT pg_try_advisory_xact_lock($1)", &[&LOCK])
-                    .await?;
+                let locked =
+                    client.query_one("/* clean_up_lock */ SELECT pg_try_advisory_xact_lock($1)", &[&LOCK]).await?;
                 if !locked.get::<_, bool>(0) {
                     return Ok(None);
                 }

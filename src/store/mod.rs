@@ -1,27 +1,42 @@
 //! PostgreSQL: the only module that names its client.
 
 mod accept;
+mod adapter_state;
 mod adopt;
+mod audit;
+mod browse;
+mod cleanup;
 mod error;
 mod instance;
+mod lifecourse;
 pub mod migrate;
 mod params;
 mod pool;
 mod receive;
+mod remove;
 mod resend;
+mod row;
 mod settings;
 mod sweep;
+mod trace;
 mod work;
 
-pub use accept::{Acceptance, Inserted, LogEntry, Outgoing, PUBLISH_AFTER, Winner};
+pub use accept::{AcceptRequest, Inserted, LogEntry, Outgoing, PUBLISH_AFTER, Winner};
+pub use adapter_state::{AdapterWish, Wish};
+pub use audit::AuditEntry;
+pub use browse::{COUNT_CAP, Cursor, Filter, FullMessage, MAX_PAGE, Page, SlotCount, StoredMessage};
+pub use cleanup::{Removed, Retention};
 pub use error::StoreError;
 pub use instance::{Beat, HomeCheck, Instance, Registration};
+pub use lifecourse::{Attempt, AttemptOutcome, Cause, MessageState};
 pub use params::{BadParameter, StepParam};
 pub use pool::{Pool, Session};
 pub use receive::{FailedAttempt, JournalRow};
+pub use remove::{Removal, RemovalRequest};
 pub use resend::{ResendClaim, ResendRequest};
 pub use settings::{PostgresSettings, SessionTimeouts};
 pub use sweep::{Claimed, Mark, OpenRow};
+pub use trace::{Acceptance, AuditRecord, JournalEntry, MessageStatus, Trace};
 pub use work::{Claim, CommitError, WorkTransaction};
 
 use std::sync::{Arc, OnceLock};

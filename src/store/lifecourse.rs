@@ -1,0 +1,221 @@
+//! What has become of a message, computed from its rows. Pure.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::model::{Incarnation, JournalState, Mode, StoreType, TxId};
+
+/// One word for where a message stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MessageState {
+    // In this order of urgency: of several parts the most urgent one speaks for the message.
+    /// In the error store, waiting for a person; or taken from there without a successful resend.
+    Error,
+    /// Parked, or put on hold.
+    Held,
+    /// It failed at least once, or is being resent, and will be tried again.
+    Retrying,
+    /// Durable; not published yet.
+    Accepted,
+    /// Published on a queue of ours and not taken yet.
+    Queued,
+    Processed,
+    /// On a queue of others: our part is done.
+    HandedOver,
+}
+
+impl MessageState {
+    /// The word for operators.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Held => "held",
+            Self::Retrying => "retrying",
+            Self::Accepted => "accepted",
+            Self::Queued | Self::HandedOver => "enqueued",
+            Self::Processed => "processed",
+        }
+    }
+
+    /// The word for the one who sent it: our queues are our own affair, and so is who parks what.
+    #[must_use]
+    pub const fn public(self) -> &'static str {
+        match self {
+            Self::Error | Self::Held => "error",
+            Self::Retrying => "retrying",
+            Self::Accepted | Self::Queued => "accepted",
+            Self::HandedOver => "enqueued",
+            Self::Processed => "processed",
+        }
+    }
+}
+
+impl Serialize for MessageState {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// Why a journal row exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Cause {
+    /// The acceptance itself.
+    Accepted,
+    Resend,
+    Outgoing,
+}
+
+impl Cause {
+    /// `lineage.cause`; no lineage row is the acceptance.
+    #[must_use]
+    pub fn from_lineage(text: Option<&str>) -> Option<Self> {
+        match text {
+            None => Some(Self::Accepted),
+            Some("RESEND") => Some(Self::Resend),
+            Some("OUTGOING") => Some(Self::Outgoing),
+            Some(_) => None,
+        }
+    }
+}
+
+/// What one journal row says of its message.
+#[derive(Debug, Clone, Copy)]
+pub struct Leg {
+    pub tx_id: TxId,
+    pub cause: Cause,
+    pub mode: Mode,
+    pub state: JournalState,
+    pub attempts: i32,
+}
+
+/// The state of everything that descends from one acceptance: `waiting` are the types of its E, H, I and M rows.
+/// Without any row the journal was cleaned, which happens only after the message was done.
+#[must_use]
+pub fn state_of(waiting: &[StoreType], legs: &[Leg]) -> MessageState {
+    let stored = waiting.iter().filter_map(|kind| match kind {
+        StoreType::Error => Some(MessageState::Error),
+        StoreType::Hold => Some(MessageState::Held),
+        StoreType::Waiting | StoreType::InProcess => Some(MessageState::Accepted),
+        StoreType::Log | StoreType::SenderLog => None,
+    });
+    let last_resend = legs.iter().filter(|leg| leg.cause == Cause::Resend).map(|leg| leg.tx_id).max();
+    let moving = legs.iter().filter_map(|leg| leg_state(leg, last_resend));
+    stored.chain(moving).min().unwrap_or(MessageState::Processed)
+}
+
+/// None: a later resend speaks for it.
+fn leg_state(leg: &Leg, last_resend: Option<TxId>) -> Option<MessageState> {
+    let fresh = leg.attempts == 0 && leg.cause != Cause::Resend;
+    match leg.state {
+        JournalState::Ready if fresh => Some(MessageState::Accepted),
+        JournalState::Published if fresh => Some(MessageState::Queued),
+        JournalState::Ready | JournalState::Published => Some(MessageState::Retrying),
+        JournalState::Done => match leg.mode {
+            Mode::Own | Mode::Direct => Some(MessageState::Processed),
+            Mode::Handover => Some(MessageState::HandedOver),
+        },
+        JournalState::Error => match last_resend {
+            Some(resend) if resend > leg.tx_id => None,
+            Some(_) | None => Some(MessageState::Error),
+        },
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum AttemptOutcome {
+    Running,
+    Failed,
+    Succeeded,
+    Crashed,
+}
+
+impl AttemptOutcome {
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        match text {
+            "RUNNING" => Some(Self::Running),
+            "FAILED" => Some(Self::Failed),
+            "SUCCEEDED" => Some(Self::Succeeded),
+            "CRASHED" => Some(Self::Crashed),
+            _ => None,
+        }
+    }
+}
+
+/// One try to process a message.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempt {
+    pub tx_id: TxId,
+    /// Counted from 1 for each journal row.
+    pub n: i32,
+    pub adapter: Option<String>,
+    pub step: Option<String>,
+    /// None: a first attempt that succeeded leaves no note of its start.
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    pub outcome: AttemptOutcome,
+    pub error: Option<String>,
+    pub instance: Option<Incarnation>,
+}
+
+/// Where the journal stands on the attempts of one row.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress {
+    pub tx_id: TxId,
+    pub mode: Mode,
+    pub state: JournalState,
+    pub attempts: i32,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+}
+
+/// The attempts of one journal row as they really were. A first attempt that succeeds writes no row of its own, and one
+/// whose process died can close none: `is_dead` tells whether the instance of a RUNNING row is gone.
+#[must_use]
+pub fn true_attempts(
+    progress: Option<Progress>,
+    mut rows: Vec<Attempt>,
+    is_dead: impl Fn(&Attempt) -> bool,
+) -> Vec<Attempt> {
+    let last = rows.iter().map(|row| row.n).chain(progress.map(|at| at.attempts)).max().unwrap_or(0);
+    let done = progress.filter(|at| at.state == JournalState::Done && at.mode != Mode::Handover && at.attempts > 0);
+    let given_up = progress.is_some_and(|at| at.state == JournalState::Error);
+    for row in &mut rows {
+        if row.outcome != AttemptOutcome::Running {
+            continue;
+        }
+        match done {
+            Some(done) if row.n == done.attempts => {
+                row.outcome = AttemptOutcome::Succeeded;
+                row.finished_at = row.finished_at.or(done.finished_at);
+            }
+            Some(_) | None if row.n < last || given_up || is_dead(row) => row.outcome = AttemptOutcome::Crashed,
+            Some(_) | None => {}
+        }
+    }
+    if let Some(done) = done
+        && !rows.iter().any(|row| row.n == done.attempts)
+    {
+        rows.push(Attempt {
+            tx_id: done.tx_id,
+            n: done.attempts,
+            adapter: None,
+            step: None,
+            started_at: done.started_at,
+            finished_at: done.finished_at,
+            outcome: AttemptOutcome::Succeeded,
+            error: None,
+            instance: None,
+        });
+    }
+    rows.sort_by_key(|row| row.n);
+    rows
+}
+
+#[cfg(test)]
+#[path = "lifecourse_tests.rs"]
+mod tests;

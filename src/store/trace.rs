@@ -1,0 +1,328 @@
+//! One message's whole life by its business id, and the short answer for the one who sent it.
+
+use std::collections::BTreeMap;
+
+use deadpool_postgres::ClientWrapper;
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::browse::{STORED_COLUMNS, StoredMessage, stored_message};
+use super::lifecourse::{Attempt, AttemptOutcome, Cause, Leg, MessageState, Progress, state_of, true_attempts};
+use super::row::{column, store_type};
+use super::{Store, StoreError};
+use crate::model::{Destination, Incarnation, JournalState, MessageId, Mode, RootId, SlotId, StoreType, TxId};
+
+/// Most rows of one kind in a trace. An id that was used more often than this is shown in part.
+const MAX_ROWS: i64 = 1000;
+
+/// What the sender of a message may know of it: the receipt's fields and a state, never the body.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageStatus {
+    pub slot_id: SlotId,
+    pub message_id: MessageId,
+    pub correlation_id: Option<String>,
+    /// `accepted`, `retrying`, `processed`, `error`, or `enqueued` (on a queue of others).
+    pub state: &'static str,
+    pub received_at: Timestamp,
+}
+
+/// Everything on record about one business id.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Trace {
+    pub message_id: MessageId,
+    /// Of several acceptances the most urgent one's state.
+    pub state: MessageState,
+    pub acceptances: Vec<Acceptance>,
+    /// Rows of `ibisstore`, oldest first.
+    pub stored: Vec<StoredMessage>,
+    pub journal: Vec<JournalEntry>,
+    /// All attempts over all resends, in order of time.
+    pub attempts: Vec<Attempt>,
+    pub audit: Vec<AuditRecord>,
+}
+
+/// One acceptance and what became of it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Acceptance {
+    pub root_id: RootId,
+    pub state: MessageState,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JournalEntry {
+    pub tx_id: TxId,
+    pub root_id: RootId,
+    pub cause: Cause,
+    pub mode: Mode,
+    pub destination: Destination,
+    pub state: JournalState,
+    pub attempts: i32,
+    pub max_attempts: i32,
+    pub publishes: i32,
+    pub not_before: Option<Timestamp>,
+    pub publish_after: Option<Timestamp>,
+    pub published_at: Option<Timestamp>,
+    pub running_by: Option<Incarnation>,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditRecord {
+    pub at: Timestamp,
+    pub who: String,
+    pub what: String,
+    pub target: String,
+    pub why: Option<String>,
+    pub root_id: Option<RootId>,
+    pub outcome: Option<String>,
+    pub detail: serde_json::Value,
+}
+
+impl Store {
+    /// Where the message stands that was logged under this id; None when none was, or it has expired. One statement, on
+    /// the pool that accepts: whoever may post may also ask.
+    pub async fn message_status(
+        &self,
+        slot: &SlotId,
+        message_id: &MessageId,
+    ) -> Result<Option<MessageStatus>, StoreError> {
+        let sql = "/* message_status */
+            WITH logged AS (
+                SELECT root_id, correlationid, messagedate FROM ibisstore
+                WHERE messageid = $2 AND slotid = $1 AND type = 'A' ORDER BY messagekey DESC LIMIT 1
+            ), leg AS (
+                SELECT root_id AS tx_id, NULL AS cause FROM logged
+                UNION ALL
+                SELECT l.tx_id, l.cause FROM posthaste.lineage l JOIN logged USING (root_id)
+            )
+            SELECT logged.correlationid, logged.messagedate,
+                   ARRAY(SELECT s.type::text FROM ibisstore s
+                         WHERE s.root_id = logged.root_id AND s.type IN ('E', 'H', 'I', 'M')) AS waiting,
+                   leg.cause, j.tx_id, j.mode, j.state, j.attempts
+            FROM logged CROSS JOIN leg LEFT JOIN posthaste.journal j ON j.tx_id = leg.tx_id LIMIT 1000";
+        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&slot.as_str(), &message_id.as_str()];
+        let rows = self.accept.run(async |client| Ok(client.query(sql, &params).await?)).await?;
+        let Some(first) = rows.first() else { return Ok(None) };
+        let waiting = column::<Vec<&str>>(first, "waiting")?;
+        let waiting = waiting.into_iter().map(store_type).collect::<Result<Vec<_>, _>>()?;
+        let mut legs = Vec::with_capacity(rows.len());
+        for row in &rows {
+            if let Some(tx_id) = column::<Option<Uuid>>(row, "tx_id")? {
+                legs.push(leg(row, TxId(tx_id))?);
+            }
+        }
+        Ok(Some(MessageStatus {
+            slot_id: slot.clone(),
+            message_id: message_id.clone(),
+            correlation_id: column(first, "correlationid")?,
+            state: state_of(&waiting, &legs).public(),
+            received_at: column(first, "messagedate")?,
+        }))
+    }
+
+    /// All there is about one business id, from one snapshot; None when nothing is.
+    pub async fn trace(&self, message_id: &MessageId) -> Result<Option<Trace>, StoreError> {
+        self.house
+            .transaction(async |client| {
+                client.batch_execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+                read_trace(client, message_id).await
+            })
+            .await
+    }
+}
+
+async fn read_trace(client: &ClientWrapper, message_id: &MessageId) -> Result<Option<Trace>, StoreError> {
+    let roots = roots(client, message_id).await?;
+    let stored = stored(client, message_id, &roots).await?;
+    if roots.is_empty() && stored.is_empty() {
+        return Ok(None);
+    }
+    let journal = journal(client, &roots).await?;
+    let attempts = attempts(client, &roots, &journal).await?;
+    let audit = audit(client, &roots).await?;
+    let acceptances: Vec<_> = roots
+        .iter()
+        .map(|root| {
+            let own = stored.iter().filter(|row| row.root_id == *root);
+            let waiting: Vec<StoreType> = own.map(|row| row.kind).collect();
+            let legs: Vec<Leg> = journal.iter().filter(|entry| entry.root_id == *root).map(JournalEntry::leg).collect();
+            Acceptance { root_id: *root, state: state_of(&waiting, &legs) }
+        })
+        .collect();
+    let state = acceptances.iter().map(|one| one.state).min().unwrap_or(MessageState::Processed);
+    Ok(Some(Trace { message_id: message_id.clone(), state, acceptances, stored, journal, attempts, audit }))
+}
+
+/// Acceptances of the id: of its stored rows, of rows whose body is kept apart, of messages that others sent.
+async fn roots(client: &ClientWrapper, message_id: &MessageId) -> Result<Vec<RootId>, StoreError> {
+    let sql = "/* trace_roots */
+        SELECT root_id FROM ibisstore WHERE messageid = $1
+        UNION
+        SELECT j.root_id FROM posthaste.payload p JOIN posthaste.journal j USING (tx_id) WHERE p.message_id = $1
+        ORDER BY root_id DESC LIMIT $2";
+    let rows = client.query(sql, &[&message_id.as_str(), &MAX_ROWS]).await?;
+    let mut roots =
+        rows.iter().map(|row| Ok(RootId(column(row, "root_id")?))).collect::<Result<Vec<_>, StoreError>>()?;
+    roots.reverse();
+    Ok(roots)
+}
+
+async fn stored(
+    client: &ClientWrapper,
+    message_id: &MessageId,
+    roots: &[RootId],
+) -> Result<Vec<StoredMessage>, StoreError> {
+    let sql = format!(
+        "/* trace_stored */
+        SELECT {STORED_COLUMNS} FROM ibisstore WHERE messageid = $1
+        UNION ALL
+        SELECT {STORED_COLUMNS} FROM ibisstore
+        WHERE root_id = ANY($2) AND type IN ('E', 'H', 'I', 'M') AND messageid <> $1
+        ORDER BY messagekey LIMIT $3"
+    );
+    let rows = client.query(&sql, &[&message_id.as_str(), &uuids(roots), &MAX_ROWS]).await?;
+    rows.iter().map(stored_message).collect()
+}
+
+async fn journal(client: &ClientWrapper, roots: &[RootId]) -> Result<Vec<JournalEntry>, StoreError> {
+    let sql = "/* trace_journal */
+        SELECT j.tx_id, j.root_id, l.cause, j.mode, j.destination, j.state, j.attempts, j.max_attempts, j.publishes,
+               j.not_before, j.publish_after, j.published_at, j.running_by, j.started_at, j.finished_at
+        FROM posthaste.journal j LEFT JOIN posthaste.lineage l ON l.root_id = j.root_id AND l.tx_id = j.tx_id
+        WHERE j.tx_id = ANY($1 || ARRAY(SELECT tx_id FROM posthaste.lineage WHERE root_id = ANY($1)))
+        ORDER BY j.tx_id LIMIT $2";
+    let rows = client.query(sql, &[&uuids(roots), &MAX_ROWS]).await?;
+    rows.iter().map(journal_entry).collect()
+}
+
+async fn attempts(
+    client: &ClientWrapper,
+    roots: &[RootId],
+    journal: &[JournalEntry],
+) -> Result<Vec<Attempt>, StoreError> {
+    let sql = "/* trace_attempts */
+        SELECT a.tx_id, a.n, a.adapter, a.step, a.started_at, a.finished_at, a.outcome, a.error, a.instance,
+               a.instance IS NOT NULL AND i.state IS DISTINCT FROM 'LIVE' AS dead
+        FROM posthaste.attempt a LEFT JOIN posthaste.instance i ON i.incarnation = a.instance
+        WHERE a.tx_id = ANY($1 || ARRAY(SELECT tx_id FROM posthaste.lineage WHERE root_id = ANY($1)))
+        ORDER BY a.started_at, a.n LIMIT $2";
+    let rows = client.query(sql, &[&uuids(roots), &MAX_ROWS]).await?;
+    let mut by_row: BTreeMap<TxId, (Option<Progress>, Vec<Attempt>)> =
+        journal.iter().map(|entry| (entry.tx_id, (Some(entry.progress()), Vec::new()))).collect();
+    let mut dead = Vec::new();
+    for row in &rows {
+        let attempt = attempt(row)?;
+        if column(row, "dead")? {
+            dead.push((attempt.tx_id, attempt.n));
+        }
+        by_row.entry(attempt.tx_id).or_default().1.push(attempt);
+    }
+    let mut all: Vec<Attempt> = by_row
+        .into_values()
+        .flat_map(|(progress, rows)| {
+            true_attempts(progress, rows, |attempt| dead.contains(&(attempt.tx_id, attempt.n)))
+        })
+        .collect();
+    all.sort_by_key(|attempt| (attempt.started_at.or(attempt.finished_at), attempt.tx_id, attempt.n));
+    Ok(all)
+}
+
+async fn audit(client: &ClientWrapper, roots: &[RootId]) -> Result<Vec<AuditRecord>, StoreError> {
+    let sql = "/* trace_audit */
+        SELECT at, who, what, target, why, root_id, outcome, detail FROM posthaste.audit
+        WHERE root_id = ANY($1) ORDER BY id LIMIT $2";
+    let rows = client.query(sql, &[&uuids(roots), &MAX_ROWS]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(AuditRecord {
+                at: column(row, "at")?,
+                who: column(row, "who")?,
+                what: column(row, "what")?,
+                target: column(row, "target")?,
+                why: column(row, "why")?,
+                root_id: column::<Option<Uuid>>(row, "root_id")?.map(RootId),
+                outcome: column(row, "outcome")?,
+                detail: column(row, "detail")?,
+            })
+        })
+        .collect()
+}
+
+fn uuids(roots: &[RootId]) -> Vec<Uuid> {
+    roots.iter().map(|root| root.0).collect()
+}
+
+impl JournalEntry {
+    fn leg(&self) -> Leg {
+        Leg { tx_id: self.tx_id, cause: self.cause, mode: self.mode, state: self.state, attempts: self.attempts }
+    }
+
+    fn progress(&self) -> Progress {
+        Progress {
+            tx_id: self.tx_id,
+            mode: self.mode,
+            state: self.state,
+            attempts: self.attempts,
+            started_at: self.started_at,
+            finished_at: self.finished_at,
+        }
+    }
+}
+
+fn journal_entry(row: &Row) -> Result<JournalEntry, StoreError> {
+    let leg = leg(row, TxId(column(row, "tx_id")?))?;
+    Ok(JournalEntry {
+        tx_id: leg.tx_id,
+        root_id: RootId(column(row, "root_id")?),
+        cause: leg.cause,
+        mode: leg.mode,
+        destination: Destination::new(column(row, "destination")?),
+        state: leg.state,
+        attempts: leg.attempts,
+        max_attempts: column(row, "max_attempts")?,
+        publishes: column(row, "publishes")?,
+        not_before: column(row, "not_before")?,
+        publish_after: column(row, "publish_after")?,
+        published_at: column(row, "published_at")?,
+        running_by: column::<Option<Uuid>>(row, "running_by")?.map(Incarnation),
+        started_at: column(row, "started_at")?,
+        finished_at: column(row, "finished_at")?,
+    })
+}
+
+fn leg(row: &Row, tx_id: TxId) -> Result<Leg, StoreError> {
+    let unexpected = |what: &str, text: &str| StoreError::Unexpected(format!("{what} is {text:?}"));
+    let (cause, mode, state): (Option<&str>, &str, &str) =
+        (column(row, "cause")?, column(row, "mode")?, column(row, "state")?);
+    Ok(Leg {
+        tx_id,
+        cause: Cause::from_lineage(cause).ok_or_else(|| unexpected("lineage.cause", cause.unwrap_or_default()))?,
+        mode: Mode::from_text(mode).ok_or_else(|| unexpected("journal.mode", mode))?,
+        state: JournalState::from_text(state).ok_or_else(|| unexpected("journal.state", state))?,
+        attempts: column(row, "attempts")?,
+    })
+}
+
+fn attempt(row: &Row) -> Result<Attempt, StoreError> {
+    let outcome: &str = column(row, "outcome")?;
+    Ok(Attempt {
+        tx_id: TxId(column(row, "tx_id")?),
+        n: column(row, "n")?,
+        adapter: column(row, "adapter")?,
+        step: column(row, "step")?,
+        started_at: column(row, "started_at")?,
+        finished_at: column(row, "finished_at")?,
+        outcome: AttemptOutcome::from_text(outcome)
+            .ok_or_else(|| StoreError::Unexpected(format!("attempt.outcome is {outcome:?}")))?,
+        error: column(row, "error")?,
+        instance: column::<Option<Uuid>>(row, "instance")?.map(Incarnation),
+    })
+}
