@@ -164,12 +164,12 @@ impl Progress {
                 return Bytes::from_static(b"\n");
             }
             Done::Running(mut entry) => {
-                entry["key"] = json!(key);
+                name_key(&mut entry, key);
                 self.running.push(entry);
                 return Bytes::from_static(b"\n");
             }
             Done::Failed(mut entry) => {
-                entry["key"] = json!(key);
+                name_key(&mut entry, key);
                 entry
             }
             Done::Stop(error) => return self.finish(Some((key, error))),
@@ -188,11 +188,17 @@ impl Progress {
             "untouched": self.left.len(),
             "more": self.more,
         });
-        if let Some((key, error)) = stopped {
-            tail["stopped"] = json!({"key": key, "reason": error.to_string()});
+        if let (Some((key, error)), Some(tail)) = (stopped, tail.as_object_mut()) {
+            tail.insert("stopped".to_owned(), json!({"key": key, "reason": error.to_string()}));
         }
         let tail = tail.to_string();
         Bytes::from(format!("],{}\n", tail.strip_prefix('{').unwrap_or(&tail)))
+    }
+}
+
+fn name_key(entry: &mut Value, key: MessageKey) {
+    if let Some(entry) = entry.as_object_mut() {
+        entry.insert("key".to_owned(), json!(key));
     }
 }
 

@@ -1,4 +1,13 @@
-pub mod problem;
-mod settings;
+//! A message comes in: HTTP, checked, then accepted in one decision (protocol §4).
 
+mod accept;
+mod api;
+pub mod problem;
+mod request;
+pub mod server;
+mod settings;
+pub mod verdict;
+
+pub use accept::{Acceptor, Answer, Path};
+pub use api::router;
 pub use settings::{Accept, ApiSettings, DuplicateKey, InboundSettings, MessageLogSettings};

@@ -1,0 +1,299 @@
+//! Accepting one message: the decision, and what is done after it (protocol §4).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::verdict::{AfterFailure, after_failure};
+use super::{Accept, DuplicateKey, InboundSettings};
+use crate::model::{Envelope, MessageId};
+use crate::pipeline::{AdapterRegistry, AmqpSenderSettings, Pipelines, StepFailure, Work};
+use crate::relay::Relay;
+use crate::store::{AcceptRequest, Claimed, CommitError, Inserted, LogEntry, Outgoing, Store, StoreError, Winner};
+
+/// Longest search for a definite answer after the connection was lost; then the answer is unknown.
+const SEARCH: Duration = Duration::from_secs(10);
+/// Between two tries of the statement.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// The truth about one POST.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    Accepted,
+    /// Accepted before, durably; `conflict`: with another body.
+    Duplicate {
+        conflict: bool,
+    },
+    /// Nothing was done and nothing will be (I2).
+    Refused {
+        reason: String,
+    },
+    /// A step failed and everything was rolled back (I2).
+    Failed {
+        step: String,
+        reason: String,
+    },
+    /// The same id tells, repeated (I3).
+    Unknown {
+        reason: String,
+    },
+}
+
+/// What accepting needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Acceptor {
+    pub store: Store,
+    pub relay: Relay,
+    pub registry: AdapterRegistry,
+    pub pipelines: Pipelines,
+    pub host: Arc<str>,
+}
+
+/// How an inbound adapter decides.
+#[derive(Debug, Clone)]
+pub enum Path {
+    /// `amqpSender` steps alone: one statement.
+    Enqueue(Vec<AmqpSenderSettings>),
+    /// Anything else: a transaction around the pipeline.
+    Transaction,
+}
+
+impl Acceptor {
+    /// Whether a message would be taken now; the text says why not. Asks no server.
+    pub fn ready(&self, inbound: &InboundSettings, path: &Path) -> Result<(), String> {
+        if !self.registry.is_started(&inbound.adapter) {
+            return Err(format!("adapter {} is stopped", inbound.adapter));
+        }
+        if self.store.home().is_none() || self.relay.clock().now().is_none() {
+            return Err("the home database was not reached yet".to_owned());
+        }
+        let Path::Enqueue(senders) = path else { return Ok(()) };
+        for sender in senders {
+            if inbound.accept == Accept::Confirmed {
+                self.relay.ready(&sender.destination)?;
+            }
+            let open = self.relay.open(&sender.destination).open;
+            if open >= inbound.max_open {
+                return Err(format!("{open} messages for {} are not done yet", sender.destination));
+            }
+        }
+        Ok(())
+    }
+
+    /// A refusal must not hide an acceptance: a known id gets the duplicate answer whatever is out of order.
+    pub async fn refuse(&self, inbound: &InboundSettings, envelope: &Envelope, reason: String) -> Answer {
+        let (Some(log), Some(key)) = (&inbound.message_log, dedup_key(inbound, envelope)) else {
+            return Answer::Refused { reason };
+        };
+        match self.store.winner(&log.slot_id, key.as_str()).await {
+            Ok(Some(winner)) => self.duplicate(inbound, envelope, &key, &winner).await,
+            Ok(None) | Err(_) => Answer::Refused { reason },
+        }
+    }
+
+    /// Decides. Must run in a task of its own: a client that hangs up cancels nothing.
+    pub async fn accept(&self, inbound: &InboundSettings, path: &Path, envelope: Envelope) -> Answer {
+        match path {
+            Path::Enqueue(senders) => self.enqueue(inbound, senders, envelope).await,
+            Path::Transaction => self.in_transaction(inbound, envelope).await,
+        }
+    }
+
+    async fn enqueue(&self, inbound: &InboundSettings, senders: &[AmqpSenderSettings], envelope: Envelope) -> Answer {
+        let outgoing: Vec<Outgoing> = senders
+            .iter()
+            .enumerate()
+            .map(|(index, sender)| Outgoing {
+                tx_id: if index == 0 { envelope.tx_id } else { self.relay.mint() },
+                destination: sender.destination.clone(),
+                mode: sender.mode,
+                max_attempts: sender.max_attempts,
+            })
+            .collect();
+        let answer = self.decide(inbound, &envelope, &outgoing).await;
+        if answer == Answer::Accepted {
+            self.publish(inbound, envelope, outgoing).await;
+        }
+        answer
+    }
+
+    /// Sends the statement until the answer is known, or the time is over.
+    async fn decide(&self, inbound: &InboundSettings, envelope: &Envelope, outgoing: &[Outgoing]) -> Answer {
+        let key = dedup_key(inbound, envelope);
+        let log = inbound.message_log.as_ref().map(|log| LogEntry {
+            slot_id: &log.slot_id,
+            retention: log.retention,
+            dedup_key: key.as_ref().map(MessageId::as_str),
+        });
+        let request = AcceptRequest { envelope, sha256: envelope.sha256(), host: &self.host, log, outgoing };
+        let deadline = Instant::now() + SEARCH;
+        let mut unknown = false;
+        loop {
+            let error = match self.store.accept(&request).await {
+                Ok(Inserted::Yes) => return Answer::Accepted,
+                Ok(Inserted::Conflict) => match self.read_winner(inbound, envelope, key.as_ref()).await {
+                    Ok(Some(answer)) => return answer,
+                    // Neither inserted nor found: the row was removed in between. Execute again.
+                    Ok(None) => StoreError::Unexpected("the accepted row is gone".to_owned()),
+                    Err(error) => error,
+                },
+                Err(error) => match after_failure(&error, unknown) {
+                    AfterFailure::Accepted => return Answer::Accepted,
+                    AfterFailure::None => return Answer::Refused { reason: error.to_string() },
+                    AfterFailure::Again => error,
+                },
+            };
+            unknown = true;
+            if Instant::now() + AGAIN >= deadline {
+                tracing::warn!(message.id = %envelope.message_id, %error, "not known whether it was accepted");
+                return Answer::Unknown { reason: error.to_string() };
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    async fn read_winner(
+        &self,
+        inbound: &InboundSettings,
+        envelope: &Envelope,
+        key: Option<&MessageId>,
+    ) -> Result<Option<Answer>, StoreError> {
+        let (Some(log), Some(key)) = (&inbound.message_log, key) else { return Ok(None) };
+        let Some(winner) = self.store.winner(&log.slot_id, key.as_str()).await? else { return Ok(None) };
+        if winner.tx_id == envelope.tx_id {
+            return Ok(Some(Answer::Accepted));
+        }
+        Ok(Some(self.duplicate(inbound, envelope, key, &winner).await))
+    }
+
+    async fn duplicate(
+        &self,
+        inbound: &InboundSettings,
+        envelope: &Envelope,
+        key: &MessageId,
+        winner: &Winner,
+    ) -> Answer {
+        let sha256 = envelope.sha256();
+        let conflict = winner.sha256 != sha256;
+        if conflict && let Some(log) = &inbound.message_log {
+            let size = envelope.body.len();
+            if let Err(error) = self.store.record_conflict(&log.slot_id, key.as_str(), &sha256, size).await {
+                tracing::warn!(message.id = %envelope.message_id, %error, "a conflict was not recorded");
+            }
+        }
+        Answer::Duplicate { conflict }
+    }
+
+    /// Past the decision the answer is never negative: what cannot be published now is published later.
+    async fn publish(&self, inbound: &InboundSettings, envelope: Envelope, outgoing: Vec<Outgoing>) {
+        let publishes = outgoing.into_iter().map(|row| {
+            let mut envelope = envelope.clone();
+            envelope.tx_id = row.tx_id;
+            let message = Claimed {
+                envelope,
+                destination: row.destination,
+                mode: row.mode,
+                attempts: 0,
+                max_attempts: row.max_attempts,
+                publishes: 0,
+            };
+            let relay = self.relay.clone();
+            self.relay.tasks().spawn(async move { relay.publish(message).await })
+        });
+        let publishes: Vec<_> = publishes.collect();
+        if inbound.accept == Accept::Confirmed {
+            for publish in publishes {
+                if let Err(error) = publish.await {
+                    tracing::error!(%error, "a publish ended early; the sweeper redoes it");
+                }
+            }
+        }
+    }
+
+    /// Log row first, then the steps; COMMIT decides, and a failing step rolls everything back.
+    async fn in_transaction(&self, inbound: &InboundSettings, envelope: Envelope) -> Answer {
+        let refused = |error: StoreError| Answer::Refused { reason: error.to_string() };
+        let transaction = match self.store.begin_work().await {
+            Ok(transaction) => transaction,
+            Err(error) => return refused(error),
+        };
+        let key = dedup_key(inbound, &envelope);
+        if let Some(log) = &inbound.message_log {
+            let entry = LogEntry {
+                slot_id: &log.slot_id,
+                retention: log.retention,
+                dedup_key: key.as_ref().map(MessageId::as_str),
+            };
+            match transaction.insert_log(&entry, &envelope, &self.host).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    transaction.roll_back(&self.store).await;
+                    let answer = self.read_winner(inbound, &envelope, key.as_ref()).await;
+                    return match answer {
+                        Ok(Some(answer)) => answer,
+                        Ok(None) => Answer::Unknown { reason: "the accepted row is gone".to_owned() },
+                        Err(error) => Answer::Unknown { reason: error.to_string() },
+                    };
+                }
+                // Another session may hold the same id.
+                Err(error) => {
+                    transaction.roll_back(&self.store).await;
+                    return match after_failure(&error, false) {
+                        AfterFailure::None => refused(error),
+                        AfterFailure::Accepted | AfterFailure::Again => Answer::Unknown { reason: error.to_string() },
+                    };
+                }
+            }
+        }
+        let relay = self.relay.clone();
+        let mint = move || relay.mint();
+        let mut work = Work {
+            store: &self.store,
+            transaction: &transaction,
+            registry: &self.registry,
+            pipelines: &self.pipelines,
+            envelope: &envelope,
+            original: envelope.body.clone(),
+            sent: Vec::new(),
+            chain: Vec::new(),
+            mint: &mint,
+        };
+        let run = Box::pin(self.pipelines.run(&inbound.adapter, &mut work));
+        let result = tokio::time::timeout(inbound.transaction_timeout, run).await;
+        let sent = std::mem::take(&mut work.sent);
+        match result {
+            Ok(Ok(())) => {}
+            Ok(Err(StepFailure { step, chain, reason, .. })) => {
+                transaction.roll_back(&self.store).await;
+                return Answer::Failed { step: format!("{chain} > {step}"), reason };
+            }
+            Err(_elapsed) => {
+                transaction.cancel().await;
+                let reason = format!("not finished within {:?}", inbound.transaction_timeout);
+                return Answer::Failed { step: inbound.adapter.to_string(), reason };
+            }
+        }
+        match transaction.commit(&self.store).await {
+            Ok(()) => {
+                for (row, body) in sent {
+                    let mut envelope = envelope.clone();
+                    envelope.body = body;
+                    self.publish(inbound, envelope, vec![row]).await;
+                }
+                Answer::Accepted
+            }
+            Err(CommitError::RolledBack(error)) => {
+                Answer::Failed { step: format!("{} > commit", inbound.adapter), reason: error.to_string() }
+            }
+            Err(CommitError::Unknown(error)) => Answer::Unknown { reason: error.to_string() },
+        }
+    }
+}
+
+fn dedup_key(inbound: &InboundSettings, envelope: &Envelope) -> Option<MessageId> {
+    inbound.check_for_duplicates.map(|key| match key {
+        DuplicateKey::MessageId => envelope.message_id.clone(),
+        DuplicateKey::CorrelationId => envelope.correlation_id.clone(),
+    })
+}

@@ -1,0 +1,247 @@
+//! The public HTTP surface: adapters' routes and the state of a message (F1, F2).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path as UrlPath, Request, State};
+use axum::http::header::{ALLOW, LOCATION};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::from_fn;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use serde::Serialize;
+
+use super::accept::{Acceptor, Answer, Path};
+use super::problem::{Effect, Problem, every_error_is_a_problem};
+use super::request::{BodyBudget, Head, read_body, read_head};
+use super::{ApiSettings, InboundSettings};
+use crate::model::{Envelope, MessageId, SlotId};
+use crate::pipeline::{AdapterSettings, StepKind};
+
+/// Everything in a path segment that is not itself.
+const SEGMENT: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'/')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+
+struct Api {
+    acceptor: Acceptor,
+    routes: BTreeMap<String, Vec<Route>>,
+    budget: BodyBudget,
+    body_timeout: Duration,
+}
+
+struct Route {
+    inbound: InboundSettings,
+    path: Path,
+}
+
+/// What a client gets with 202.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Receipt<'a> {
+    message_id: &'a MessageId,
+    correlation_id: &'a MessageId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slot_id: Option<&'a SlotId>,
+    outcome: &'static str,
+}
+
+/// The public surface. Paths are compared as they are: nothing is normalised, nothing decoded.
+pub fn router(
+    acceptor: Acceptor,
+    settings: &ApiSettings,
+    inbound: Vec<InboundSettings>,
+    adapters: &[AdapterSettings],
+) -> Router {
+    let mut routes: BTreeMap<String, Vec<Route>> = BTreeMap::new();
+    for inbound in inbound {
+        let path = path_of(&inbound, adapters);
+        routes.entry(format!("/api{}", inbound.uri_pattern)).or_default().push(Route { inbound, path });
+    }
+    let api = Arc::new(Api {
+        acceptor,
+        routes,
+        budget: BodyBudget::new(settings.max_body_bytes_in_flight),
+        body_timeout: settings.body_timeout,
+    });
+    Router::new()
+        .route("/api/messages/{slotId}/{messageId}", get(status))
+        .fallback(post)
+        .with_state(api)
+        .layer(tower_http::catch_panic::CatchPanicLayer::new())
+        .layer(from_fn(every_error_is_a_problem))
+}
+
+fn path_of(inbound: &InboundSettings, adapters: &[AdapterSettings]) -> Path {
+    let adapter = adapters.iter().find(|adapter| adapter.name == inbound.adapter);
+    let senders: Option<Vec<_>> = adapter.and_then(|adapter| {
+        let sender = |step: &crate::pipeline::StepSettings| match &step.kind {
+            StepKind::AmqpSender(sender) => Some(sender.clone()),
+            StepKind::Query(_) | StepKind::Call(_) => None,
+        };
+        adapter.steps.iter().map(sender).collect()
+    });
+    match senders {
+        Some(senders) if !senders.is_empty() => Path::Enqueue(senders),
+        Some(_) | None => Path::Transaction,
+    }
+}
+
+async fn post(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let Some(routes) = api.routes.get(request.uri().path()) else {
+        return none(StatusCode::NOT_FOUND, "no adapter listens at this path").into_response();
+    };
+    let Some(index) = routes.iter().position(|route| route.inbound.method == *request.method()) else {
+        return method_not_allowed(routes).into_response();
+    };
+    match receive(api.clone(), request, index).await {
+        Ok(response) => response,
+        Err(problem) => {
+            metrics::counter!("posthaste_rejected_total", "status" => problem.status().as_u16().to_string())
+                .increment(1);
+            problem.into_response()
+        }
+    }
+}
+
+/// Reads the request, then hands it to a task of its own: from there on a client that hangs up cancels nothing.
+async fn receive(api: Arc<Api>, request: Request, index: usize) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let route_path = parts.uri.path().to_owned();
+    let route = |api: &Api| -> Option<(InboundSettings, Path)> {
+        let route = api.routes.get(&route_path)?.get(index)?;
+        Some((route.inbound.clone(), route.path.clone()))
+    };
+    let Some((inbound, path)) = route(&api) else { return Err(none(StatusCode::NOT_FOUND, "no adapter listens here")) };
+    let head = read_head(&inbound, &parts.headers)?;
+    let held = read_body(&inbound, &parts.headers, body, &api.budget, api.body_timeout).await?;
+    let tx_id = api.acceptor.relay.mint();
+    let envelope = Envelope {
+        tx_id,
+        root_id: tx_id.into(),
+        message_id: head.message_id.clone(),
+        correlation_id: head.correlation_id.clone(),
+        content_type: head.content_type.clone(),
+        headers: head.headers.clone(),
+        body: held.bytes,
+    };
+    let (acceptor, settings) = (api.acceptor.clone(), inbound.clone());
+    let work = api.acceptor.relay.tasks().spawn(async move {
+        let _room = held.room;
+        match acceptor.ready(&settings, &path) {
+            Ok(()) => acceptor.accept(&settings, &path, envelope).await,
+            Err(reason) => acceptor.refuse(&settings, &envelope, reason).await,
+        }
+    });
+    let answer = work.await.unwrap_or_else(|error| Answer::Unknown { reason: error.to_string() });
+    respond(&inbound, &head, answer)
+}
+
+fn respond(inbound: &InboundSettings, head: &Head, answer: Answer) -> Result<Response, Problem> {
+    let adapter = inbound.adapter.to_string();
+    match answer {
+        Answer::Accepted => {
+            metrics::counter!("posthaste_accepted_total", "adapter" => adapter).increment(1);
+            Ok(receipt(inbound, head, StatusCode::ACCEPTED, "accepted"))
+        }
+        Answer::Duplicate { conflict } => {
+            metrics::counter!("posthaste_duplicates_total", "adapter" => adapter.clone()).increment(1);
+            if conflict {
+                metrics::counter!("posthaste_conflicts_total", "adapter" => adapter).increment(1);
+            }
+            let status = if conflict { inbound.conflict_status } else { inbound.duplicate_status };
+            if status == StatusCode::CONFLICT {
+                let detail = if conflict {
+                    "another message was accepted under this id"
+                } else {
+                    "this message was accepted before"
+                };
+                let problem = Problem::new(status, detail).with("messageId", &head.message_id);
+                return Ok(with_location(inbound, head, problem.into_response()));
+            }
+            if status == StatusCode::NOT_MODIFIED {
+                return Ok(with_location(inbound, head, status.into_response()));
+            }
+            Ok(receipt(inbound, head, status, "duplicate"))
+        }
+        Answer::Refused { reason } => Err(none(StatusCode::SERVICE_UNAVAILABLE, reason)),
+        Answer::Failed { step, reason } => Err(none(StatusCode::INTERNAL_SERVER_ERROR, reason).with("step", step)),
+        Answer::Unknown { reason } => {
+            metrics::counter!("posthaste_unknown_total", "adapter" => adapter).increment(1);
+            let detail = format!("not known whether the message was accepted; repeat it with the same id ({reason})");
+            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).effect(Effect::Unknown);
+            Err(problem.with("messageId", &head.message_id))
+        }
+    }
+}
+
+fn receipt(inbound: &InboundSettings, head: &Head, status: StatusCode, outcome: &'static str) -> Response {
+    let receipt = Receipt {
+        message_id: &head.message_id,
+        correlation_id: &head.correlation_id,
+        slot_id: inbound.message_log.as_ref().map(|log| &log.slot_id),
+        outcome,
+    };
+    with_location(inbound, head, (status, axum::Json(receipt)).into_response())
+}
+
+fn with_location(inbound: &InboundSettings, head: &Head, mut response: Response) -> Response {
+    if let Some(log) = &inbound.message_log {
+        let slot = utf8_percent_encode(log.slot_id.as_str(), SEGMENT);
+        let id = utf8_percent_encode(head.message_id.as_str(), SEGMENT);
+        if let Ok(location) = HeaderValue::try_from(format!("/api/messages/{slot}/{id}")) {
+            response.headers_mut().insert(LOCATION, location);
+        }
+    }
+    response
+}
+
+async fn status(
+    State(api): State<Arc<Api>>,
+    UrlPath((slot, message_id)): UrlPath<(String, String)>,
+) -> Result<Response, Problem> {
+    let missing = || Problem::new(StatusCode::NOT_FOUND, "no such message was accepted in this slot");
+    let Ok(message_id) = MessageId::parse(&message_id) else { return Err(missing()) };
+    // Only message logs are public: an error store's slot is the management's.
+    let slot = SlotId::new(&slot);
+    let routes = api.routes.values().flatten();
+    let logs = routes.filter_map(|route| route.inbound.message_log.as_ref());
+    if !logs.into_iter().any(|log| log.slot_id == slot) {
+        return Err(missing());
+    }
+    match api.acceptor.store.message_status(&slot, &message_id).await? {
+        Some(status) => Ok(axum::Json(status).into_response()),
+        None => Err(missing()),
+    }
+}
+
+fn none(status: StatusCode, detail: impl Into<String>) -> Problem {
+    Problem::new(status, detail).effect(Effect::None)
+}
+
+fn method_not_allowed(routes: &[Route]) -> Response {
+    let methods: Vec<&str> = routes.iter().map(|route| route.inbound.method.as_str()).collect();
+    let detail = format!("this path takes {}", methods.join(", "));
+    let mut response = none(StatusCode::METHOD_NOT_ALLOWED, detail).into_response();
+    if let Ok(allow) = HeaderValue::try_from(methods.join(", ")) {
+        response.headers_mut().insert(ALLOW, allow);
+    }
+    response
+}

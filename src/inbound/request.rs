@@ -1,0 +1,154 @@
+//! Reading one request: ids, chosen headers, body; everything from outside is hostile (protocol §4, step −1).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::InboundSettings;
+use super::problem::{Effect, Problem};
+use crate::broker::fits;
+use crate::model::{Headers, MessageId};
+
+/// What stands before the body.
+#[derive(Debug, Clone)]
+pub struct Head {
+    pub message_id: MessageId,
+    pub correlation_id: MessageId,
+    pub content_type: Option<String>,
+    pub headers: Headers,
+}
+
+/// Bytes of bodies in memory, over all requests. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct BodyBudget(Arc<Semaphore>);
+
+/// A body and the room that it takes, until both are dropped.
+#[derive(Debug)]
+pub struct HeldBody {
+    pub bytes: Bytes,
+    pub room: Vec<OwnedSemaphorePermit>,
+}
+
+impl BodyBudget {
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))))
+    }
+
+    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.0.clone().try_acquire_many_owned(permits).map_err(|_full| {
+            let detail = "too many bodies are being received at once; try again";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).effect(Effect::None)
+        })
+    }
+}
+
+/// Reads ids and headers, or says what is wrong with them.
+///
+/// # Errors
+/// 400 for an id that AMQP could not carry, 431 for too much that shall travel along.
+pub fn read_head(inbound: &InboundSettings, headers: &HeaderMap) -> Result<Head, Problem> {
+    let given = inbound.message_id_headers.iter().find(|name| headers.contains_key(*name));
+    let message_id = match given {
+        Some(name) => read_id(headers, name)?,
+        None if inbound.require_message_id => {
+            let names: Vec<&str> = inbound.message_id_headers.iter().map(HeaderName::as_str).collect();
+            return Err(bad_request(format!("a message id is required: send header {}", names.join(" or "))));
+        }
+        None => MessageId::mint(),
+    };
+    let correlation_id = match headers.contains_key(&inbound.correlation_id_header) {
+        true => read_id(headers, &inbound.correlation_id_header)?,
+        false => message_id.clone(),
+    };
+    let content_type = match headers.get(CONTENT_TYPE) {
+        Some(value) => {
+            Some(value.to_str().map_err(|_error| bad_request("content-type is not visible ASCII"))?.to_owned())
+        }
+        None => None,
+    };
+    let mut chosen = Headers::new();
+    for name in &inbound.header_params {
+        let mut values = Vec::new();
+        for value in headers.get_all(name) {
+            let text = std::str::from_utf8(value.as_bytes())
+                .map_err(|_error| bad_request(format!("header {name} is not UTF-8")))?;
+            values.push(text);
+        }
+        if !values.is_empty() {
+            chosen.insert(name.as_str().to_owned(), values.join(", "));
+        }
+    }
+    fits(content_type.as_deref(), &chosen).map_err(|error| {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        Problem::new(status, format!("these headers cannot travel with the message: {error}")).effect(Effect::None)
+    })?;
+    Ok(Head { message_id, correlation_id, content_type, headers: chosen })
+}
+
+fn read_id(headers: &HeaderMap, name: &HeaderName) -> Result<MessageId, Problem> {
+    let mut values = headers.get_all(name).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(bad_request(format!("header {name} stands there more than once")));
+    };
+    let text = std::str::from_utf8(value.as_bytes())
+        .map_err(|_error| bad_request(format!("header {name} is not visible ASCII")))?;
+    MessageId::parse(text).map_err(|error| bad_request(format!("header {name}: {error}")))
+}
+
+/// Reads the body within its limit, its time and the memory that is left.
+///
+/// # Errors
+/// 413 over the limit, 408 too slow, 400 broken off, 503 none without room.
+pub async fn read_body(
+    inbound: &InboundSettings,
+    headers: &HeaderMap,
+    body: Body,
+    budget: &BodyBudget,
+    bound: Duration,
+) -> Result<HeldBody, Problem> {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let limit = u64::try_from(inbound.max_body).unwrap_or(u64::MAX);
+    if announced.is_some_and(|length| length > limit) {
+        return Err(too_large(inbound.max_body));
+    }
+    match tokio::time::timeout(bound, collect(body, inbound.max_body, budget)).await {
+        Ok(read) => read,
+        Err(_elapsed) => {
+            let detail = format!("the body did not arrive within {} s", bound.as_secs());
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail).effect(Effect::None))
+        }
+    }
+}
+
+async fn collect(mut body: Body, max_body: usize, budget: &BodyBudget) -> Result<HeldBody, Problem> {
+    let mut bytes = BytesMut::new();
+    let mut room = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|_error| bad_request("the body ended before it was complete, or its framing is broken"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() + data.len() > max_body {
+            return Err(too_large(max_body));
+        }
+        room.push(budget.take(data.len())?);
+        bytes.extend_from_slice(&data);
+    }
+    Ok(HeldBody { bytes: bytes.freeze(), room })
+}
+
+fn too_large(max_body: usize) -> Problem {
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {max_body} bytes"))
+        .effect(Effect::None)
+}
+
+fn bad_request(detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, detail).effect(Effect::None)
+}
