@@ -3,12 +3,16 @@
 
 #[path = "broker/bench.rs"]
 mod bench;
+#[path = "broker/faults.rs"]
+mod faults;
+#[path = "broker/raw.rs"]
+mod raw;
 #[path = "broker/relay.rs"]
 mod relay;
 
 use std::time::{Duration, Instant};
 
-use bench::{BOUND, HOME, Queue, SHARED, connected, message, next, settings, start, stop, through, until};
+use bench::{BOUND, HOME, Queue, SHARED, connected, message, next, one_lane, settings, start, stop, through, until};
 use futures_util::future::join_all;
 use posthaste::broker::{
     AckError, Ensured, LinkStatus, NotSent, PublishError, QueueState, ServerVersion, SessionEnd, Source, TopologyError,
@@ -114,7 +118,7 @@ async fn a_cut_connection_confirms_nothing_that_is_not_in_the_queue_and_comes_ba
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_connection_is_unknown_within_the_bound_and_given_up() {
     let (queue, relay) = (Queue::declared(SHARED, "quorum").await, Relay::start(SHARED).await);
-    let broker = through(relay.address).await;
+    let broker = one_lane(&settings(&relay.address.to_string())).await;
     let _confirmed = broker.0.publisher().publish(message(&queue.name), BOUND).await.unwrap();
     relay.stall();
     let began = Instant::now();
@@ -281,4 +285,29 @@ async fn a_wrong_password_is_told_without_the_password() {
     let refused = broker.0.publisher().publish(message("anywhere"), BOUND).await;
     assert!(matches!(refused, Err(PublishError::NotSent(NotSent::Down(_)))), "{refused:?}");
     stop(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_cannot_be_read_stops_its_own_queue_only() {
+    let (queue, poisoned) = (Queue::declared(SHARED, "quorum").await, Queue::declared(SHARED, "quorum").await);
+    let broker = connected(SHARED).await;
+    raw::publish(SHARED, &queue.name, raw::MESSAGE_ID, &raw::short(b"readable")).await;
+    raw::publish(SHARED, &poisoned.name, raw::CONTENT_TYPE, &raw::short(b"caf\xe9")).await;
+    let mut first = broker.0.consume(&poisoned.name, 10, HOME).await.unwrap();
+    let lost = next(&mut first).await.unwrap_err();
+    assert!(matches!(lost, SessionEnd::ConnectionLost { .. }), "it may have been any queue's message: {lost:?}");
+    assert!(broker.0.connected(BOUND).await);
+
+    let mut good = broker.0.consume(&queue.name, 10, HOME).await.unwrap();
+    let delivery = next(&mut good).await.unwrap();
+    let mut bad = broker.0.consume(&poisoned.name, 10, HOME).await.unwrap();
+    assert_eq!(next(&mut bad).await.unwrap_err(), SessionEnd::Unreadable);
+    assert_eq!(delivery.incoming.source, Source::Foreign { message_id: Some("readable".to_owned()) });
+    delivery.token.ack().await.unwrap();
+    assert_eq!(broker.0.consume_status(), LinkStatus::Up);
+    good.close().await;
+    bad.close().await;
+    stop(broker).await;
+    queue.gone().await;
+    poisoned.gone().await;
 }

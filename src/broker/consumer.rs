@@ -1,6 +1,7 @@
 //! Taking deliveries from one queue, on a channel of its own.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -8,8 +9,8 @@ use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, B
 use lapin::types::FieldTable;
 use lapin::{Acker, Channel, Consumer};
 
+use super::connection::{CallError, Handle, bounded, unreadable};
 use super::endpoint::CALL_BOUND;
-use super::link::{CallError, Handle, bounded};
 use super::wire::{Incoming, decode, queue_name};
 use crate::model::HomeId;
 
@@ -21,6 +22,9 @@ pub enum SessionEnd {
     Cancelled,
     /// The connection or the channel is gone. Consume again when there is a connection.
     ConnectionLost { reason: Arc<str> },
+    /// A message in this queue has an id, a content type or a header name that is not UTF-8, and ends every connection
+    /// that it is delivered to. Somebody must remove it at the broker; try again after a long pause.
+    Unreadable,
     /// We cancelled or closed it.
     Closed,
 }
@@ -88,16 +92,40 @@ pub struct ConsumerSession {
     handle: Handle,
     home: HomeId,
     queue: String,
+    apart: Apart,
+    own_connection: bool,
     ended: Option<SessionEnd>,
 }
 
+/// Whether each session has a connection of its own: from the first message on that the library cannot read, so that it
+/// stops the consumer of one queue and not all of them.
+#[derive(Clone, Default)]
+pub(super) struct Apart(Arc<AtomicBool>);
+
+impl Apart {
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self) {
+        if !self.0.swap(true, Ordering::Relaxed) {
+            tracing::error!("a message in some queue cannot be read; from now on each consumer has its own connection");
+        }
+    }
+}
+
+/// Over which connection a session runs, and for whom it reads.
+pub(super) struct Terms {
+    pub(super) handle: Handle,
+    /// Nobody else uses the connection.
+    pub(super) own_connection: bool,
+    pub(super) apart: Apart,
+    pub(super) home: HomeId,
+}
+
 /// Consumes `queue`, with at most `prefetch` unsettled deliveries at a time: the library's own buffer has no bound.
-pub(super) async fn consume(
-    handle: Handle,
-    queue: &str,
-    prefetch: u16,
-    home: HomeId,
-) -> Result<ConsumerSession, CallError> {
+pub(super) async fn consume(terms: Terms, queue: &str, prefetch: u16) -> Result<ConsumerSession, CallError> {
+    let Terms { handle, own_connection, apart, home } = terms;
     let Ok(name) = queue_name(queue) else { return Err(CallError::Down("the queue's name is not valid".into())) };
     let channel = handle.channel().await?;
     let opened = async {
@@ -106,7 +134,10 @@ pub(super) async fn consume(
         bounded("basic.consume", channel.basic_consume(name, "".into(), options, FieldTable::default())).await
     };
     match opened.await {
-        Ok(consumer) => Ok(ConsumerSession { channel, consumer, handle, home, queue: queue.to_owned(), ended: None }),
+        Ok(consumer) => {
+            let queue = queue.to_owned();
+            Ok(ConsumerSession { channel, consumer, handle, home, queue, apart, own_connection, ended: None })
+        }
         Err(error) => {
             if let CallError::TimedOut(_) = error {
                 handle.give_up("starting a consumer timed out");
@@ -129,12 +160,25 @@ impl ConsumerSession {
         }
         let end = match self.consumer.next().await {
             Some(Ok(delivery)) => return Ok(self.deliver(delivery)),
-            Some(Err(error)) => SessionEnd::ConnectionLost { reason: error.to_string().into() },
+            Some(Err(error)) => self.lost(&error),
             None if self.channel.status().connected() && self.handle.alive() => SessionEnd::Cancelled,
             None => SessionEnd::ConnectionLost { reason: "the channel was closed".into() },
         };
         self.ended = Some(end.clone());
         Err(end)
+    }
+
+    fn lost(&self, error: &lapin::Error) -> SessionEnd {
+        if self.own_connection {
+            self.handle.hang_up();
+        }
+        if unreadable(error) {
+            self.apart.set();
+            if self.own_connection {
+                return SessionEnd::Unreadable;
+            }
+        }
+        SessionEnd::ConnectionLost { reason: error.to_string().into() }
     }
 
     fn deliver(&self, delivery: lapin::message::Delivery) -> Delivery {
@@ -160,13 +204,15 @@ impl ConsumerSession {
 
     /// Closes the channel, which hands back everything unsettled. Tokens still out become [`AckError::ChannelGone`].
     pub async fn close(self) {
-        if !self.channel.status().connected() {
-            return;
+        if self.channel.status().connected() {
+            match bounded("channel.close", self.channel.close(200, "done".into())).await {
+                Ok(()) => {}
+                Err(CallError::TimedOut(_)) => self.handle.give_up("closing a consumer's channel timed out"),
+                Err(error) => tracing::debug!(%error, "a consumer's channel could not be closed"),
+            }
         }
-        match bounded("channel.close", self.channel.close(200, "done".into())).await {
-            Ok(()) => {}
-            Err(CallError::TimedOut(_)) => self.handle.give_up("closing a consumer's channel timed out"),
-            Err(error) => tracing::debug!(%error, "a consumer's channel could not be closed"),
+        if self.own_connection && self.handle.alive() {
+            self.handle.close().await;
         }
     }
 }

@@ -13,7 +13,8 @@ use lapin::{Channel, Confirmation};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::link::{CallError, Handle, Link, LinkWatch, bounded};
+use super::connection::{CallError, Handle, bounded};
+use super::link::{Link, LinkWatch};
 use super::outcome::{Answer, NotSent, PublishError, ReturnedMessage, judge};
 use super::publisher::{Job, JobQueue, PublisherSettings, refusal};
 use super::wire::queue_name;
@@ -74,6 +75,7 @@ impl Lane {
     }
 
     async fn publish(&mut self, handle: &Handle, channel: &Channel, mut group: Vec<Job>) {
+        group.retain_mut(Job::claim);
         let sent: Vec<_> =
             group.iter().map(|job| (job.message.envelope.tx_id.to_string(), job.message.queue.clone())).collect();
         let mut flight = Flight::start(channel, &mut group);
@@ -120,7 +122,7 @@ async fn confirming(handle: &Handle) -> Result<Channel, CallError> {
 }
 
 fn refuse(group: Vec<Job>, reason: &NotSent) {
-    for mut job in group {
+    for mut job in group.into_iter().filter_map(|mut job| job.claim().then_some(job)) {
         job.answer(Err(PublishError::NotSent(reason.clone())));
     }
 }

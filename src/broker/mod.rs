@@ -9,6 +9,7 @@
 //!
 //! The client logs returned messages with their bodies: whoever filters the logs keeps `lapin` off.
 
+mod connection;
 mod consumer;
 mod endpoint;
 mod lane;
@@ -21,9 +22,10 @@ mod wire;
 
 use std::time::Duration;
 
+pub use connection::{CallError, Cause};
 pub use consumer::{AckError, AckToken, ConsumerSession, Delivery, SessionEnd};
 pub use endpoint::{EndpointError, ServerVersion};
-pub use link::{CallError, Cause, LinkStatus};
+pub use link::LinkStatus;
 pub use outcome::{Confirmed, Doubt, NotSent, PublishError};
 pub use publisher::{Publisher, PublisherSettings};
 pub use settings::{AmqpSettings, QueueSettings};
@@ -32,8 +34,10 @@ pub use wire::{Incoming, MAX_HEADER_BYTES, MAX_HEADERS, OutMessage, Source, Wire
 
 use crate::lifecycle::Lifecycle;
 use crate::model::HomeId;
+use connection::Purpose;
+use consumer::{Apart, Terms};
 use endpoint::Endpoint;
-use link::{Link, LinkWatch, Purpose, supervise};
+use link::{Link, LinkWatch, supervise};
 
 /// One `amqp` entry of resources.yml at work. Clones share it.
 #[derive(Clone)]
@@ -43,6 +47,7 @@ pub struct Broker {
     publish: LinkWatch,
     consume: LinkWatch,
     publisher: Publisher,
+    apart: Apart,
 }
 
 impl Broker {
@@ -57,7 +62,8 @@ impl Broker {
         let publish = supervise(endpoint.clone(), Purpose::Publish, lifecycle);
         let consume = supervise(endpoint.clone(), Purpose::Consume, lifecycle);
         let publisher = Publisher::start(publish.clone(), publisher, lifecycle);
-        Ok(Self { endpoint, create_destination: settings.create_destination, publish, consume, publisher })
+        let create_destination = settings.create_destination;
+        Ok(Self { endpoint, create_destination, publish, consume, publisher, apart: Apart::default() })
     }
 
     /// The entry's name in resources.yml.
@@ -89,9 +95,8 @@ impl Broker {
 
     /// Waits, at most `bound`, until both connections are up.
     pub async fn connected(&self, bound: Duration) -> bool {
-        let up = |link: &Link| matches!(link, Link::Up(_));
         let (mut publish, mut consume) = (self.publish.clone(), self.consume.clone());
-        let both = async { publish.until(up).await && consume.until(up).await };
+        let both = async { publish.until(Link::is_up).await && consume.until(Link::is_up).await };
         tokio::time::timeout(bound, both).await.unwrap_or(false)
     }
 
@@ -115,7 +120,14 @@ impl Broker {
 
     /// Starts to consume a queue. Deliveries that carry `home` are own, all others foreign.
     pub async fn consume(&self, queue: &str, prefetch: u16, home: HomeId) -> Result<ConsumerSession, CallError> {
-        consumer::consume(self.consume.handle()?, queue, prefetch, home).await
+        let own_connection = self.apart.is_set();
+        let handle = if own_connection {
+            connection::connect(&self.endpoint, Purpose::Consume).await?
+        } else {
+            self.consume.handle()?
+        };
+        let terms = Terms { handle, own_connection, apart: self.apart.clone(), home };
+        consumer::consume(terms, queue, prefetch).await
     }
 
     /// Stops for good: takes no more publishes, finishes those that wait, closes both connections. Sessions should be
@@ -127,7 +139,7 @@ impl Broker {
     }
 
     /// Questions go over the consuming connection: an alarm never blocks it.
-    fn asking(&self, queue: &str) -> Result<link::Handle, TopologyError> {
+    fn asking(&self, queue: &str) -> Result<connection::Handle, TopologyError> {
         self.consume.handle().map_err(|source| TopologyError::Call {
             queue: queue.to_owned(),
             connection: self.endpoint.name.clone(),

@@ -138,7 +138,7 @@ impl Publisher {
 /// Why nothing may be sent in this state.
 pub(super) fn refusal(link: &Link) -> Result<(), NotSent> {
     match link {
-        Link::Up(_) => Ok(()),
+        Link::Up(_) => Ok(()), // if it has just ended, the lane will find out
         Link::Blocked { reason, .. } => Err(NotSent::Blocked(reason.clone())),
         Link::Down { reason, .. } => Err(NotSent::Down(reason.clone())),
     }
@@ -167,6 +167,22 @@ pub(super) struct Job {
 }
 
 impl Job {
+    fn is_withdrawn(&self) -> bool {
+        self.claim.0.load(Ordering::Acquire)
+    }
+
+    /// Makes it ours, to be sent now: false when its caller has withdrawn it, or its time is over.
+    pub(super) fn claim(&mut self) -> bool {
+        if !self.claim.take() {
+            return false;
+        }
+        let in_time = self.deadline > Instant::now();
+        if !in_time {
+            self.answer(Err(PublishError::NotSent(NotSent::Expired)));
+        }
+        in_time
+    }
+
     pub(super) fn answer(&mut self, answer: Result<Confirmed, PublishError>) {
         if let Some(reply) = self.reply.take()
             && let Err(unheard) = reply.send(answer)
@@ -198,19 +214,10 @@ impl JobQueue {
                 bytes += job.message.cost();
                 group.push(job);
             }
-            let now = Instant::now();
-            group.retain_mut(|job| job.claim.take() && !expired(job, now));
+            group.retain(|job| !job.is_withdrawn());
             if !group.is_empty() {
                 return Some(group);
             }
         }
     }
-}
-
-fn expired(job: &mut Job, now: Instant) -> bool {
-    if job.deadline > now {
-        return false;
-    }
-    job.answer(Err(PublishError::NotSent(NotSent::Expired)));
-    true
 }

@@ -5,8 +5,8 @@
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 
+use super::connection::{CallError, Handle, bounded};
 use super::endpoint::{CALL_BOUND, Endpoint, ServerVersion};
-use super::link::{CallError, Handle, bounded};
 use super::wire::{WireError, queue_name};
 
 /// From here on -1 means "no limit"; 3.10.8 takes it and then destroys every message at its first requeue (protocol §8).

@@ -43,6 +43,15 @@ pub async fn through(relay: SocketAddr) -> (Broker, Lifecycle) {
     connected(&relay.to_string()).await
 }
 
+/// A broker that publishes over a single channel, which the first publish opens.
+pub async fn one_lane(settings: &AmqpSettings) -> (Broker, Lifecycle) {
+    let lifecycle = Lifecycle::default();
+    let publisher = PublisherSettings { lanes: 1, ..PublisherSettings::default() };
+    let broker = Broker::start(settings, publisher, &lifecycle).unwrap();
+    assert!(broker.connected(BOUND).await, "{:?}", broker.publish_status());
+    (broker, lifecycle)
+}
+
 /// Closes and checks that nothing is left running.
 pub async fn stop((broker, lifecycle): (Broker, Lifecycle)) {
     broker.close().await;

@@ -1,0 +1,199 @@
+//! One connection to the broker, and calls over it that end in time.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures_util::Stream;
+use lapin::tcp::AMQPUriTcpExt;
+use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, Event};
+use tokio_util::sync::CancellationToken;
+
+use super::endpoint::{CALL_BOUND, Endpoint};
+
+const CLOSE_BOUND: Duration = Duration::from_secs(2);
+
+/// Why a call to the broker did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// There is no connection now; nothing was asked.
+    #[error("not connected: {0}")]
+    Down(Arc<str>),
+    /// No answer in time; what the broker did is not known. The connection or channel is given up.
+    #[error("no answer to {0} within {secs} s", secs = CALL_BOUND.as_secs())]
+    TimedOut(&'static str),
+    /// The broker, or the library, said no.
+    #[error("{what} failed")]
+    Failed {
+        what: &'static str,
+        #[source]
+        source: Cause,
+    },
+}
+
+/// What the broker or its library gave as the reason. The library's type stays inside this module.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Cause(Box<lapin::Error>);
+
+impl Cause {
+    /// The reply code, when it was the broker who refused: 404, 405, 406 …
+    pub(super) fn reply_code(&self) -> Option<u16> {
+        match self.0.kind() {
+            lapin::ErrorKind::ProtocolError(error) => Some(error.get_id()),
+            _ => None,
+        }
+    }
+}
+
+/// Awaits a call, at most [`CALL_BOUND`].
+pub(super) async fn bounded<T>(
+    what: &'static str,
+    call: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, CallError> {
+    match tokio::time::timeout(CALL_BOUND, call).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(source)) => Err(CallError::Failed { what, source: Cause(Box::new(source)) }),
+        Err(_) => Err(CallError::TimedOut(what)),
+    }
+}
+
+/// Whether the library could not read what the broker sent. It reads ids, content types and header names as UTF-8 only,
+/// and ends the whole connection over one that is not; the broker then delivers the same message again.
+pub(super) fn unreadable(error: &lapin::Error) -> bool {
+    matches!(error.kind(), lapin::ErrorKind::ParsingError(_))
+}
+
+/// What a connection is for; publishing and consuming never share one (protocol §8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Publish,
+    Consume,
+}
+
+impl Purpose {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Consume => "consume",
+        }
+    }
+}
+
+/// A live connection. Clones share it; the last one to go closes it.
+#[derive(Clone)]
+pub(super) struct Handle(Arc<Inner>);
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("alive", &self.alive()).finish()
+    }
+}
+
+struct Inner {
+    connection: Connection,
+    /// A second descriptor of the socket: the only way to end a connection that neither reads nor writes.
+    socket: Arc<OnceLock<std::net::TcpStream>>,
+    given_up: OnceLock<&'static str>,
+    given_up_now: CancellationToken,
+}
+
+impl Handle {
+    /// A new channel of its own.
+    pub(super) async fn channel(&self) -> Result<Channel, CallError> {
+        let channel = bounded("channel.open", self.0.connection.create_channel()).await;
+        if let Err(CallError::TimedOut(_)) = channel {
+            self.give_up("opening a channel timed out");
+        }
+        channel
+    }
+
+    /// Ends the connection at once, without a word to the broker: it has stopped answering.
+    /// Everything that waits on it fails.
+    pub(super) fn give_up(&self, reason: &'static str) {
+        if self.0.given_up.set(reason).is_ok() {
+            tracing::warn!(reason, "the connection to the broker is given up");
+        }
+        shut(&self.0.socket);
+        self.0.given_up_now.cancel();
+    }
+
+    pub(super) fn alive(&self) -> bool {
+        self.0.given_up.get().is_none() && self.0.connection.status().connected()
+    }
+
+    /// Whether both are the same connection.
+    pub(super) fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Why it was given up, if it was.
+    pub(super) fn given_up(&self) -> Option<&'static str> {
+        self.0.given_up.get().copied()
+    }
+
+    pub(super) async fn until_given_up(&self) {
+        self.0.given_up_now.cancelled().await;
+    }
+
+    pub(super) fn events(&self) -> impl Stream<Item = Event> + Send + 'static {
+        self.0.connection.events_listener()
+    }
+
+    /// Takes leave of the broker; without its answer within two seconds the connection is given up.
+    pub(super) async fn close(&self) {
+        let close = self.0.connection.close(200, "stopping".into());
+        if tokio::time::timeout(CLOSE_BOUND, close).await.is_err() {
+            self.give_up("closing timed out");
+        }
+        self.hang_up();
+    }
+
+    /// Closes the socket of a connection that has ended. The library closes only its own descriptor: as long as ours is
+    /// open the broker takes the connection for alive and keeps what it has delivered.
+    pub(super) fn hang_up(&self) {
+        shut(&self.0.socket);
+    }
+}
+
+fn shut(socket: &OnceLock<std::net::TcpStream>) {
+    if let Some(socket) = socket.get()
+        && let Err(error) = socket.shutdown(std::net::Shutdown::Both)
+    {
+        tracing::debug!(%error, "the socket was closed already");
+    }
+}
+
+/// Connects and logs in, within [`CALL_BOUND`]; whatever is left of a late attempt is ended.
+pub(super) async fn connect(endpoint: &Endpoint, purpose: Purpose) -> Result<Handle, CallError> {
+    let socket = Arc::new(OnceLock::new());
+    let name = format!("posthaste:{}:{}", endpoint.name, purpose.as_str());
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let slot = socket.clone();
+    let connecting = async {
+        let runtime = lapin::runtime::default_runtime()?;
+        let reactor = runtime.clone();
+        let dial = async move |uri: lapin::uri::AMQPUri, _| {
+            let dialled = tokio::time::timeout(CALL_BOUND, uri.connect_async(&reactor)).await;
+            let stream = dialled.map_err(std::io::Error::from).flatten().map_err(lapin::Error::from)?;
+            if let AsyncTcpStream::Plain(plain) = &stream {
+                let copy = std::os::fd::AsFd::as_fd(plain.get_ref()).try_clone_to_owned();
+                let _first = slot.set(copy.map_err(lapin::Error::from)?.into());
+            }
+            Ok(stream)
+        };
+        Connection::connector(endpoint.uri(), runtime, dial, properties).await
+    };
+    // Boxed: the library's handshake is a large future.
+    match bounded("connect", Box::pin(connecting)).await {
+        Ok(connection) => Ok(Handle(Arc::new(Inner {
+            connection,
+            socket,
+            given_up: OnceLock::new(),
+            given_up_now: CancellationToken::new(),
+        }))),
+        Err(error) => {
+            shut(&socket);
+            Err(error)
+        }
+    }
+}
