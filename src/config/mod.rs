@@ -1,8 +1,31 @@
 //! The user's files, read into trees with positions and checked into settings, all mistakes at once.
+//!
+//! `tree` reads YAML, `substitute` replaces `${…}`, `resources`, `adapters` and `listeners` take the keys, `check`
+//! compares everything with everything, `settings` builds what the other modules see.
+
+mod adapters;
+mod check;
+mod diagnostic;
+mod fingerprint;
+mod folders;
+mod keys;
+mod listeners;
+mod redact;
+mod resources;
+mod section;
+mod settings;
+mod snippet;
+mod sql;
+mod substitute;
+mod tree;
+mod values;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::broker::AmqpSettings;
 use crate::console::ConsoleSettings;
@@ -11,8 +34,43 @@ use crate::pipeline::AdapterSettings;
 use crate::receiver::ReceiverSettings;
 use crate::store::PostgresSettings;
 
+pub use diagnostic::{ConfigError, Diagnostic};
+pub use keys::{SHAPES, Shape};
+pub use substitute::Environment;
+
+/// Reads and checks `resources.yml` and every `configurations/<name>/adapters.yml`, starting nothing.
+///
+/// # Errors
+/// Every mistake of every file at once.
+pub fn load(resources: &Path, configurations: &Path, env: Environment<'_>) -> Result<Settings, ConfigError> {
+    let mut cx = section::Context::new(env);
+    let resources_path = resources;
+    let resources = resources::read(resources_path, &mut cx);
+    let folders = folders::read_all(configurations, &mut cx);
+    check::all(resources.as_ref(), &folders, &mut cx.report);
+    cx.report.into_result()?;
+    let from_files = cx.from_files;
+    resources.and_then(|resources| settings::build(resources, folders, from_files)).ok_or_else(|| ConfigError {
+        // Every None above was reported; should one not have been, nothing is started either.
+        diagnostics: vec![Diagnostic {
+            file: resources_path.to_owned(),
+            line: None,
+            column: None,
+            message: "a value is missing, and it was not noticed which".to_owned(),
+            help: Some("this is a mistake in Posthaste: please report it with the files".to_owned()),
+            snippet: None,
+        }],
+    })
+}
+
+/// A variable of this process's environment; one that is not UTF-8 counts as not set.
+#[must_use]
+pub fn process_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 /// Everything that `resources.yml` and all `configurations/*/adapters.yml` say, checked.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     pub instance: InstanceSettings,
     pub postgres: Vec<PostgresSettings>,
@@ -23,8 +81,38 @@ pub struct Settings {
     pub inbound: Vec<InboundSettings>,
     pub receivers: Vec<ReceiverSettings>,
     pub configurations: Vec<Configuration>,
-    /// SHA-256 of what the adapters say, without secrets: instances that differ can be told apart.
+    /// SHA-256 of what the adapters do, without secrets: instances that differ can be told apart.
     pub hash: String,
+    /// Values with a part from a `${file:…}`: `Debug` covers them wherever they went.
+    pub from_files: Vec<SecretString>,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            instance,
+            postgres,
+            amqp,
+            api,
+            console,
+            adapters,
+            inbound,
+            receivers,
+            configurations,
+            hash,
+            from_files,
+        } = self;
+        let mut text = format!(
+            "Settings {{ instance: {instance:?}, postgres: {postgres:?}, amqp: {amqp:?}, api: {api:?}, \
+             console: {console:?}, adapters: {adapters:?}, inbound: {inbound:?}, receivers: {receivers:?}, \
+             configurations: {configurations:?}, hash: {hash:?} }}"
+        );
+        for secret in from_files.iter().map(ExposeSecret::expose_secret).filter(|secret| !secret.is_empty()) {
+            let written = format!("{secret:?}");
+            text = text.replace(written.trim_matches('"'), snippet::MASK);
+        }
+        f.write_str(&text)
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -46,7 +46,7 @@ pub struct AmqpSenderSettings {
     pub destination: Destination,
     /// `Own` when a receiver of this home consumes the queue, else `Handover`.
     pub mode: Mode,
-    /// Attempts that the consuming receiver allows; 1 for a queue of others.
+    /// Attempts that the consuming receiver allows; for a queue of others how often it is published, 10.
     pub max_attempts: i32,
 }
 
