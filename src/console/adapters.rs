@@ -16,11 +16,11 @@ use crate::store::Wish;
 
 #[derive(Serialize)]
 pub(super) struct Adapters {
-    adapters: Vec<AdapterStatus>,
+    items: Vec<AdapterStatus>,
 }
 
 pub(super) async fn list(State(console): State<Console>) -> Json<Adapters> {
-    Json(Adapters { adapters: console.registry.list() })
+    Json(Adapters { items: console.registry.list() })
 }
 
 pub(super) async fn start(

@@ -26,7 +26,7 @@ pub(super) const RESEND_BOUND: Duration = Duration::from_secs(30);
 
 #[derive(Serialize)]
 pub(super) struct Stores {
-    stores: Vec<StoreSummary>,
+    items: Vec<StoreSummary>,
 }
 
 /// One slot and type.
@@ -60,7 +60,7 @@ pub(super) async fn counts(State(console): State<Console>) -> Result<Json<Stores
         }
     }
     stores.sort_by(|a, b| (&a.slot_id, a.kind.as_str()).cmp(&(&b.slot_id, b.kind.as_str())));
-    Ok(Json(Stores { stores }))
+    Ok(Json(Stores { items: stores }))
 }
 
 fn summary(console: &Console, count: SlotCount) -> StoreSummary {
@@ -81,7 +81,7 @@ fn summary(console: &Console, count: SlotCount) -> StoreSummary {
 
 #[derive(Serialize)]
 pub(super) struct PageAnswer {
-    messages: Vec<StoredMessage>,
+    items: Vec<StoredMessage>,
     /// Hand it back as `cursor`; null: this was the last page. With filters a page may be short and yet have a next.
     next: Option<String>,
 }
@@ -94,7 +94,7 @@ pub(super) async fn page(
     let slot = slot_id(&slot)?;
     let query = page_query(words)?;
     let page = console.store.browse_messages(&slot, &query.filter, query.cursor, query.limit).await?;
-    Ok(Json(PageAnswer { messages: page.messages, next: page.next.map(|cursor| cursor.encode()) }))
+    Ok(Json(PageAnswer { items: page.messages, next: page.next.map(|cursor| cursor.encode()) }))
 }
 
 pub(super) async fn show(

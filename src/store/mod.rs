@@ -36,7 +36,7 @@ pub use remove::{Removal, RemovalRequest};
 pub use resend::{ResendClaim, ResendRequest};
 pub use settings::{PostgresSettings, SessionTimeouts};
 pub use sweep::{Claimed, Mark, OpenRow};
-pub use trace::{Acceptance, AuditRecord, JournalEntry, MessageStatus, Trace};
+pub use trace::{AuditRecord, JournalEntry, MessageStatus, Trace, TracedMessage};
 pub use work::{Claim, CommitError, WorkTransaction};
 
 use std::sync::{Arc, OnceLock};

@@ -1,4 +1,6 @@
 //! One message's whole life by its business id, and the short answer for the one who sent it.
+//!
+//! `MATERIALIZED` and `OFFSET 0` keep PostgreSQL to the index of the id, whatever its statistics say.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +14,7 @@ use super::browse::{STORED_COLUMNS, StoredMessage, stored_message};
 use super::lifecourse::{Attempt, AttemptOutcome, Cause, Leg, MessageState, Progress, state_of, true_attempts};
 use super::row::{column, store_type};
 use super::{Store, StoreError};
-use crate::model::{Destination, Incarnation, JournalState, MessageId, Mode, RootId, SlotId, StoreType, TxId};
+use crate::model::{Destination, Incarnation, JournalState, MessageId, Mode, RootId, SlotId, TxId};
 
 /// Most rows of one kind in a trace. An id that was used more often than this is shown in part.
 const MAX_ROWS: i64 = 1000;
@@ -36,21 +38,24 @@ pub struct Trace {
     pub message_id: MessageId,
     /// Of several acceptances the most urgent one's state.
     pub state: MessageState,
-    pub acceptances: Vec<Acceptance>,
-    /// Rows of `ibisstore`, oldest first.
-    pub stored: Vec<StoredMessage>,
-    pub journal: Vec<JournalEntry>,
-    /// All attempts over all resends, in order of time.
+    /// One for each acceptance of the id, oldest first.
+    pub messages: Vec<TracedMessage>,
+    /// The attempts of them all, in order of time.
     pub attempts: Vec<Attempt>,
-    pub audit: Vec<AuditRecord>,
 }
 
-/// One acceptance and what became of it.
+/// One acceptance and all that descends from it.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Acceptance {
+pub struct TracedMessage {
     pub root_id: RootId,
     pub state: MessageState,
+    /// Rows of `ibisstore`, oldest first.
+    pub store: Vec<StoredMessage>,
+    pub journal: Vec<JournalEntry>,
+    /// Over all resends, in order of time.
+    pub attempts: Vec<Attempt>,
+    pub audit: Vec<AuditRecord>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -95,9 +100,10 @@ impl Store {
         message_id: &MessageId,
     ) -> Result<Option<MessageStatus>, StoreError> {
         let sql = "/* message_status */
-            WITH logged AS (
-                SELECT root_id, correlationid, messagedate FROM ibisstore
-                WHERE messageid = $2 AND slotid = $1 AND type = 'A' ORDER BY messagekey DESC LIMIT 1
+            WITH same_id AS MATERIALIZED (
+                SELECT messagekey, slotid, type, root_id, correlationid, messagedate FROM ibisstore WHERE messageid = $2
+            ), logged AS (
+                SELECT * FROM same_id WHERE slotid = $1 AND type = 'A' ORDER BY messagekey DESC LIMIT 1
             ), leg AS (
                 SELECT root_id AS tx_id, NULL AS cause FROM logged
                 UNION ALL
@@ -107,7 +113,8 @@ impl Store {
                    ARRAY(SELECT s.type::text FROM ibisstore s
                          WHERE s.root_id = logged.root_id AND s.type IN ('E', 'H', 'I', 'M')) AS waiting,
                    leg.cause, j.tx_id, j.mode, j.state, j.attempts
-            FROM logged CROSS JOIN leg LEFT JOIN posthaste.journal j ON j.tx_id = leg.tx_id LIMIT 1000";
+            FROM logged CROSS JOIN leg
+            LEFT JOIN LATERAL (SELECT * FROM posthaste.journal WHERE tx_id = leg.tx_id OFFSET 0) j ON true LIMIT 1000";
         let params: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&slot.as_str(), &message_id.as_str()];
         let rows = self.accept.run(async |client| Ok(client.query(sql, &params).await?)).await?;
         let Some(first) = rows.first() else { return Ok(None) };
@@ -141,32 +148,45 @@ impl Store {
 
 async fn read_trace(client: &ClientWrapper, message_id: &MessageId) -> Result<Option<Trace>, StoreError> {
     let roots = roots(client, message_id).await?;
-    let stored = stored(client, message_id, &roots).await?;
-    if roots.is_empty() && stored.is_empty() {
+    if roots.is_empty() {
         return Ok(None);
     }
+    let stored = stored(client, message_id, &roots).await?;
     let journal = journal(client, &roots).await?;
     let attempts = attempts(client, &roots, &journal).await?;
     let audit = audit(client, &roots).await?;
-    let acceptances: Vec<_> = roots
-        .iter()
-        .map(|root| {
-            let own = stored.iter().filter(|row| row.root_id == *root);
-            let waiting: Vec<StoreType> = own.map(|row| row.kind).collect();
-            let legs: Vec<Leg> = journal.iter().filter(|entry| entry.root_id == *root).map(JournalEntry::leg).collect();
-            Acceptance { root_id: *root, state: state_of(&waiting, &legs) }
-        })
-        .collect();
-    let state = acceptances.iter().map(|one| one.state).min().unwrap_or(MessageState::Processed);
-    Ok(Some(Trace { message_id: message_id.clone(), state, acceptances, stored, journal, attempts, audit }))
+    let messages: Vec<_> = roots.iter().map(|root| traced(*root, &stored, &journal, &attempts, &audit)).collect();
+    let state = messages.iter().map(|message| message.state).min().unwrap_or(MessageState::Processed);
+    let attempts = attempts.into_iter().map(|(_root, attempt)| attempt).collect();
+    Ok(Some(Trace { message_id: message_id.clone(), state, messages, attempts }))
+}
+
+/// What belongs to one acceptance.
+fn traced(
+    root_id: RootId,
+    stored: &[StoredMessage],
+    journal: &[JournalEntry],
+    attempts: &[(RootId, Attempt)],
+    audit: &[AuditRecord],
+) -> TracedMessage {
+    let store: Vec<_> = stored.iter().filter(|row| row.root_id == root_id).cloned().collect();
+    let journal: Vec<_> = journal.iter().filter(|entry| entry.root_id == root_id).cloned().collect();
+    let waiting: Vec<_> = store.iter().map(|row| row.kind).collect();
+    let legs: Vec<_> = journal.iter().map(JournalEntry::leg).collect();
+    let attempts = attempts.iter().filter(|(root, _)| *root == root_id).map(|(_, attempt)| attempt.clone()).collect();
+    let audit = audit.iter().filter(|record| record.root_id == Some(root_id)).cloned().collect();
+    TracedMessage { root_id, state: state_of(&waiting, &legs), store, journal, attempts, audit }
 }
 
 /// Acceptances of the id: of its stored rows, of rows whose body is kept apart, of messages that others sent.
 async fn roots(client: &ClientWrapper, message_id: &MessageId) -> Result<Vec<RootId>, StoreError> {
     let sql = "/* trace_roots */
-        SELECT root_id FROM ibisstore WHERE messageid = $1
+        WITH stored AS MATERIALIZED (SELECT root_id FROM ibisstore WHERE messageid = $1),
+             apart AS MATERIALIZED (SELECT tx_id FROM posthaste.payload WHERE message_id = $1)
+        SELECT root_id FROM stored
         UNION
-        SELECT j.root_id FROM posthaste.payload p JOIN posthaste.journal j USING (tx_id) WHERE p.message_id = $1
+        SELECT j.root_id FROM apart CROSS JOIN LATERAL (
+            SELECT root_id FROM posthaste.journal WHERE tx_id = apart.tx_id OFFSET 0) j
         ORDER BY root_id DESC LIMIT $2";
     let rows = client.query(sql, &[&message_id.as_str(), &MAX_ROWS]).await?;
     let mut roots =
@@ -182,11 +202,11 @@ async fn stored(
 ) -> Result<Vec<StoredMessage>, StoreError> {
     let sql = format!(
         "/* trace_stored */
-        SELECT {STORED_COLUMNS} FROM ibisstore WHERE messageid = $1
-        UNION ALL
-        SELECT {STORED_COLUMNS} FROM ibisstore
-        WHERE root_id = ANY($2) AND type IN ('E', 'H', 'I', 'M') AND messageid <> $1
-        ORDER BY messagekey LIMIT $3"
+        WITH same_id AS MATERIALIZED (SELECT {STORED_COLUMNS} FROM ibisstore WHERE messageid = $1),
+             waiting AS MATERIALIZED (
+                 SELECT {STORED_COLUMNS} FROM ibisstore
+                 WHERE root_id = ANY($2) AND type IN ('E', 'H', 'I', 'M') AND messageid <> $1)
+        SELECT * FROM same_id UNION ALL SELECT * FROM waiting ORDER BY messagekey LIMIT $3"
     );
     let rows = client.query(&sql, &[&message_id.as_str(), &uuids(roots), &MAX_ROWS]).await?;
     rows.iter().map(stored_message).collect()
@@ -203,35 +223,40 @@ async fn journal(client: &ClientWrapper, roots: &[RootId]) -> Result<Vec<Journal
     rows.iter().map(journal_entry).collect()
 }
 
+/// Attempts with their acceptance, in order of time. Their journal row may have been cleaned before them.
 async fn attempts(
     client: &ClientWrapper,
     roots: &[RootId],
     journal: &[JournalEntry],
-) -> Result<Vec<Attempt>, StoreError> {
+) -> Result<Vec<(RootId, Attempt)>, StoreError> {
     let sql = "/* trace_attempts */
-        SELECT a.tx_id, a.n, a.adapter, a.step, a.started_at, a.finished_at, a.outcome, a.error, a.instance,
-               a.instance IS NOT NULL AND i.state IS DISTINCT FROM 'LIVE' AS dead
-        FROM posthaste.attempt a LEFT JOIN posthaste.instance i ON i.incarnation = a.instance
-        WHERE a.tx_id = ANY($1 || ARRAY(SELECT tx_id FROM posthaste.lineage WHERE root_id = ANY($1)))
+        WITH own AS (
+            SELECT root_id, root_id AS tx_id FROM unnest($1::uuid[]) AS t(root_id)
+            UNION
+            SELECT root_id, tx_id FROM posthaste.lineage WHERE root_id = ANY($1)
+        )
+        SELECT own.root_id, a.tx_id, a.n, a.adapter, a.step, a.started_at, a.finished_at, a.outcome, a.error,
+               a.instance, a.instance IS NOT NULL AND i.state IS DISTINCT FROM 'LIVE' AS dead
+        FROM own CROSS JOIN LATERAL (SELECT * FROM posthaste.attempt WHERE tx_id = own.tx_id OFFSET 0) a
+        LEFT JOIN posthaste.instance i ON i.incarnation = a.instance
         ORDER BY a.started_at, a.n LIMIT $2";
     let rows = client.query(sql, &[&uuids(roots), &MAX_ROWS]).await?;
-    let mut by_row: BTreeMap<TxId, (Option<Progress>, Vec<Attempt>)> =
-        journal.iter().map(|entry| (entry.tx_id, (Some(entry.progress()), Vec::new()))).collect();
+    let of_entry = |entry: &JournalEntry| ((entry.root_id, entry.tx_id), (Some(entry.progress()), Vec::new()));
+    let mut by_row: BTreeMap<(RootId, TxId), (Option<Progress>, Vec<Attempt>)> = journal.iter().map(of_entry).collect();
     let mut dead = Vec::new();
     for row in &rows {
         let attempt = attempt(row)?;
         if column(row, "dead")? {
             dead.push((attempt.tx_id, attempt.n));
         }
-        by_row.entry(attempt.tx_id).or_default().1.push(attempt);
+        by_row.entry((RootId(column(row, "root_id")?), attempt.tx_id)).or_default().1.push(attempt);
     }
-    let mut all: Vec<Attempt> = by_row
-        .into_values()
-        .flat_map(|(progress, rows)| {
-            true_attempts(progress, rows, |attempt| dead.contains(&(attempt.tx_id, attempt.n)))
-        })
-        .collect();
-    all.sort_by_key(|attempt| (attempt.started_at.or(attempt.finished_at), attempt.tx_id, attempt.n));
+    let is_dead = |attempt: &Attempt| dead.contains(&(attempt.tx_id, attempt.n));
+    let mut all = Vec::with_capacity(rows.len());
+    for ((root, _tx_id), (progress, rows)) in by_row {
+        all.extend(true_attempts(progress, rows, is_dead).into_iter().map(|attempt| (root, attempt)));
+    }
+    all.sort_by_key(|(_root, attempt)| (attempt.started_at.or(attempt.finished_at), attempt.tx_id, attempt.n));
     Ok(all)
 }
 
