@@ -1,1 +1,220 @@
+//! Putting the parts together: what `run` starts, in which order, and how it ends.
 
+mod boot;
+mod destinations;
+mod readiness;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+
+pub use boot::{MigrationReport, RunError, migrate};
+
+use crate::broker::{Broker, PublisherSettings};
+use crate::config::Settings;
+use crate::console::{self, ClaimedSlot, Console, SlotPurpose};
+use crate::inbound::server::{ServerSettings, serve};
+use crate::inbound::{self, Acceptor};
+use crate::lifecycle::Lifecycle;
+use crate::model::Incarnation;
+use crate::pipeline::{AdapterRegistry, Announced, Pipelines};
+use crate::receiver::{Processor, Resender, supervise};
+use crate::relay::{Relay, RelaySettings, Shared, heartbeat, sweep, verify_destinations};
+use crate::store::{SessionTimeouts, Store};
+use crate::telemetry::MetricsHandle;
+
+/// Open connections of the management address.
+const CONSOLE_CONNECTIONS: usize = 128;
+
+/// The two addresses, bound before anything else is started.
+#[derive(Debug)]
+pub struct Listeners {
+    pub api: TcpListener,
+    pub console: TcpListener,
+}
+
+/// Everything that one instance consists of.
+struct Parts {
+    settings: Settings,
+    store: Store,
+    relay: Relay,
+    shared: Shared,
+    registry: AdapterRegistry,
+    processor: Processor,
+    acceptor: Acceptor,
+    host: Arc<str>,
+}
+
+/// Runs an instance until `stop` is ready, then stops it gracefully.
+///
+/// # Errors
+/// `Configuration` and `Schema` when it must not run as it is, `Fenced` when another instance has taken over.
+pub async fn run(
+    settings: Settings,
+    listeners: Listeners,
+    metrics: MetricsHandle,
+    stop: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    let lifecycle = Lifecycle::default();
+    let bound = settings.instance.stop_timeout;
+    let parts = assemble(settings, &lifecycle)?;
+    serve_both(&parts, listeners, metrics, &lifecycle)?;
+    let (relay, store, shared) = (parts.relay.clone(), parts.store.clone(), parts.shared.clone());
+    let registry = parts.registry.clone();
+    let live = async {
+        boot::until_registered(&parts).await?;
+        start_work(&parts, &lifecycle);
+        let wishes = |stopped: &[_], epoch| registry.follow(stopped, epoch, Timestamp::now());
+        heartbeat(relay, shared, || registry.epoch(), wishes).await.map_err(RunError::Fenced)
+    };
+    let mut live = std::pin::pin!(live);
+    let ended = tokio::select! {
+        ended = &mut live => ended,
+        () = stop => {
+            tracing::info!("stopping: finishing what is in hand");
+            // The heart-beat goes on meanwhile: what is finished now is still ours.
+            tokio::select! {
+                in_time = lifecycle.stop(bound) => {
+                    if !in_time {
+                        tracing::warn!("not everything was finished in time; the rest is handed back");
+                    }
+                    Ok(())
+                }
+                ended = &mut live => ended,
+            }
+        }
+    };
+    lifecycle.soft.cancel();
+    lifecycle.hard.cancel();
+    if ended.is_ok()
+        && let Err(error) = store.sign_off().await
+    {
+        tracing::debug!(%error, "not signed off; the lease ends by itself");
+    }
+    ended
+}
+
+fn assemble(settings: Settings, lifecycle: &Lifecycle) -> Result<Parts, RunError> {
+    let incarnation = Incarnation::mint();
+    let home =
+        settings.home().ok_or_else(|| RunError::Configuration("instance.home names no postgres entry".to_owned()))?;
+    let store = Store::new(home, incarnation, SessionTimeouts::default())
+        .map_err(|error| RunError::Configuration(error.to_string()))?;
+    let host: Arc<str> = gethostname::gethostname().to_string_lossy().chars().take(100).collect::<String>().into();
+    let brokers: Result<Vec<Broker>, _> =
+        settings.amqp.iter().map(|amqp| Broker::start(amqp, PublisherSettings::default(), lifecycle)).collect();
+    let brokers = brokers.map_err(|error| RunError::Configuration(error.to_string()))?;
+    let relay_settings = RelaySettings {
+        destinations: destinations::of(&settings),
+        watch: destinations::watch(&settings),
+        lease: settings.instance.lease,
+        host: host.to_string(),
+    };
+    let relay = Relay::start(store.clone(), brokers, relay_settings, lifecycle);
+    let registry = AdapterRegistry::new(announced(&settings), Timestamp::now());
+    let pipelines = Pipelines::new(&settings.adapters);
+    let processor = Processor {
+        store: store.clone(),
+        relay: relay.clone(),
+        registry: registry.clone(),
+        pipelines: pipelines.clone(),
+        host: host.clone(),
+    };
+    let acceptor = Acceptor {
+        store: store.clone(),
+        relay: relay.clone(),
+        registry: registry.clone(),
+        pipelines,
+        host: host.clone(),
+    };
+    tracing::info!(instance = %incarnation, name = %settings.instance.name, home = %home.address(), "starting");
+    Ok(Parts { settings, store, relay, shared: Shared::default(), registry, processor, acceptor, host })
+}
+
+fn announced(settings: &Settings) -> Vec<Announced> {
+    let listener = |name: &crate::model::AdapterName| {
+        let api = settings.inbound.iter().find(|one| one.adapter == *name);
+        let queue = settings.receivers.iter().find(|one| one.adapter == *name);
+        let api = api.map(|one| format!("{} /api{}", one.method, one.uri_pattern));
+        api.or_else(|| queue.map(|one| one.destination.to_string()))
+    };
+    let announce = |adapter: &crate::pipeline::AdapterSettings| Announced {
+        name: adapter.name.clone(),
+        configuration: adapter.configuration.clone(),
+        description: adapter.description.clone(),
+        listener: listener(&adapter.name),
+        supervised: settings.receivers.iter().any(|one| one.adapter == adapter.name),
+    };
+    settings.adapters.iter().map(announce).collect()
+}
+
+fn serve_both(
+    parts: &Parts,
+    listeners: Listeners,
+    metrics: MetricsHandle,
+    lifecycle: &Lifecycle,
+) -> Result<(), RunError> {
+    let settings = &parts.settings;
+    let own = listeners.console.local_addr().map_err(|error| RunError::Configuration(error.to_string()))?;
+    let api = inbound::router(parts.acceptor.clone(), &settings.api, settings.inbound.clone(), &settings.adapters);
+    let readiness = readiness::probe(
+        parts.acceptor.clone(),
+        settings.inbound.clone(),
+        settings.adapters.clone(),
+        settings.receivers.clone(),
+        parts.shared.clone(),
+    );
+    let store = parts.store.clone();
+    let console = Console {
+        store: parts.store.clone(),
+        registry: parts.registry.clone(),
+        resender: Resender::new(parts.processor.clone(), settings.receivers.clone()),
+        settings: settings.console.clone(),
+        slots: claimed_slots(settings).into(),
+        readiness: Arc::new(readiness),
+        metrics: Arc::new(move || metrics.render(&store)),
+    };
+    let protection =
+        ServerSettings { header_timeout: settings.api.header_timeout, max_connections: settings.api.max_connections };
+    let tasks = &lifecycle.tasks;
+    tasks.spawn(serve(listeners.api, api, protection, lifecycle.clone()));
+    let protection = ServerSettings { max_connections: CONSOLE_CONNECTIONS, ..protection };
+    tasks.spawn(serve(listeners.console, console::router(console, own), protection, lifecycle.clone()));
+    Ok(())
+}
+
+fn claimed_slots(settings: &Settings) -> Vec<ClaimedSlot> {
+    let logs = settings.inbound.iter().filter_map(|inbound| {
+        let log = inbound.message_log.as_ref()?;
+        Some(ClaimedSlot { slot_id: log.slot_id.clone(), purpose: SlotPurpose::Log, adapter: inbound.adapter.clone() })
+    });
+    let errors = settings.receivers.iter().map(|receiver| ClaimedSlot {
+        slot_id: receiver.error_slot.clone(),
+        purpose: SlotPurpose::Errors,
+        adapter: receiver.adapter.clone(),
+    });
+    logs.chain(errors).collect()
+}
+
+/// What needs the home's identity: from here on messages move.
+fn start_work(parts: &Parts, lifecycle: &Lifecycle) {
+    let tasks = &lifecycle.tasks;
+    tasks.spawn(verify_destinations(parts.relay.clone()));
+    tasks.spawn(sweep(parts.relay.clone(), parts.shared.clone()));
+    tasks.spawn(boot::keep_clean(parts.store.clone(), lifecycle.clone()));
+    for receiver in &parts.settings.receivers {
+        let (processor, shared) = (parts.processor.clone(), parts.shared.clone());
+        tasks.spawn(supervise(receiver.clone(), processor, shared, lifecycle.clone()));
+    }
+}
+
+/// Where the user's files are.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// Default `resources.yml`.
+    pub resources: PathBuf,
+    /// Default `configurations`.
+    pub configurations: PathBuf,
+}

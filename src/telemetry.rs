@@ -1,1 +1,111 @@
+//! Logs and figures. No payload and no secret goes into either.
 
+use std::io::IsTerminal;
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::store::Store;
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Why logging or figures could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error("--log {given:?} is not a filter ({reason}); for example: info, debug, posthaste=debug,warn")]
+    Filter { given: String, reason: String },
+    #[error("it was set up already")]
+    Twice,
+}
+
+/// Sends log lines to standard error.
+///
+/// # Errors
+/// The filter cannot be read, or a logger is set already.
+pub fn log_to_stderr(filter: &str, format: LogFormat) -> Result<(), TelemetryError> {
+    // The AMQP client logs returned messages with their bodies: it stays silent whatever is asked for.
+    let directives = format!("{filter},lapin=off,tokio_postgres=warn,refinery=warn,refinery_core=warn");
+    let filter = EnvFilter::try_new(directives)
+        .map_err(|error| TelemetryError::Filter { given: filter.to_owned(), reason: error.to_string() })?;
+    let registry = tracing_subscriber::registry().with(filter);
+    let set = match format {
+        LogFormat::Text => {
+            let colours = std::io::stderr().is_terminal();
+            registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours)).try_init()
+        }
+        LogFormat::Json => {
+            registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).json()).try_init()
+        }
+    };
+    set.map_err(|_already| TelemetryError::Twice)
+}
+
+/// Renders the figures of this process.
+#[derive(Clone, Debug)]
+pub struct MetricsHandle(PrometheusHandle);
+
+/// Names and meanings, in the order of the page.
+const COUNTERS: &[(&str, &str)] = &[
+    ("posthaste_accepted_total", "Messages accepted (202)."),
+    ("posthaste_duplicates_total", "Repeated ids, answered as duplicates."),
+    ("posthaste_conflicts_total", "Repeated ids that came with another body."),
+    ("posthaste_rejected_total", "Requests refused, by status."),
+    ("posthaste_unknown_total", "Requests whose outcome could not be told."),
+    ("posthaste_published_total", "Messages confirmed by the broker, redone ones included."),
+    ("posthaste_processed_total", "Attempts committed."),
+    ("posthaste_retried_total", "Attempts failed and to be repeated."),
+    ("posthaste_failed_total", "Messages moved to the error store."),
+    ("posthaste_resent_total", "Messages resent from the error store."),
+    ("posthaste_parked_total", "Messages kept for a person, without being processed."),
+    ("posthaste_adopted_total", "Messages of others taken over from a queue."),
+    ("posthaste_adopted_without_id_total", "Messages of others without an id: repeats cannot be told."),
+];
+
+impl MetricsHandle {
+    /// Installs the recorder.
+    ///
+    /// # Errors
+    /// One is installed already.
+    pub fn install() -> Result<Self, TelemetryError> {
+        let handle = PrometheusBuilder::new().install_recorder().map_err(|_already| TelemetryError::Twice)?;
+        for (name, meaning) in COUNTERS {
+            metrics::describe_counter!(*name, *meaning);
+        }
+        metrics::describe_gauge!("posthaste_journal_open", "Journal rows that are not settled.");
+        metrics::describe_gauge!("posthaste_journal_oldest_seconds", "Age of the oldest of them.");
+        metrics::describe_gauge!("posthaste_pool_in_use", "Database connections in use, by pool.");
+        metrics::describe_gauge!("posthaste_pool_size", "Database connections possible, by pool.");
+        for (name, _) in COUNTERS {
+            // A figure that is absent until it happens cannot be alerted upon.
+            if !name.contains("rejected") {
+                metrics::counter!(*name).absolute(0);
+            }
+        }
+        metrics::gauge!("posthaste_journal_open").set(0.0);
+        metrics::gauge!("posthaste_journal_oldest_seconds").set(0.0);
+        Ok(Self(handle))
+    }
+
+    /// The figures in Prometheus' text format.
+    #[must_use]
+    pub fn render(&self, store: &Store) -> String {
+        for (name, pool) in [("accept", &store.accept), ("work", &store.work), ("house", &store.house)] {
+            let (in_use, size) = pool.usage();
+            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; pools are small")]
+            {
+                metrics::gauge!("posthaste_pool_in_use", "pool" => name).set(in_use as f64);
+                metrics::gauge!("posthaste_pool_size", "pool" => name).set(size as f64);
+            }
+        }
+        self.0.run_upkeep();
+        self.0.render()
+    }
+}

@@ -134,3 +134,11 @@ pub struct Configuration {
     /// Application migrations: per postgres entry the files `V<n>__<what>.sql`, in order.
     pub migrations: BTreeMap<String, Vec<PathBuf>>,
 }
+
+impl Settings {
+    /// The postgres entry that holds Posthaste's own tables.
+    #[must_use]
+    pub fn home(&self) -> Option<&PostgresSettings> {
+        self.postgres.iter().find(|postgres| postgres.name == self.instance.home)
+    }
+}

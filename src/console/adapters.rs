@@ -59,6 +59,7 @@ async fn change(
         Wanted::Stopped => Wish::Stopped,
     };
     let actor = &acting.actor;
+    let _changing = console.registry.changing();
     console.store.wish_adapter(&adapter, wish, &actor.who, actor.why.as_deref()).await?;
     match console.registry.change(&adapter, wanted, Timestamp::now()).await {
         Ok(status) => Ok(Json(status)),

@@ -89,7 +89,8 @@ pub fn router(
         .layer(from_fn(every_error_is_a_problem))
 }
 
-fn path_of(inbound: &InboundSettings, adapters: &[AdapterSettings]) -> Path {
+/// How an inbound adapter decides: `amqpSender` steps alone take one statement.
+pub fn path_of(inbound: &InboundSettings, adapters: &[AdapterSettings]) -> Path {
     let adapter = adapters.iter().find(|adapter| adapter.name == inbound.adapter);
     let senders: Option<Vec<_>> = adapter.and_then(|adapter| {
         let sender = |step: &crate::pipeline::StepSettings| match &step.kind {

@@ -9,5 +9,5 @@ mod settings;
 pub mod verdict;
 
 pub use accept::{Acceptor, Answer, Path};
-pub use api::router;
+pub use api::{path_of, router};
 pub use settings::{Accept, ApiSettings, DuplicateKey, InboundSettings, MessageLogSettings};

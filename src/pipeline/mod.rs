@@ -9,7 +9,7 @@ mod runner;
 mod settings;
 
 pub use pipe::{FailureKind, Pipe, StepFailure, Work};
-pub use registry::{AdapterRegistry, AdapterStatus, Announced, CHANGE_BOUND, ChangeError, Wanted};
+pub use registry::{AdapterRegistry, AdapterStatus, Announced, CHANGE_BOUND, ChangeError, Changing, Wanted};
 pub use runner::Pipelines;
 pub use settings::{
     AdapterSettings, AmqpSenderSettings, CallSettings, DEFAULT_TRANSACTION_TIMEOUT, Input, Param, QuerySettings,

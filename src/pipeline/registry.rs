@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -50,6 +51,26 @@ struct Entry {
 #[derive(Debug, Clone, Default)]
 pub struct AdapterRegistry {
     entries: Arc<BTreeMap<AdapterName, Entry>>,
+    changes: Arc<Changes>,
+}
+
+/// Tells a reader of the persisted wishes whether an operator's change came in between.
+#[derive(Debug, Default)]
+struct Changes {
+    open: AtomicU64,
+    epoch: AtomicU64,
+}
+
+/// An operator's change in progress: what was read from the database meanwhile is not applied.
+#[derive(Debug)]
+#[must_use = "dropped at once, it protects nothing"]
+pub struct Changing(Arc<Changes>);
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        self.0.epoch.fetch_add(1, Ordering::SeqCst);
+        self.0.open.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// An adapter as it is announced to the registry.
@@ -93,7 +114,7 @@ impl AdapterRegistry {
             };
             (adapter.name, entry)
         };
-        Self { entries: Arc::new(adapters.into_iter().map(entry).collect()) }
+        Self { entries: Arc::new(adapters.into_iter().map(entry).collect()), changes: Arc::default() }
     }
 
     /// All adapters by name.
@@ -105,6 +126,33 @@ impl AdapterRegistry {
     #[must_use]
     pub fn get(&self, name: &AdapterName) -> Option<AdapterStatus> {
         self.entries.get(name).map(|entry| entry.status.borrow().clone())
+    }
+
+    /// An operator's change begins, before it is persisted.
+    pub fn changing(&self) -> Changing {
+        self.changes.open.fetch_add(1, Ordering::SeqCst);
+        self.changes.epoch.fetch_add(1, Ordering::SeqCst);
+        Changing(self.changes.clone())
+    }
+
+    /// To be taken before the persisted wishes are read; `None` while an operator's change is in progress.
+    #[must_use]
+    pub fn epoch(&self) -> Option<u64> {
+        let epoch = self.changes.epoch.load(Ordering::SeqCst);
+        (self.changes.open.load(Ordering::SeqCst) == 0).then_some(epoch)
+    }
+
+    /// Follows the persisted wishes, unless an operator's change came since `epoch` was taken.
+    pub fn follow(&self, stopped: &[AdapterName], epoch: Option<u64>, now: Timestamp) {
+        if epoch.is_none() || epoch != self.epoch() {
+            return;
+        }
+        for name in self.entries.keys() {
+            let wanted = if stopped.contains(name) { Wanted::Stopped } else { Wanted::Started };
+            if self.entries.get(name).is_some_and(|entry| *entry.wanted.borrow() != wanted) {
+                self.want(name, wanted, now);
+            }
+        }
     }
 
     /// Whether the adapter exists and is STARTED.

@@ -20,6 +20,8 @@ use crate::store::Claimed;
 const DIRECT_WAITING: usize = 64;
 /// How long a stop of one adapter waits for what is in hand.
 const DRAIN: Duration = Duration::from_secs(20);
+/// Between two looks at a queue that holds an unreadable message.
+const UNREADABLE: Duration = Duration::from_secs(10);
 /// Between two tries to begin.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -37,6 +39,8 @@ enum Left {
     Stopping,
     /// The broker ended it.
     Lost(String),
+    /// A message in the queue ends every session that it is delivered to.
+    Unreadable,
     /// The database is at fault.
     Database(String),
 }
@@ -115,6 +119,7 @@ impl Receiver {
         match &left {
             Left::Unwanted | Left::Stopping => self.report(AdapterState::Stopping, None),
             Left::Lost(reason) => self.report(AdapterState::Starting, Some(reason.clone())),
+            Left::Unreadable => self.report(AdapterState::Error, Some(unreadable(&self.worker.settings.queue))),
             Left::Database(reason) => {
                 tracing::warn!(adapter = %self.worker.settings.adapter, %reason, "not consuming: the database is at fault");
                 self.report(AdapterState::Starting, Some(reason.clone()));
@@ -124,8 +129,10 @@ impl Receiver {
         self.drain().await;
         // Whatever is not settled goes back to the queue with its channel.
         session.close().await;
-        if let Left::Database(_) = left {
-            self.wait_for_database().await;
+        match left {
+            Left::Database(_) => self.wait_for_database().await,
+            Left::Unreadable => self.pause(UNREADABLE).await,
+            Left::Unwanted | Left::Stopping | Left::Lost(_) => {}
         }
     }
 
@@ -149,6 +156,7 @@ impl Receiver {
                 Some(message) = directs.recv() => self.work_on_direct(message, permit, trouble.clone()),
                 delivery = session.next() => match delivery {
                     Ok(delivery) => self.work_on(delivery, permit, trouble.clone()),
+                    Err(SessionEnd::Unreadable) => return Left::Unreadable,
                     Err(SessionEnd::Closed) => return Left::Lost("the session was closed".to_owned()),
                     Err(SessionEnd::Cancelled) => return Left::Lost("the broker cancelled the consumer".to_owned()),
                     Err(SessionEnd::ConnectionLost { reason }) => return Left::Lost(reason.to_string()),
@@ -211,6 +219,13 @@ impl Receiver {
     fn report(&self, state: AdapterState, reason: Option<String>) {
         self.worker.processor.registry.report(&self.worker.settings.adapter, state, reason, Timestamp::now());
     }
+}
+
+fn unreadable(queue: &str) -> String {
+    format!(
+        "queue {queue} holds a message whose properties are not UTF-8 and which no consumer of this kind can read; \
+         remove it at the broker"
+    )
 }
 
 async fn unwanted(wanted: &mut watch::Receiver<Wanted>) {

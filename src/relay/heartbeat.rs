@@ -84,19 +84,25 @@ impl Shared {
 
 /// Beats until the hard stop: what is finished during the soft one is still ours. Returns an error when somebody has fenced us: this process must end at once.
 ///
-/// `wishes`: called after each beat with what operators want stopped.
-pub async fn heartbeat(relay: Relay, shared: Shared, wishes: impl Fn(&[AdapterName])) -> Result<(), Fenced> {
+/// `epoch` is asked before each beat, and `wishes` called after it with what operators want stopped.
+pub async fn heartbeat<E>(
+    relay: Relay,
+    shared: Shared,
+    epoch: impl Fn() -> E,
+    wishes: impl Fn(&[AdapterName], E),
+) -> Result<(), Fenced> {
     let store = relay.store().clone();
     let mut observer = LeaseObserver::new(store.incarnation, relay.0.settings.lease);
     let pause = BEAT.min(relay.0.settings.lease / 5);
     loop {
         let asked = Instant::now();
         let seen = shared.lock().seen.clone();
+        let before = epoch();
         match tokio::time::timeout(relay.0.settings.lease, store.beat(&seen)).await {
             Ok(Ok(beat)) if !beat.live => return Err(Fenced),
             Ok(Ok(beat)) => {
                 relay.0.clock.set(beat.clock, asked);
-                wishes(&beat.stopped);
+                wishes(&beat.stopped, before);
                 let live: Vec<_> = beat.instances.iter().map(|one| (one.incarnation, one.heartbeat)).collect();
                 {
                     let mut known = shared.lock();

@@ -1,0 +1,196 @@
+//! Before the first message: schema, registration, queues; and the house-keeping that runs beside.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Parts, destinations};
+use crate::broker::{Broker, PublisherSettings, TopologyError};
+use crate::config::Settings;
+use crate::lifecycle::Lifecycle;
+use crate::relay::Fenced;
+use crate::store::migrate::{
+    ApplicationMigrations, Applied, MigrateError, migrate as migrate_database, refuse_other_schema,
+};
+use crate::store::{HomeCheck, Registration, Retention, Store, StoreError};
+
+/// Between two tries to reach the home database.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Between two rounds of clean-up that found little.
+const CLEAN: Duration = Duration::from_secs(60);
+/// Longest wait of `migrate` for a broker.
+const BROKER_BOUND: Duration = Duration::from_secs(10);
+
+/// Why an instance ends by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("{0}")]
+    Configuration(String),
+    #[error("{0}")]
+    Schema(String),
+    #[error(transparent)]
+    Fenced(Fenced),
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+/// What `migrate` did, or would do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct MigrationReport {
+    pub migrations: Vec<Applied>,
+    /// Queues that were made.
+    pub queues: Vec<String>,
+}
+
+/// Waits until this incarnation's row is committed. A database that is down is waited for; another schema is not.
+pub(super) async fn until_registered(parts: &Parts) -> Result<(), RunError> {
+    loop {
+        match register(parts).await {
+            Ok(()) => {
+                parts.shared.set_trouble(None);
+                return Ok(());
+            }
+            Err(Wait::Refuse(error)) => return Err(error),
+            Err(Wait::Later(reason)) => {
+                if parts.shared.trouble().as_ref() != Some(&reason) {
+                    tracing::warn!(%reason, "waiting for the home database");
+                }
+                parts.shared.set_trouble(Some(reason));
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
+}
+
+enum Wait {
+    Refuse(RunError),
+    Later(String),
+}
+
+impl From<StoreError> for Wait {
+    fn from(error: StoreError) -> Self {
+        Self::Later(error.to_string())
+    }
+}
+
+async fn register(parts: &Parts) -> Result<(), Wait> {
+    for postgres in &parts.settings.postgres {
+        let is_home = postgres.name == parts.settings.instance.home;
+        let applications = applications(&parts.settings, &postgres.name);
+        match refuse_other_schema(postgres, is_home, &applications).await {
+            Ok(None) => {}
+            Ok(Some(reason)) => return Err(Wait::Refuse(RunError::Schema(reason))),
+            Err(MigrateError::Unreachable(reason)) => return Err(Wait::Later(reason)),
+            Err(error) => return Err(Wait::Refuse(RunError::Schema(error.to_string()))),
+        }
+    }
+    let serves: Vec<String> =
+        parts.settings.receivers.iter().map(|receiver| receiver.destination.to_string()).collect();
+    let registration = Registration {
+        name: &parts.settings.instance.name,
+        host: &parts.host,
+        pid: std::process::id(),
+        configuration_hash: &parts.settings.hash,
+        serves: &serves,
+    };
+    match parts.store.register(&registration).await? {
+        HomeCheck::Same(_) => Ok(()),
+        HomeCheck::Moved { known, found } => Err(Wait::Later(format!(
+            "this database lived in {known} and is now in {found}: a clone, a restored copy, or a fail-over. Nothing is \
+             sent or processed until you say which: `posthaste migrate --home same` when it took the other's place, \
+             `--home copy` when the other lives on"
+        ))),
+    }
+}
+
+fn applications<'a>(settings: &'a Settings, postgres: &str) -> Vec<ApplicationMigrations<'a>> {
+    let of = |configuration: &'a crate::config::Configuration| {
+        let files = configuration.migrations.get(postgres)?;
+        Some(ApplicationMigrations { configuration: &configuration.name, files })
+    };
+    settings.configurations.iter().filter_map(of).collect()
+}
+
+/// Brings every database up to date and declares the queues. With `plan`, says what it would do to the databases.
+///
+/// # Errors
+/// Databases before the one named in the error are done; running it again goes on.
+pub async fn migrate(settings: &Settings, plan: bool) -> Result<MigrationReport, RunError> {
+    let mut report = MigrationReport::default();
+    for postgres in &settings.postgres {
+        let is_home = postgres.name == settings.instance.home;
+        let applications = applications(settings, &postgres.name);
+        let applied = migrate_database(postgres, is_home, &applications, plan).await;
+        let applied = applied.map_err(|error| match error {
+            MigrateError::Unreachable(reason) => RunError::Unreachable(format!("database {}: {reason}", postgres.name)),
+            error @ (MigrateError::File { .. } | MigrateError::Failed { .. } | MigrateError::Name(_)) => {
+                RunError::Schema(format!("database {}: {error}", postgres.name))
+            }
+        })?;
+        report.migrations.extend(applied);
+    }
+    if !plan {
+        report.queues = declare_queues(settings).await?;
+    }
+    Ok(report)
+}
+
+async fn declare_queues(settings: &Settings) -> Result<Vec<String>, RunError> {
+    let lifecycle = Lifecycle::default();
+    let mut made = Vec::new();
+    let mut result = Ok(());
+    for amqp in &settings.amqp {
+        let broker = Broker::start(amqp, PublisherSettings::default(), &lifecycle)
+            .map_err(|error| RunError::Configuration(error.to_string()))?;
+        result = declare_on(&broker, settings, &mut made).await;
+        broker.close().await;
+        if result.is_err() {
+            break;
+        }
+    }
+    lifecycle.stop(Duration::from_secs(2)).await;
+    result.map(|()| made)
+}
+
+async fn declare_on(broker: &Broker, settings: &Settings, made: &mut Vec<String>) -> Result<(), RunError> {
+    if !broker.connected(BROKER_BOUND).await {
+        let status = broker.publish_status();
+        return Err(RunError::Unreachable(format!("broker {} ({}): {status:?}", broker.name(), broker.address())));
+    }
+    for destination in destinations::of(settings).iter().filter(|one| one.connection == broker.name()) {
+        match broker.ensure_queue(&destination.queue).await {
+            Ok(crate::broker::Ensured::Existed) => {}
+            Ok(crate::broker::Ensured::Declared) => made.push(destination.destination.to_string()),
+            Err(error @ (TopologyError::Missing { .. } | TopologyError::Name(_))) => {
+                return Err(RunError::Configuration(error.to_string()));
+            }
+            Err(error @ (TopologyError::UnknownVersion { .. } | TopologyError::Call { .. })) => {
+                return Err(RunError::Unreachable(error.to_string()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes what is past its time, a batch at a time, until the stop.
+pub(super) async fn keep_clean(store: Store, lifecycle: Lifecycle) {
+    let retention = Retention::default();
+    while !lifecycle.soft.is_cancelled() {
+        let full = match store.clean_up(retention).await {
+            Ok(Some(removed)) => {
+                let full = u64::try_from(retention.batch).unwrap_or(u64::MAX);
+                removed.log >= full || removed.journal >= full || removed.inbox >= full
+            }
+            Ok(None) => false,
+            Err(error) => {
+                tracing::debug!(%error, "clean-up interrupted");
+                false
+            }
+        };
+        let pause = if full { Duration::from_millis(200) } else { CLEAN };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = lifecycle.soft.cancelled() => {}
+        }
+    }
+}

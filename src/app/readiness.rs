@@ -1,0 +1,67 @@
+//! Whether a POST would be accepted now, and whether messages are processed; with reasons.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+
+use crate::console::{Part, Readiness, Reason};
+use crate::inbound::{Acceptor, InboundSettings, Path, path_of};
+use crate::model::AdapterState;
+use crate::pipeline::AdapterSettings;
+use crate::receiver::ReceiverSettings;
+use crate::relay::Shared;
+
+/// A question that may be asked at any time and asks no server itself. A stopped adapter is no reason.
+pub fn probe(
+    acceptor: Acceptor,
+    inbound: Vec<InboundSettings>,
+    adapters: Vec<AdapterSettings>,
+    receivers: Vec<ReceiverSettings>,
+    shared: Shared,
+) -> impl Fn() -> Readiness + Send + Sync {
+    let inbound: Vec<(InboundSettings, Path)> = inbound
+        .into_iter()
+        .map(|one| {
+            let path = path_of(&one, &adapters);
+            (one, path)
+        })
+        .collect();
+    let since: Mutex<BTreeMap<String, Timestamp>> = Mutex::default();
+    move || {
+        let registry = &acceptor.registry;
+        let mut found = Vec::new();
+        if let Some(trouble) = shared.trouble() {
+            let what = format!("the home database: {trouble}");
+            found.push((Part::Accepting, what.clone()));
+            found.push((Part::Processing, what));
+        }
+        for (one, path) in inbound.iter().filter(|(one, _)| registry.is_started(&one.adapter)) {
+            if let Err(what) = acceptor.ready(one, path) {
+                found.push((Part::Accepting, what));
+            }
+        }
+        for receiver in receivers.iter().filter(|receiver| registry.is_wanted(&receiver.adapter)) {
+            let Some(status) = registry.get(&receiver.adapter) else { continue };
+            if status.state != AdapterState::Started {
+                let why = status.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+                found.push((Part::Processing, format!("adapter {} is {}{why}", status.name, status.state)));
+            }
+        }
+        found.dedup();
+        let reasons = with_times(found, &since);
+        let none = |part| !reasons.iter().any(|reason: &Reason| reason.part == part);
+        Readiness { accepting: none(Part::Accepting), processing: none(Part::Processing), reasons }
+    }
+}
+
+/// Since when each reason stands, as far as it was asked.
+fn with_times(found: Vec<(Part, String)>, since: &Mutex<BTreeMap<String, Timestamp>>) -> Vec<Reason> {
+    let mut since = since.lock().unwrap_or_else(PoisonError::into_inner);
+    since.retain(|what, _| found.iter().any(|(_, other)| other == what));
+    let reason = |(part, what): (Part, String)| {
+        let since = *since.entry(what.clone()).or_insert_with(Timestamp::now);
+        Reason { part, what, since }
+    };
+    found.into_iter().map(reason).collect()
+}
