@@ -1,1 +1,7 @@
-fn main() {}
+//! The `posthaste` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    posthaste::cli::main()
+}

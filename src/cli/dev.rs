@@ -11,7 +11,14 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use secrecy::SecretString;
 use thiserror::Error;
+
+use super::run::{listen, told_to_stop};
+use super::{Exit, Failure, Global, output};
+use crate::app;
+use crate::config::Settings;
+use crate::telemetry::MetricsHandle;
 
 use crate::dev::{Action, DevError, Options, PortHolder, Server, Session, Wanted, ask_running, free_port, holder_of};
 use banner::{Banner, Place};
@@ -83,6 +90,71 @@ pub struct DevServers {
     pub api: SocketAddr,
     pub console: SocketAddr,
     keep: Option<PathBuf>,
+}
+
+/// `posthaste dev`: servers, schema, engine, in one process.
+pub async fn dev(global: &Global, args: DevArgs) -> Result<(), Failure> {
+    if let Some(action) = &args.action {
+        let told = act(action).await.map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+        return output::print(&format!("{told}\n"));
+    }
+    global.start_logging()?;
+    let mut settings = global.load()?;
+    let stop = told_to_stop()?;
+    let entries: Vec<String> = settings.postgres.iter().map(|postgres| postgres.name.clone()).collect();
+    let servers = prepare(&args, &entries).await.map_err(|error| Failure::new(Exit::Failed, with_causes(&error)))?;
+    let ended = run_on(&servers, &mut settings, stop).await;
+    let shut = servers.shutdown().await.map_err(|error| Failure::new(Exit::Failed, with_causes(&error)));
+    ended.and(shut)
+}
+
+/// Migrates and runs on the servers, until the stop.
+async fn run_on(servers: &DevServers, settings: &mut Settings, stop: impl Future<Output = ()>) -> Result<(), Failure> {
+    take_over(settings, servers);
+    let metrics = MetricsHandle::install().map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
+    let mut stop = std::pin::pin!(stop);
+    tokio::select! {
+        migrated = app::migrate(settings, false) => migrated.map(|_report| ())?,
+        () = &mut stop => return Ok(()),
+    }
+    let listeners = listen(servers.api, servers.console).await?;
+    let program = std::env::args().next().unwrap_or_else(|| "posthaste".to_owned());
+    let first = settings.inbound.first().map(|one| (one.method.to_string(), format!("/api{}", one.uri_pattern)));
+    let first_api = first.as_ref().map(|(method, path)| (method.as_str(), path.as_str()));
+    output::print(&servers.banner(Application { program: &program, first_api }).await)?;
+    let run = Box::pin(app::run(settings.clone(), listeners, metrics, stop));
+    tokio::select! {
+        ended = run => Ok(ended?),
+        served = servers.serve() => match served {
+            Ok(()) => Ok(()),
+            Err(error) => Err(Failure::new(Exit::Failed, with_causes(&error))),
+        },
+    }
+}
+
+/// Every postgres and amqp entry now means the servers of this command.
+fn take_over(settings: &mut Settings, servers: &DevServers) {
+    for postgres in &mut settings.postgres {
+        if let Some((_, url)) = servers.postgres.iter().find(|(name, _)| *name == postgres.name) {
+            postgres.url = SecretString::from(url.clone());
+            postgres.username = None;
+            postgres.password = None;
+        }
+    }
+    for amqp in &mut settings.amqp {
+        amqp.url = SecretString::from(servers.amqp.clone());
+        amqp.username = None;
+        amqp.password = None;
+    }
+    settings.api.listen = servers.api;
+    settings.console.listen = servers.console;
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", with_causes(cause)),
+        None => error.to_string(),
+    }
 }
 
 /// `posthaste dev stop|start`: answers what to tell the user.

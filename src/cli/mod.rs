@@ -1,1 +1,136 @@
-pub mod dev;
+//! The command line: one file per command.
+
+mod check;
+mod dev;
+mod exit;
+mod migrate;
+mod output;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use exit::{Exit, Failure};
+
+use crate::app::Files;
+use crate::config::{self, Settings};
+use crate::store::migrate::SCHEMA_VERSION;
+use crate::telemetry::{LogFormat, log_to_stderr};
+
+/// A transactional fire-and-forget pipeline: HTTP in, RabbitMQ between, PostgreSQL out; nothing lost, nothing twice.
+#[derive(Debug, Parser)]
+#[command(name = "posthaste", version = version(), propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options that stand before or after any command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// What exists in this environment.
+    #[arg(long, global = true, value_name = "FILE", env = "POSTHASTE_RESOURCES", default_value = "resources.yml")]
+    resources: PathBuf,
+    /// The folder with one folder per configuration.
+    #[arg(long, global = true, value_name = "DIR", env = "POSTHASTE_CONFIGURATIONS", default_value = "configurations")]
+    configurations: PathBuf,
+    /// How results are printed.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    output: OutputFormat,
+    /// What is logged, such as info, debug or posthaste=debug,warn.
+    #[arg(long, global = true, value_name = "FILTER", env = "POSTHASTE_LOG", default_value = "info")]
+    log: String,
+    /// How log lines look.
+    #[arg(long, global = true, value_enum, env = "POSTHASTE_LOG_FORMAT", default_value_t)]
+    log_format: LogFormatName,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum OutputFormat {
+    #[default]
+    Table,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum LogFormatName {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the configurations until SIGTERM or Ctrl-C.
+    Run,
+    Dev(dev::DevArgs),
+    /// Read all files and report every mistake; start nothing.
+    Check,
+    /// Bring the databases up to date and declare the queues.
+    Migrate(migrate::MigrateArgs),
+}
+
+impl Global {
+    fn files(&self) -> Files {
+        Files { resources: self.resources.clone(), configurations: self.configurations.clone() }
+    }
+
+    /// Reads and checks the user's files.
+    fn load(&self) -> Result<Settings, Failure> {
+        let env = |name: &str| std::env::var(name).ok();
+        config::load(&self.resources, &self.configurations, &env).map_err(Failure::configuration)
+    }
+
+    fn start_logging(&self) -> Result<(), Failure> {
+        let format = match self.log_format {
+            LogFormatName::Text => LogFormat::Text,
+            LogFormatName::Json => LogFormat::Json,
+        };
+        log_to_stderr(&self.log, format).map_err(|error| Failure::new(Exit::Usage, error.to_string()))
+    }
+}
+
+/// Parses the arguments, does what they say and answers the exit status.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            // Nothing is left to do when even this cannot be printed.
+            return if error.print().is_ok() { code.into() } else { Exit::Failed.into() };
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return exit::report(&Failure::new(Exit::Internal, format!("the runtime did not start: {error}")));
+        }
+    };
+    let result = runtime.block_on(Box::pin(dispatch(cli)));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match result {
+        Ok(()) => Exit::Done.into(),
+        Err(failure) => exit::report(&failure),
+    }
+}
+
+async fn dispatch(cli: Cli) -> Result<(), Failure> {
+    let global = cli.global;
+    match cli.command {
+        Command::Run => run::run(&global).await,
+        Command::Dev(args) => Box::pin(dev::dev(&global, args)).await,
+        Command::Check => check::check(&global),
+        Command::Migrate(args) => migrate::migrate(&global, &args).await,
+    }
+}
+
+fn version() -> &'static str {
+    const { assert!(SCHEMA_VERSION == 1, "the text below names the schema version") };
+    concat!(env!("CARGO_PKG_VERSION"), " (schema 1)")
+}

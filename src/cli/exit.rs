@@ -1,0 +1,74 @@
+//! How a command ends.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::app::RunError;
+use crate::config::ConfigError;
+
+/// Exit statuses, after sysexits.h.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Done,
+    Failed,
+    Usage,
+    /// A server could not be reached.
+    Unavailable,
+    /// Fenced by another instance, or a fault of this program.
+    Internal,
+    TryAgain,
+    Configuration,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Unavailable => 69,
+            Exit::Internal => 70,
+            Exit::TryAgain => 75,
+            Exit::Configuration => 78,
+        })
+    }
+}
+
+/// A command that did not do what was asked: what to tell the user, and the exit status.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    pub exit: Exit,
+    pub message: String,
+}
+
+impl Failure {
+    #[must_use]
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into() }
+    }
+
+    /// All mistakes of the user's files.
+    #[must_use]
+    pub fn configuration(error: ConfigError) -> Self {
+        Self::new(Exit::Configuration, error.to_string())
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        let exit = match &error {
+            RunError::Configuration(_) | RunError::Schema(_) => Exit::Configuration,
+            RunError::Fenced(_) => Exit::Internal,
+            RunError::Unreachable(_) => Exit::Unavailable,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+/// Tells the user, and answers the status.
+pub(super) fn report(failure: &Failure) -> ExitCode {
+    // Nothing is left to do when even this cannot be written.
+    let _written = writeln!(std::io::stderr(), "posthaste: {failure}").is_ok();
+    failure.exit.into()
+}

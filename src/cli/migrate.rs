@@ -1,0 +1,34 @@
+//! `posthaste migrate`: schema and queues.
+
+use clap::Args;
+
+use super::{Failure, Global, OutputFormat, output};
+use crate::app::{self, MigrationReport};
+
+#[derive(Debug, Clone, Args)]
+pub struct MigrateArgs {
+    /// Say what would be applied to the databases; change nothing.
+    #[arg(long)]
+    plan: bool,
+}
+
+pub async fn migrate(global: &Global, args: &MigrateArgs) -> Result<(), Failure> {
+    global.start_logging()?;
+    let settings = global.load()?;
+    let report = app::migrate(&settings, args.plan).await?;
+    match global.output {
+        OutputFormat::Table => output::print(&text(&report, args.plan)),
+        OutputFormat::Json => output::print_json(&report),
+    }
+}
+
+fn text(report: &MigrationReport, plan: bool) -> String {
+    let verb = if plan { "would apply" } else { "applied" };
+    let mut lines: Vec<String> =
+        report.migrations.iter().map(|applied| format!("{verb} {} of {}", applied.migration, applied.of)).collect();
+    lines.extend(report.queues.iter().map(|queue| format!("declared {queue}")));
+    if lines.is_empty() {
+        lines.push("nothing to do: everything is up to date".to_owned());
+    }
+    lines.join("\n") + "\n"
+}
