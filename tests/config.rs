@@ -1,4 +1,5 @@
 //! What users read when their files are wrong, and what the program reads when they are right.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 use std::collections::BTreeMap;
 use std::fs;

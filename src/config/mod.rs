@@ -4,6 +4,7 @@
 //! compares everything with everything, `settings` builds what the other modules see.
 
 mod adapters;
+mod bare;
 mod check;
 mod diagnostic;
 mod fingerprint;

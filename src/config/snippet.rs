@@ -78,8 +78,9 @@ mod tests {
     #[test]
     fn a_masked_run_is_three_stars_and_moves_what_follows() {
         let text = "{ p: hunter2, q: x }";
-        assert_eq!(cut(text, &[(5..12)], 1, 18).unwrap(), "   1 | { p: ***, q: x }\n     |              ^",);
-        assert_eq!(cut(text, &[(5..12)], 1, 8).unwrap(), "   1 | { p: ***, q: x }\n     |      ^");
+        let masked = vec![Range { start: 5, end: 12 }];
+        assert_eq!(cut(text, &masked, 1, 18).unwrap(), "   1 | { p: ***, q: x }\n     |              ^",);
+        assert_eq!(cut(text, &masked, 1, 8).unwrap(), "   1 | { p: ***, q: x }\n     |      ^");
     }
 
     #[test]

@@ -234,8 +234,11 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_a_parser_panic(text in "\\PC*") {
-            let _ = (duration(&text), size(&text, 1 << 30), retry_scheme(&text), number(&text, 0, 9));
+        fn no_text_is_taken_that_does_not_start_with_a_digit(text in "[^0-9]\\PC*") {
+            prop_assert!(duration(&text).is_err());
+            prop_assert!(size(&text, 1 << 30).is_err());
+            prop_assert!(retry_scheme(&text).is_err());
+            prop_assert!(number(&text, 0, 9).is_err());
         }
     }
 }
