@@ -257,11 +257,8 @@ fn given_postgres(url: &str, entries: &[String]) -> Result<Vec<(String, String)>
 
 impl DevServers {
     /// Answers `posthaste dev stop|start` until it is dropped; run it beside the engine.
-    ///
-    /// # Errors
-    /// The socket cannot be made.
-    pub async fn serve(&self) -> Result<(), DevError> {
-        self.session.serve().await
+    pub async fn serve(&self) {
+        self.session.serve().await;
     }
 
     /// Ends the private servers and removes what is not to be kept.

@@ -46,6 +46,7 @@ pub struct Wanted {
 /// The private servers of one `posthaste dev`.
 pub struct Session {
     servers: Mutex<Servers>,
+    control: UnixListener,
     folder: Folder,
 }
 
@@ -79,7 +80,8 @@ impl Session {
         let rabbit =
             async { if wanted.rabbit { PrivateRabbit::start(&wanted.options).await.map(Some) } else { Ok(None) } };
         let (postgres, rabbit) = tokio::try_join!(postgres, rabbit)?;
-        Ok(Self { servers: Mutex::new(Servers { postgres, rabbit }), folder })
+        let control = control_socket(folder.path())?;
+        Ok(Self { servers: Mutex::new(Servers { postgres, rabbit }), control, folder })
     }
 
     /// The private PostgreSQL, with the url of one of its databases; `None` when there is none or it does not run.
@@ -122,17 +124,10 @@ impl Session {
         })
     }
 
-    /// Answers `posthaste dev stop|start` of other processes, one at a time, until it is dropped.
-    ///
-    /// # Errors
-    /// The socket cannot be made.
-    pub async fn serve(&self) -> Result<(), DevError> {
-        let path = self.folder.path().join(SOCKET);
-        let listener = UnixListener::bind(&path).map_err(DevError::io(format!("listen on {}", path.display())))?;
-        let only_me = fs::Permissions::from_mode(0o600);
-        fs::set_permissions(&path, only_me).map_err(DevError::io(format!("close {} to others", path.display())))?;
+    /// Answers `posthaste dev stop|start` of other processes, one at a time, until it is dropped. Never ends by itself.
+    pub async fn serve(&self) {
         loop {
-            match listener.accept().await {
+            match self.control.accept().await {
                 Ok((stream, _)) => self.answer(stream).await,
                 // Out of file descriptors, say: the next one may fare better.
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -224,6 +219,14 @@ impl fmt::Display for Action {
             Self::Start => "start",
         })
     }
+}
+
+fn control_socket(folder: &Path) -> Result<UnixListener, DevError> {
+    let path = folder.join(SOCKET);
+    let listener = UnixListener::bind(&path).map_err(DevError::io(format!("listen on {}", path.display())))?;
+    let only_me = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(&path, only_me).map_err(DevError::io(format!("close {} to others", path.display())))?;
+    Ok(listener)
 }
 
 /// An error and its causes in one line, as another process is to show it.
