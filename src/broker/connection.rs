@@ -9,6 +9,7 @@ use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, Event};
 use tokio_util::sync::CancellationToken;
 
 use super::endpoint::{CALL_BOUND, Endpoint};
+use super::wire::WireError;
 
 const CLOSE_BOUND: Duration = Duration::from_secs(2);
 
@@ -18,6 +19,11 @@ pub enum CallError {
     /// There is no connection now; nothing was asked.
     #[error("not connected: {0}")]
     Down(Arc<str>),
+    /// The queue is not there.
+    #[error("queue {0} does not exist")]
+    NoQueue(String),
+    #[error(transparent)]
+    Unfit(#[from] WireError),
     /// No answer in time; what the broker did is not known. The connection or channel is given up.
     #[error("no answer to {0} within {secs} s", secs = CALL_BOUND.as_secs())]
     TimedOut(&'static str),
@@ -36,11 +42,18 @@ pub enum CallError {
 pub struct Cause(Box<lapin::Error>);
 
 impl Cause {
-    /// The reply code, when it was the broker who refused: 404, 405, 406 …
-    pub(super) fn reply_code(&self) -> Option<u16> {
-        match self.0.kind() {
-            lapin::ErrorKind::ProtocolError(error) => Some(error.get_id()),
-            _ => None,
+    /// Whether the broker said 404.
+    fn not_found(&self) -> bool {
+        matches!(self.0.kind(), lapin::ErrorKind::ProtocolError(error) if error.get_id() == 404)
+    }
+}
+
+impl CallError {
+    /// The same error, more exact when the broker said that the queue does not exist.
+    pub(super) fn about(self, queue: &str) -> Self {
+        match self {
+            Self::Failed { source, .. } if source.not_found() => Self::NoQueue(queue.to_owned()),
+            error => error,
         }
     }
 }

@@ -126,7 +126,7 @@ pub(super) struct Terms {
 /// Consumes `queue`, with at most `prefetch` unsettled deliveries at a time: the library's own buffer has no bound.
 pub(super) async fn consume(terms: Terms, queue: &str, prefetch: u16) -> Result<ConsumerSession, CallError> {
     let Terms { handle, own_connection, apart, home } = terms;
-    let Ok(name) = queue_name(queue) else { return Err(CallError::Down("the queue's name is not valid".into())) };
+    let name = queue_name(queue)?;
     let channel = handle.channel().await?;
     let opened = async {
         bounded("basic.qos", channel.basic_qos(prefetch.max(1), BasicQosOptions::default())).await?;
@@ -142,7 +142,7 @@ pub(super) async fn consume(terms: Terms, queue: &str, prefetch: u16) -> Result<
             if let CallError::TimedOut(_) = error {
                 handle.give_up("starting a consumer timed out");
             }
-            Err(error)
+            Err(error.about(queue))
         }
     }
 }

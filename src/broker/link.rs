@@ -209,7 +209,9 @@ impl Supervisor {
 fn explain(error: &CallError) -> Arc<str> {
     match error {
         CallError::Failed { source, .. } => source.to_string().into(),
-        CallError::Down(_) | CallError::TimedOut(_) => error.to_string().into(),
+        CallError::Down(_) | CallError::NoQueue(_) | CallError::Unfit(_) | CallError::TimedOut(_) => {
+            error.to_string().into()
+        }
     }
 }
 

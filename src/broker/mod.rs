@@ -100,6 +100,11 @@ impl Broker {
         tokio::time::timeout(bound, both).await.unwrap_or(false)
     }
 
+    /// Waits, at most `bound`, until there is a connection to consume over; an alarm does not matter to it.
+    pub async fn can_consume(&self, bound: Duration) -> bool {
+        tokio::time::timeout(bound, self.consume.clone().until(Link::is_up)).await.unwrap_or(false)
+    }
+
     /// The broker's version, from its greeting; `None` when it does not answer or tell.
     pub async fn server_version(&self) -> Option<ServerVersion> {
         self.endpoint.server_version().await

@@ -7,11 +7,10 @@ use lapin::types::{AMQPValue, FieldTable};
 
 use super::connection::{CallError, Handle, bounded};
 use super::endpoint::{CALL_BOUND, Endpoint, ServerVersion};
-use super::wire::{WireError, queue_name};
+use super::wire::queue_name;
 
 /// From here on -1 means "no limit"; 3.10.8 takes it and then destroys every message at its first requeue (protocol §8).
 const UNLIMITED_DELIVERIES_SINCE: ServerVersion = ServerVersion(4, 0, 0);
-const NOT_FOUND: u16 = 404;
 
 /// A queue cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -19,8 +18,6 @@ pub enum TopologyError {
     /// It does not exist and may not be made here; an administrator must make it.
     #[error("queue {queue} does not exist on {connection}; make it there, or set createDestination: true")]
     Missing { queue: String, connection: String },
-    #[error(transparent)]
-    Name(#[from] WireError),
     /// Whether it exists is not known, because its broker's version is not: declaring it may harm its messages.
     #[error("queue {queue} on {connection} is not declared: the broker does not tell its version")]
     UnknownVersion { queue: String, connection: String },
@@ -68,23 +65,20 @@ pub(super) async fn ensure(
     match declare(handle, queue, options, arguments(version)).await {
         Ok(_) => Ok(Ensured::Declared),
         // Somebody else may have made it in another way meanwhile: then it is his.
-        Err(Failure::Call(_)) => look(handle, endpoint, queue).await.map(|_| Ensured::Existed),
-        Err(Failure::Name(error)) => Err(error.into()),
+        Err(_) => look(handle, endpoint, queue).await.map(|_| Ensured::Existed),
     }
 }
 
 /// How many messages and consumers a queue has.
 pub(super) async fn look(handle: &Handle, endpoint: &Endpoint, queue: &str) -> Result<QueueState, TopologyError> {
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let (queue, connection) = (queue.to_owned(), endpoint.name.clone());
-    match declare(handle, &queue, options, FieldTable::default()).await {
-        Ok(state) => Ok(state),
-        Err(Failure::Name(error)) => Err(error.into()),
-        Err(Failure::Call(CallError::Failed { source, .. })) if source.reply_code() == Some(NOT_FOUND) => {
-            Err(TopologyError::Missing { queue, connection })
+    declare(handle, queue, options, FieldTable::default()).await.map_err(|error| {
+        let (queue, connection) = (queue.to_owned(), endpoint.name.clone());
+        match error {
+            CallError::NoQueue(_) => TopologyError::Missing { queue, connection },
+            source => TopologyError::Call { queue, connection, source },
         }
-        Err(Failure::Call(source)) => Err(TopologyError::Call { queue, connection, source }),
-    }
+    })
 }
 
 fn arguments(version: ServerVersion) -> FieldTable {
@@ -96,20 +90,15 @@ fn arguments(version: ServerVersion) -> FieldTable {
     arguments
 }
 
-enum Failure {
-    Name(WireError),
-    Call(CallError),
-}
-
 /// One declare on a channel of its own: a refusal closes the channel.
 async fn declare(
     handle: &Handle,
     queue: &str,
     options: QueueDeclareOptions,
     arguments: FieldTable,
-) -> Result<QueueState, Failure> {
-    let name = queue_name(queue).map_err(Failure::Name)?;
-    let channel = handle.channel().await.map_err(Failure::Call)?;
+) -> Result<QueueState, CallError> {
+    let name = queue_name(queue)?;
+    let channel = handle.channel().await?;
     let declared = bounded("queue.declare", channel.queue_declare(name, options, arguments)).await;
     match declared {
         Ok(queue) => {
@@ -123,7 +112,7 @@ async fn declare(
             if let CallError::TimedOut(_) = error {
                 handle.give_up("declaring a queue timed out");
             }
-            Err(Failure::Call(error))
+            Err(error.about(queue))
         }
     }
 }

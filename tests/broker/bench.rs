@@ -1,12 +1,16 @@
 //! What the tests of the broker share: settings, messages, a queue that goes away again.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use posthaste::broker::{AmqpSettings, Broker, ConsumerSession, Delivery, OutMessage, PublisherSettings, SessionEnd};
+use posthaste::broker::{
+    AmqpSettings, Broker, ConsumerSession, Delivery, OutMessage, PublishError, Publisher, PublisherSettings, SessionEnd,
+};
 use posthaste::lifecycle::Lifecycle;
 use posthaste::model::{Envelope, Headers, HomeId, MessageId, RootId, TxId};
 use uuid::Uuid;
@@ -122,4 +126,25 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         assert!(began.elapsed() < BOUND, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Publishes from 32 callers until each meets an error, and does harm once 200 messages are confirmed; answers how many
+/// were confirmed in all. Nothing may be refused by a broker that is merely gone.
+pub async fn publish_until(publisher: &Publisher, queue: &str, harm: impl AsyncFnOnce()) -> u32 {
+    let confirmed = AtomicU32::new(0);
+    let callers = join_all((0..32).map(|_| async {
+        loop {
+            match publisher.publish(message(queue), BOUND).await {
+                Ok(_) => confirmed.fetch_add(1, Ordering::Relaxed),
+                Err(PublishError::Unknown(_) | PublishError::NotSent(_)) => return,
+                Err(error) => panic!("{error}"),
+            };
+        }
+    }));
+    let harmed = async {
+        until("200 are confirmed", async || confirmed.load(Ordering::Relaxed) >= 200).await;
+        harm().await;
+    };
+    tokio::join!(callers, harmed);
+    confirmed.into_inner()
 }

@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
 use posthaste::broker::{LinkStatus, NotSent, PublishError, QueueState};
 use posthaste::dev::{Options, PrivateRabbit};
 
-use super::bench::{BOUND, HOME, message, next, one_lane, settings, start, stop, until};
+use super::bench::{BOUND, HOME, message, next, one_lane, publish_until, settings, start, stop, until};
 
 async fn private() -> PrivateRabbit {
     PrivateRabbit::start(&Options::default()).await.unwrap()
@@ -67,17 +66,10 @@ async fn what_was_confirmed_before_a_kill_is_there_after_it() {
     // 3.10.8 loses confirmed messages of a quorum queue declared within about a second before kill -9 (protocol §8).
     tokio::time::sleep(Duration::from_secs(2)).await;
     let publisher = broker.0.publisher().clone();
-    let publishes = join_all((0..4000).map(|_| publisher.publish(message("q"), Duration::from_secs(5))));
-    let kill = async {
-        until("some are under way", async || broker.0.queue_state("q").await.is_ok_and(|q| q.ready > 100)).await;
-        rabbit.kill9().await.unwrap();
-    };
-    let (outcomes, ()) = tokio::join!(publishes, kill);
-    let confirmed = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
-    assert!(confirmed > 0 && confirmed < 4000, "{confirmed}: the kill came too late or too early");
+    let confirmed = publish_until(&publisher, "q", async || rabbit.kill9().await.unwrap()).await;
     rabbit.start_again().await.unwrap();
     assert!(broker.0.connected(Duration::from_secs(60)).await);
-    let all_back = async || broker.0.queue_state("q").await.is_ok_and(|q| q.ready as usize >= confirmed);
+    let all_back = async || broker.0.queue_state("q").await.is_ok_and(|q| q.ready >= confirmed);
     until("the confirmed ones are back", all_back).await;
     let _confirmed = publisher.publish(message("q"), BOUND).await.unwrap();
     stop(broker).await;
