@@ -151,7 +151,9 @@ mod tests {
         assert_eq!(check(loopback(), &[]), Err(Refusal::MalformedHost));
         let two = [(HOST, "localhost:8081"), (HOST, "localhost:8081")];
         let mut map = HeaderMap::new();
-        two.iter().for_each(|(name, value)| drop(map.append(name.clone(), value.parse().unwrap())));
+        for (name, value) in two {
+            map.append(name, value.parse().unwrap());
+        }
         let uri = Uri::from_static("/");
         assert_eq!(loopback().check(Version::HTTP_11, &uri, &map), Err(Refusal::MalformedHost));
         assert_eq!(loopback().check(Version::HTTP_10, &uri, &HeaderMap::new()), Ok(()), "an old health probe");

@@ -25,8 +25,8 @@ impl Wish {
 
     const fn act(self) -> &'static str {
         match self {
-            Self::Started => "adapter.start",
-            Self::Stopped => "adapter.stop",
+            Self::Started => "start",
+            Self::Stopped => "stop",
         }
     }
 

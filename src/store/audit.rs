@@ -14,7 +14,7 @@ const MAX_WHY: usize = 1000;
 #[derive(Debug, Clone)]
 pub struct AuditEntry<'a> {
     pub who: &'a str,
-    /// The act: `adapter.stop`, `store.delete`, `store.resend` …
+    /// The act: `start`, `stop`, `delete`, `resend` …
     pub what: &'a str,
     /// What it was done to: an adapter's name, `slot/key`.
     pub target: &'a str,

@@ -93,7 +93,7 @@ async fn remove(
     let target = format!("{slot}/{key}");
     let entry = AuditEntry {
         who: request.who,
-        what: "store.delete",
+        what: "delete",
         target: &target,
         why: request.why,
         root_id: Some(RootId(root_id)),

@@ -43,10 +43,8 @@ async fn a_stop_is_on_record_before_it_is_shown_and_a_start_undoes_it() {
 
     home.post("/api/v1/adapters/writeTableMessage/start?as=bob", &json!({})).await.json(200);
     assert_eq!(home.store.adapter_wishes().await.unwrap()[0].wish, Wish::Started);
-    let expected = [
-        audit("ann", "adapter.stop", "writeTableMessage", Some("late")),
-        audit("bob", "adapter.start", "writeTableMessage", None),
-    ];
+    let expected =
+        [audit("ann", "stop", "writeTableMessage", Some("late")), audit("bob", "start", "writeTableMessage", None)];
     assert_eq!(home.audits().await, expected);
     home.end().await;
 }
@@ -98,7 +96,7 @@ async fn a_deleted_row_is_gone_and_who_did_it_is_on_record_with_the_message() {
     let request = home.request(Method::DELETE, &path).header("X-Posthaste-As", "ann").body("{\"reason\":\"a test\"}");
     Reply::of(request).await.json(200);
     assert_eq!(home.rows().await, 0);
-    assert_eq!(home.audits().await, [audit("ann", "store.delete", &format!("s/{key}"), Some("a test"))]);
+    assert_eq!(home.audits().await, [audit("ann", "delete", &format!("s/{key}"), Some("a test"))]);
     let found: Uuid = home.one("SELECT root_id FROM posthaste.audit", &[]).await;
     assert_eq!(found, root);
     let detail: Value = home.one("SELECT detail FROM posthaste.audit", &[]).await;
@@ -204,5 +202,50 @@ async fn a_bulk_action_without_a_clear_choice_does_nothing() {
         home.post("/api/v1/stores/s/delete", &body).await.problem(400);
     }
     assert_eq!(home.rows().await, 1);
+    home.end().await;
+}
+
+#[tokio::test]
+async fn a_resend_answers_the_truth() {
+    let home = Home::start().await;
+    let (fits, _) = home.stored("write-db", "E", "fits", b"short").await;
+    let (long, _) = home.stored("write-db", "E", "long", &[b'x'; 31]).await;
+    let (orphan, _) = home.stored("old", "E", "orphan", b"x").await;
+    let resend = async |slot: &str, key: i64| {
+        home.post(&format!("/api/v1/stores/{slot}/messages/{key}/resend?as=ann"), &json!({"reason": "again"})).await
+    };
+    assert_eq!(resend("write-db", fits).await.json(200), json!({"outcome": "succeeded"}));
+    let failed = resend("write-db", long).await.problem(422);
+    assert_eq!(failed["outcome"], "failed");
+    assert!(failed["step"].as_str().unwrap().contains("insert"), "{failed}");
+    assert!(failed["reason"].as_str().unwrap().contains("too long"), "{failed}");
+    assert_eq!(resend("old", orphan).await.problem(409)["outcome"], "refused");
+    resend("write-db", fits).await.problem(404);
+    let processed: Vec<String> =
+        home.sql.query("SELECT message FROM message", &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(processed, ["short"]);
+    let acts = home.audits().await;
+    let mine = acts.iter().filter(|act| act.0 == "ann" && act.1 == "resend" && act.3.as_deref() == Some("again"));
+    assert_eq!(mine.count(), 2, "{acts:?}");
+    home.end().await;
+}
+
+#[tokio::test]
+async fn a_bulk_resend_takes_the_oldest_first_and_tells_what_failed_and_why() {
+    let home = Home::start().await;
+    for n in 0..5 {
+        let body = if n == 3 { vec![b'x'; 31] } else { format!("m{n}").into_bytes() };
+        home.stored("write-db", "E", &format!("m{n}"), &body).await;
+    }
+    let answer = home.post("/api/v1/stores/write-db/resend", &json!({"filter": {}})).await.json(200);
+    assert_eq!((&answer["total"], &answer["succeeded"]), (&json!(5), &json!(4)), "{answer}");
+    let [failed] = answer["failed"].as_array().unwrap().as_slice() else { panic!("{answer}") };
+    assert!(failed["reason"].as_str().unwrap().contains("too long"), "{answer}");
+    assert!(failed["step"].as_str().unwrap().contains("insert"), "{answer}");
+    let processed: Vec<String> =
+        home.sql.query("SELECT message FROM message", &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(processed, ["m0", "m1", "m2", "m4"]);
+    let left: String = home.one("SELECT string_agg(messageid, ',') FROM ibisstore", &[]).await;
+    assert_eq!(left, "m3");
     home.end().await;
 }

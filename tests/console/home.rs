@@ -2,32 +2,35 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use posthaste::console::{ClaimedSlot, Console, ConsoleSettings, Readiness, SlotPurpose, router};
+use posthaste::dev::{Options, PrivatePostgres, fresh_name};
+use posthaste::inbound::server::{ServerSettings, bind, serve};
 use posthaste::lifecycle::Lifecycle;
-use posthaste::model::{AdapterName, Incarnation, SlotId};
-use posthaste::pipeline::{AdapterRegistry, Announced};
-use posthaste::receiver::Resender;
+use posthaste::model::{AdapterName, Destination, Incarnation, SlotId, TransactionAttribute};
+use posthaste::pipeline::{
+    AdapterRegistry, AdapterSettings, Announced, Input, Param, Pipelines, QuerySettings, StepKind, StepSettings,
+};
+use posthaste::receiver::{Processor, ReceiverSettings, Resender};
+use posthaste::relay::{Relay, RelaySettings};
+use posthaste::store::migrate::migrate;
 use posthaste::store::{PostgresSettings, SessionTimeouts, Store};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
+use tokio::sync::OnceCell;
 use tokio_postgres::NoTls;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-/// Where the trial server is; `POSTHASTE_TEST_POSTGRES` says otherwise.
-fn server() -> String {
-    std::env::var("POSTHASTE_TEST_POSTGRES").unwrap_or_else(|_| "postgres://postgres@127.0.0.1:5432".to_owned())
+/// The server that all tests of this binary share. It ends with the process.
+async fn server() -> &'static PrivatePostgres {
+    static SHARED: OnceCell<PrivatePostgres> = OnceCell::const_new();
+    SHARED.get_or_init(async || PrivatePostgres::start(&Options::default()).await.unwrap()).await
 }
 
-async fn connect(tasks: &Lifecycle, url: &str) -> tokio_postgres::Client {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-    drop(tasks.tasks.spawn(connection));
-    client
-}
-
-/// A migrated home and a running console. Its database goes with it.
+/// A migrated home, without broker, and a running console.
 pub struct Home {
     pub store: Store,
     pub sql: tokio_postgres::Client,
@@ -35,30 +38,27 @@ pub struct Home {
     pub address: SocketAddr,
     pub readiness: Arc<Mutex<Readiness>>,
     pub registry: AdapterRegistry,
-    name: String,
     tasks: Lifecycle,
 }
 
 impl Home {
     pub async fn start() -> Self {
         let tasks = Lifecycle::default();
-        let name = format!("console_{}", Uuid::new_v4().simple());
-        let admin = connect(&tasks, &format!("{}/postgres", server())).await;
-        admin.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
-        let url = format!("{}/{name}", server());
-        let sql = connect(&tasks, &url).await;
-        sql.batch_execute("CREATE SCHEMA posthaste").await.unwrap();
-        sql.batch_execute(include_str!("../../migrations/V1__engine.sql")).await.unwrap();
-
+        let url = server().await.create_database(&fresh_name("console")).await.unwrap();
         let settings = PostgresSettings {
             name: "main".to_owned(),
-            url: url.into(),
+            url: url.clone().into(),
             username: None,
             password: None,
             pool_max_size: 4,
         };
+        migrate(&settings, true, &[], false).await.unwrap();
+        let (sql, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+        drop(tasks.tasks.spawn(connection));
+        sql.batch_execute("CREATE TABLE message (message varchar(30))").await.unwrap();
+
         let store = Store::new(&settings, Incarnation::mint(), SessionTimeouts::default()).unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let registry = AdapterRegistry::new(adapters(), Timestamp::now());
         let readiness = Arc::new(Mutex::new(Readiness { accepting: true, processing: true, reasons: Vec::new() }));
@@ -66,24 +66,24 @@ impl Home {
         let console = Console {
             store: store.clone(),
             registry: registry.clone(),
-            resender: Resender::new(store.clone()),
+            resender: resender(&store, &registry, &tasks),
             settings: ConsoleSettings { listen: address, unauthenticated: false },
             slots: slots(),
             readiness: Arc::new(move || shown.lock().unwrap().clone()),
             metrics: Arc::new(|| "posthaste_up 1\n".to_owned()),
         };
-        let app = router(console, address);
-        drop(tasks.tasks.spawn(async move { axum::serve(listener, app).await }));
+        let limits = ServerSettings { header_timeout: Duration::from_secs(10), max_connections: 64 };
+        drop(tasks.tasks.spawn(serve(listener, router(console, address), limits, tasks.clone())));
         let http = Client::builder().no_proxy().build().unwrap();
-        Self { store, sql, http, address, readiness, registry, name, tasks }
+        Self { store, sql, http, address, readiness, registry, tasks }
     }
 
-    /// Ends everything and drops the database.
+    /// Ends everything; the database goes with its server.
     pub async fn end(self) {
+        drop(self.http);
+        self.tasks.hard.cancel();
         self.store.house.close();
         self.store.accept.close();
-        let admin = connect(&self.tasks, &format!("{}/postgres", server())).await;
-        admin.batch_execute(&format!("DROP DATABASE {} WITH (FORCE)", self.name)).await.unwrap();
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -182,6 +182,46 @@ fn adapters() -> Vec<Announced> {
         one("writeDb", Some("rabbit/myQueue"), true),
         one("writeTableMessage", None, false),
     ]
+}
+
+/// `writeDb` inserts the payload into a column of 30 characters.
+fn resender(store: &Store, registry: &AdapterRegistry, tasks: &Lifecycle) -> Resender {
+    let name = AdapterName::new("writeDb");
+    let query = QuerySettings {
+        database: "main".to_owned(),
+        sql: "INSERT INTO message (message) VALUES ($1)".to_owned(),
+        params: vec![Param::Payload],
+    };
+    let adapter = AdapterSettings {
+        name: name.clone(),
+        configuration: "write-db".to_owned(),
+        description: None,
+        transaction_attribute: TransactionAttribute::Required,
+        steps: vec![StepSettings { name: "insert".to_owned(), input: Input::Payload, kind: StepKind::Query(query) }],
+    };
+    let receiver = ReceiverSettings {
+        adapter: name,
+        connection: "rabbit".to_owned(),
+        queue: "q".to_owned(),
+        destination: Destination::queue("rabbit", "q"),
+        transaction_attribute: TransactionAttribute::Required,
+        transaction_timeout: Duration::from_secs(5),
+        max_retries: 0,
+        retry_delays: vec![Duration::from_secs(1)],
+        retry_permanent_errors: true,
+        num_threads: 1,
+        error_slot: SlotId::new("write-db"),
+    };
+    let second = Duration::from_secs(1);
+    let settings = RelaySettings { destinations: Vec::new(), watch: second, lease: second, host: "here".to_owned() };
+    let processor = Processor {
+        store: store.clone(),
+        relay: Relay::start(store.clone(), Vec::new(), settings, tasks),
+        registry: registry.clone(),
+        pipelines: Pipelines::new(&[adapter]),
+        host: "here".into(),
+    };
+    Resender::new(processor, vec![receiver])
 }
 
 fn slots() -> Arc<[ClaimedSlot]> {

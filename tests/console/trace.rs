@@ -55,7 +55,7 @@ async fn a_message_is_followed_from_acceptance_over_its_resend_to_the_end() {
     let lineage = "INSERT INTO posthaste.lineage (root_id, tx_id, parent_id, cause) VALUES ($1, $2, $1, 'RESEND')";
     home.sql.execute(lineage, &[&root, &resend]).await.unwrap();
     home.journal(resend, root, "DIRECT", "READY", 0).await;
-    let audit = "INSERT INTO posthaste.audit (who, what, target, root_id) VALUES ('ann', 'store.resend', $2, $1)";
+    let audit = "INSERT INTO posthaste.audit (who, what, target, root_id) VALUES ('ann', 'resend', $2, $1)";
     home.sql.execute(audit, &[&root, &format!("err/{key}")]).await.unwrap();
     assert_eq!(home.status("req", "1001").await, Some("retrying"));
     home.set("UPDATE posthaste.journal SET state = 'DONE', attempts = 1, finished_at = to_timestamp(300) WHERE mode = 'DIRECT'").await;
