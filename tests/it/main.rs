@@ -2,3 +2,22 @@
 
 #[cfg(test)]
 mod history;
+#[cfg(test)]
+mod load;
+#[cfg(test)]
+mod support;
+
+#[cfg(test)]
+mod accept;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod outage;
+#[cfg(test)]
+mod resend;
+#[cfg(test)]
+mod retry;
