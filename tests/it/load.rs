@@ -13,6 +13,14 @@ use tokio::task::JoinSet;
 
 use crate::history::{Answer, Operation, Promise};
 
+/// Ids with this ending have a body that the tables refuse: such a message ends in the error store.
+pub const POISON: &str = "-poison";
+
+/// The one body of an id: itself, and for poison longer than the tables' 30 characters.
+fn body_of(id: &str) -> String {
+    if id.ends_with(POISON) { format!("{id:.<31}") } else { id.to_owned() }
+}
+
 /// How much, for how long. The same seed makes the same choices; their timing is the machine's.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
@@ -115,9 +123,9 @@ async fn client(run: &Run, stop: &Stop, number: u32) {
             }
             0..=2 => match run.earlier(&mut dice) {
                 Some(id) => id,
-                None => run.fresh(number, &mut fresh),
+                None => run.fresh(number, &mut fresh, &mut dice),
             },
-            _ => run.fresh(number, &mut fresh),
+            _ => run.fresh(number, &mut fresh, &mut dice),
         };
         // Now and then the same message goes out several times at once.
         let times = if dice.one_in(10) { 2 + dice.below(4) } else { 1 };
@@ -131,9 +139,10 @@ async fn client(run: &Run, stop: &Stop, number: u32) {
 }
 
 impl Run {
-    fn fresh(&self, client: u32, count: &mut u32) -> String {
+    fn fresh(&self, client: u32, count: &mut u32, dice: &mut Dice) -> String {
         *count += 1;
-        format!("{:08x}-{client}-{count}", self.load.seed)
+        let poison = if dice.one_in(25) { POISON } else { "" };
+        format!("{:08x}-{client}-{count}{poison}", self.load.seed)
     }
 
     /// An id that some client has posted before.
@@ -152,10 +161,10 @@ impl Run {
         let request = self.http.post(format!("http://{}/api/write", self.target));
         let request = request.header("Message-Id", id).header("Content-Type", "text/plain");
         let start = self.now();
-        let answer = self.answer(request.body(id.to_owned()).timeout(patience)).await;
+        let answer = self.answer(request.body(body_of(id)).timeout(patience)).await;
         let known = matches!(answer.promise(), Promise::Accepted | Promise::Duplicate);
         let end = self.now();
-        let op = Operation { client, message_id: id.to_owned(), body: id.to_owned(), start, end, answer };
+        let op = Operation { client, message_id: id.to_owned(), body: body_of(id), start, end, answer };
         self.log.lock().unwrap().push(op);
         known
     }

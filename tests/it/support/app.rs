@@ -15,7 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::database::Database;
-use super::{LONG, Reply, SOON, Servers, client, eventually, json, queue};
+use super::{LONG, Reply, SOON, Servers, client, eventually, queue};
 
 /// The queue of `write-db`.
 const QUEUE: &str = "myQueue";
@@ -192,7 +192,7 @@ impl App {
     /// The state of an adapter as the management API shows it.
     pub async fn adapter_state(&self, adapter: &str) -> String {
         let adapters = self.get("/api/v1/adapters").await;
-        let found = json::items(&adapters).iter().find(|entry| entry["name"] == adapter);
+        let found = adapters["adapters"].as_array().unwrap().iter().find(|entry| entry["name"] == adapter);
         let found = found.unwrap_or_else(|| panic!("no {adapter} in {adapters}"));
         found["state"].as_str().unwrap_or_else(|| panic!("no state in {found}")).to_owned()
     }
@@ -200,7 +200,7 @@ impl App {
     /// The error store's rows as the management API lists them.
     pub async fn errors(&self) -> Vec<Value> {
         let page = self.get("/api/v1/stores/write-db/messages?type=E").await;
-        json::items(&page).to_vec()
+        page["messages"].as_array().unwrap_or_else(|| panic!("no list in {page}")).clone()
     }
 
     /// Ready messages in the queue.

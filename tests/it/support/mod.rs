@@ -4,7 +4,6 @@ mod app;
 mod client;
 mod database;
 mod end_state;
-mod json;
 mod queue;
 mod raw;
 mod servers;
