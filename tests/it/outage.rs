@@ -87,9 +87,9 @@ fn a_broker_killed_with_messages_on_their_way_costs_none_of_them() {
             bodies.push(body);
         }
         servers.kill9_rabbit().await;
-        app.start_adapter("writeDb").await;
         servers.start_rabbit().await;
         app.ready(LONG).await;
+        app.start_adapter("writeDb").await;
         app.settled(LONG).await;
         for body in &bodies {
             assert_eq!(app.effects(body).await, [1, 1], "{body}");
