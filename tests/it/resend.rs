@@ -47,7 +47,8 @@ fn a_resend_that_fails_says_so_and_leaves_the_same_row() {
         assert!(after.comments.contains(STOPPED), "{}", after.comments);
         assert_eq!(app.attempts("1001").await.len(), 7);
         let trace = app.trace("1001").await;
-        assert_eq!((trace["attempts"].as_array().unwrap().len(), &trace["state"]), (7, &"error".into()), "{trace}");
+        let attempts = trace["messages"][0]["attempts"].as_array().unwrap();
+        assert_eq!((attempts.len(), &trace["state"]), (7, &"error".into()), "{trace}");
         assert_eq!(app.effects("My second message").await, [0, 0]);
     });
 }
@@ -87,7 +88,7 @@ fn a_resend_that_succeeds_removes_the_row_and_is_on_record() {
         assert!(who.len() >= 2 && who.iter().all(|name| !name.is_empty()), "{who:?}");
         let trace = app.trace("1001").await;
         assert_eq!(trace["state"], "processed", "{trace}");
-        let audited = trace["audit"].as_array().unwrap();
+        let audited = trace["messages"][0]["audit"].as_array().unwrap();
         assert!(audited.len() >= 2 && audited.iter().all(|entry| entry["at"].is_string()), "{trace}");
 
         let repeat = app.post("1001", "My second message").await;

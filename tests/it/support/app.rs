@@ -192,7 +192,7 @@ impl App {
     /// The state of an adapter as the management API shows it.
     pub async fn adapter_state(&self, adapter: &str) -> String {
         let adapters = self.get("/api/v1/adapters").await;
-        let found = adapters["adapters"].as_array().unwrap().iter().find(|entry| entry["name"] == adapter);
+        let found = adapters["items"].as_array().unwrap().iter().find(|entry| entry["name"] == adapter);
         let found = found.unwrap_or_else(|| panic!("no {adapter} in {adapters}"));
         found["state"].as_str().unwrap_or_else(|| panic!("no state in {found}")).to_owned()
     }
@@ -200,7 +200,7 @@ impl App {
     /// The error store's rows as the management API lists them.
     pub async fn errors(&self) -> Vec<Value> {
         let page = self.get("/api/v1/stores/write-db/messages?type=E").await;
-        page["messages"].as_array().unwrap_or_else(|| panic!("no list in {page}")).clone()
+        page["items"].as_array().unwrap_or_else(|| panic!("no list in {page}")).clone()
     }
 
     /// Ready messages in the queue.
