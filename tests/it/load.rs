@@ -1,0 +1,206 @@
+//! Clients that behave as real ones do under failures: they repeat, retry, hurry and hang up, and write everything down.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tokio::task::JoinSet;
+
+use crate::history::{Answer, Operation, Promise};
+
+/// Ids with this ending have a body that the tables refuse: such a message ends in the error store.
+pub const POISON: &str = "-poison";
+
+/// The one body of an id: itself, and for poison longer than the tables' 30 characters.
+fn body_of(id: &str) -> String {
+    if id.ends_with(POISON) { format!("{id:.<31}") } else { id.to_owned() }
+}
+
+/// How much, for how long. The same seed makes the same choices; their timing is the machine's.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    pub seed: u32,
+    pub clients: u32,
+    /// No new message after this.
+    pub duration: Duration,
+    /// New messages of each client, at most.
+    pub messages: u32,
+    /// The pause between two choices of a client.
+    pub pause: Duration,
+}
+
+/// Ends a run before its time.
+#[derive(Debug, Clone, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    pub fn now(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn asked(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Everything the clients share.
+struct Run {
+    load: Load,
+    target: SocketAddr,
+    http: reqwest::Client,
+    started: Instant,
+    log: Mutex<Vec<Operation>>,
+}
+
+/// Runs all clients to their end and answers what they saw. No error stops a client.
+pub async fn run(target: SocketAddr, load: Load, stop: Stop) -> Vec<Operation> {
+    let http = reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(2)).build().unwrap();
+    let run = Arc::new(Run { load, target, http, started: Instant::now(), log: Mutex::default() });
+    let mut clients = JoinSet::new();
+    for number in 0..load.clients {
+        let (run, stop) = (Arc::clone(&run), stop.clone());
+        clients.spawn(async move { client(&run, &stop, number).await });
+    }
+    clients.join_all().await;
+    std::mem::take(&mut *run.log.lock().unwrap())
+}
+
+/// Posts again, until a definite answer, every id whose clients never got one (I3). Appends to the log; answers the ids
+/// that had none within `bound` each.
+pub async fn settle_unknown(target: SocketAddr, load: Load, log: &mut Vec<Operation>, bound: Duration) -> Vec<String> {
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let offset = log.iter().map(|op| op.end).max().unwrap_or(0) + 1;
+    let mut ids: Vec<&str> = log.iter().map(|op| op.message_id.as_str()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let definite = |op: &&Operation| matches!(op.answer.promise(), Promise::Accepted | Promise::Duplicate);
+    let known: std::collections::BTreeSet<&str> =
+        log.iter().filter(definite).map(|op| op.message_id.as_str()).collect();
+    let unsettled: Vec<String> = ids.into_iter().filter(|id| !known.contains(id)).map(str::to_owned).collect();
+
+    let run = Run { load, target, http, started: Instant::now(), log: Mutex::default() };
+    let mut without = Vec::new();
+    for id in unsettled {
+        let started = Instant::now();
+        while !run.post(load.clients, &id, Duration::from_secs(10)).await {
+            if started.elapsed() > bound {
+                without.push(id);
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    let later = run.log.into_inner().unwrap();
+    log.extend(later.into_iter().map(|op| Operation { start: op.start + offset, end: op.end + offset, ..op }));
+    without
+}
+
+/// One JSON object per line.
+pub fn write(log: &[Operation], path: &Path) {
+    let mut file = BufWriter::new(File::create(path).unwrap());
+    for op in log {
+        serde_json::to_writer(&mut file, op).unwrap();
+        file.write_all(b"\n").unwrap();
+    }
+    file.flush().unwrap();
+}
+
+async fn client(run: &Run, stop: &Stop, number: u32) {
+    let mut dice = Dice(u64::from(run.load.seed) << 32 | u64::from(number));
+    let mut fresh = 0;
+    let mut unknown: Vec<String> = Vec::new();
+    while !stop.asked() && run.started.elapsed() < run.load.duration && fresh < run.load.messages {
+        let patience = if dice.one_in(20) { Duration::from_millis(dice.below(30)) } else { Duration::from_secs(5) };
+        let id = match dice.below(10) {
+            0 | 1 if !unknown.is_empty() => {
+                let which = usize::try_from(dice.below(unknown.len() as u64)).unwrap();
+                unknown.swap_remove(which)
+            }
+            0..=2 => match run.earlier(&mut dice) {
+                Some(id) => id,
+                None => run.fresh(number, &mut fresh, &mut dice),
+            },
+            _ => run.fresh(number, &mut fresh, &mut dice),
+        };
+        // Now and then the same message goes out several times at once.
+        let times = if dice.one_in(10) { 2 + dice.below(4) } else { 1 };
+        let posts = (0..times).map(|_| run.post(number, &id, patience));
+        if !join_all(posts).await.contains(&true) {
+            unknown.push(id);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tokio::time::sleep(run.load.pause).await;
+    }
+}
+
+impl Run {
+    fn fresh(&self, client: u32, count: &mut u32, dice: &mut Dice) -> String {
+        *count += 1;
+        let poison = if dice.one_in(25) { POISON } else { "" };
+        format!("{:08x}-{client}-{count}{poison}", self.load.seed)
+    }
+
+    /// An id that some client has posted before.
+    fn earlier(&self, dice: &mut Dice) -> Option<String> {
+        let log = self.log.lock().unwrap();
+        let which = usize::try_from(dice.below(log.len().max(1) as u64)).unwrap();
+        log.get(which).map(|op| op.message_id.clone())
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap()
+    }
+
+    /// One POST, written down; answers whether the client now knows that its message is accepted.
+    async fn post(&self, client: u32, id: &str, patience: Duration) -> bool {
+        let request = self.http.post(format!("http://{}/api/write", self.target));
+        let request = request.header("Message-Id", id).header("Content-Type", "text/plain");
+        let start = self.now();
+        let answer = self.answer(request.body(body_of(id)).timeout(patience)).await;
+        let known = matches!(answer.promise(), Promise::Accepted | Promise::Duplicate);
+        let end = self.now();
+        let op = Operation { client, message_id: id.to_owned(), body: body_of(id), start, end, answer };
+        self.log.lock().unwrap().push(op);
+        known
+    }
+
+    async fn answer(&self, request: reqwest::RequestBuilder) -> Answer {
+        match request.send().await {
+            Ok(reply) => {
+                let outcome = reply.headers().get("x-outcome").map(|value| value.to_str().unwrap().to_owned());
+                Answer::Http { status: reply.status().as_u16(), outcome }
+            }
+            Err(error) if error.is_timeout() => Answer::Timeout,
+            Err(error) if error.is_connect() => Answer::NotSent,
+            Err(_) => Answer::Reset,
+        }
+    }
+}
+
+/// SplitMix64: the same choices for the same seed, on every machine.
+#[derive(Debug)]
+pub struct Dice(pub u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// 0 to `bound` - 1.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}

@@ -1,0 +1,23 @@
+//! Tests against the real binary and real servers, and the judge of its histories.
+
+#[cfg(test)]
+mod history;
+#[cfg(test)]
+mod load;
+#[cfg(test)]
+mod support;
+
+#[cfg(test)]
+mod accept;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod outage;
+#[cfg(test)]
+mod resend;
+#[cfg(test)]
+mod retry;

@@ -1,0 +1,277 @@
+//! The real binary with the repository's `write-db` configuration, in a database and a virtual host of its own.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use posthaste::dev::{free_port, fresh_name};
+use reqwest::Method;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::database::Database;
+use super::{LONG, Reply, SOON, Servers, client, eventually, queue};
+
+/// The queue of `write-db`.
+const QUEUE: &str = "myQueue";
+
+/// What a test wants different from the rest.
+#[derive(Default)]
+pub struct Options {
+    /// More lines under `http.api` in resources.yml, each as `key: value`.
+    pub api: &'static [&'static str],
+    /// The queue's `retryDelays`. Default: short, so that six attempts take half a second.
+    pub retry_delays: Option<&'static str>,
+}
+
+/// One installation: files, database, virtual host, and the process while it runs.
+pub struct App {
+    /// They live at least as long as what uses them.
+    _servers: Arc<Servers>,
+    pub db: Database,
+    pub api: SocketAddr,
+    pub console: SocketAddr,
+    pub http: reqwest::Client,
+    amqp_url: String,
+    folder: TempDir,
+    process: Option<Running>,
+}
+
+struct Running {
+    child: Child,
+    /// Ends the process when the tests are killed: it reads from a pipe that closes with them.
+    leash: Child,
+}
+
+impl App {
+    /// Installed, migrated, running and ready.
+    pub async fn start(servers: Arc<Servers>) -> Self {
+        Self::start_with(servers, Options::default()).await
+    }
+
+    pub async fn start_with(servers: Arc<Servers>, options: Options) -> Self {
+        let mut app = Self::install(servers, options).await;
+        app.run();
+        app.ready(LONG).await;
+        app
+    }
+
+    /// Installed and migrated, but not running.
+    pub async fn install(servers: Arc<Servers>, options: Options) -> Self {
+        let name = fresh_name("it");
+        let postgres_url = servers.postgres.lock().await.create_database(&name).await.unwrap();
+        let amqp_url = servers.rabbit.lock().await.create_vhost(&name).await.unwrap();
+        let [api, console] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port().unwrap())));
+
+        let folder = TempDir::new().unwrap();
+        let resources = resources(&postgres_url, &amqp_url, api, console, &options);
+        fs::write(folder.path().join("resources.yml"), resources).unwrap();
+        let write_db = Path::new(env!("CARGO_MANIFEST_DIR")).join("configurations/write-db");
+        copy(&write_db, &folder.path().join("configurations/write-db"));
+
+        let db = Database::new(postgres_url.parse().unwrap());
+        let app = Self { _servers: servers, db, api, console, http: client::new(), amqp_url, folder, process: None };
+        let migrated = app.command(&["migrate"]);
+        assert!(migrated.status.success(), "migrate: {migrated:?}");
+        app
+    }
+
+    fn prepare(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_posthaste"));
+        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
+        command.args(["--resources", "resources.yml", "--configurations", "configurations"]);
+        command.env_remove("POSTHASTE_RESOURCES").env_remove("POSTHASTE_CONFIGURATIONS");
+        command
+    }
+
+    /// Runs another command of the binary on this installation, to its end.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        self.prepare(arguments).output().unwrap()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("posthaste.log")
+    }
+
+    /// Starts the process, on the same ports as before.
+    pub fn run(&mut self) {
+        assert!(self.process.is_none(), "it runs already");
+        let log = File::options().create(true).append(true).open(self.log()).unwrap();
+        let mut command = self.prepare(&["run"]);
+        let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let mut leash = Command::new("/bin/sh");
+        leash.args(["-c", r#"cat >/dev/null; kill -KILL "$1""#, "leash", &child.id().to_string()]);
+        let leash = leash.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        self.process = Some(Running { child, leash });
+    }
+
+    pub async fn kill9(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.ended(SOON).await;
+    }
+
+    /// Asks it to stop, and answers its exit status.
+    pub async fn stop(&mut self) -> Option<i32> {
+        self.signal(Signal::SIGTERM);
+        self.ended(Duration::from_secs(30)).await
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = self.process.as_ref().expect("it does not run").child.id();
+        kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
+    }
+
+    async fn ended(&mut self, bound: Duration) -> Option<i32> {
+        let mut running = self.process.take().expect("it does not run");
+        let status = eventually("the process ends", bound, async || {
+            running.child.try_wait().unwrap().ok_or_else(|| "still running".to_owned())
+        });
+        let status = status.await;
+        running.release();
+        status.code()
+    }
+
+    /// Waits until a POST would be accepted; fails at once when the process has ended.
+    pub async fn ready(&mut self, bound: Duration) {
+        let probe = async || match self.try_readyz().await {
+            Ok(reply) if reply.status == 200 => Ok(()),
+            other => Err(format!("{other:?}")),
+        };
+        eventually("/readyz answers 200", bound, probe).await;
+    }
+
+    /// Waits until a POST would be refused, and answers what `/readyz` says about it.
+    pub async fn not_ready(&self, bound: Duration) -> Reply {
+        let probe = async || match self.try_readyz().await {
+            Ok(reply) if reply.status == 503 => Ok(reply),
+            other => Err(format!("{other:?}")),
+        };
+        eventually("/readyz answers 503", bound, probe).await
+    }
+
+    async fn try_readyz(&self) -> reqwest::Result<Reply> {
+        let request = client::request(&self.http, Method::GET, self.console, "/readyz");
+        client::try_send(request.timeout(Duration::from_secs(5))).await
+    }
+
+    /// POSTs a text to `/api/write` under a message id.
+    pub async fn post(&self, message_id: &str, body: &str) -> Reply {
+        self.post_with(&[("Message-Id", message_id)], body).await
+    }
+
+    pub async fn post_with(&self, headers: &[(&str, &str)], body: &str) -> Reply {
+        let mut request = client::request(&self.http, Method::POST, self.api, "/api/write");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        client::send(request.header("Content-Type", "text/plain").body(body.to_owned())).await
+    }
+
+    /// A request to the public address.
+    pub async fn api(&self, method: Method, path: &str) -> Reply {
+        client::send(client::request(&self.http, method, self.api, path)).await
+    }
+
+    /// A request to the management address.
+    pub async fn console(&self, method: Method, path: &str) -> Reply {
+        client::send(client::request(&self.http, method, self.console, path)).await
+    }
+
+    /// The body of a GET at the management address that must succeed.
+    pub async fn get(&self, path: &str) -> Value {
+        let reply = self.console(Method::GET, path).await;
+        assert_eq!(reply.status, 200, "{path}: {reply:?}");
+        reply.json()
+    }
+
+    /// The state of an adapter as the management API shows it.
+    pub async fn adapter_state(&self, adapter: &str) -> String {
+        let adapters = self.get("/api/v1/adapters").await;
+        let found = adapters["items"].as_array().unwrap().iter().find(|entry| entry["name"] == adapter);
+        let found = found.unwrap_or_else(|| panic!("no {adapter} in {adapters}"));
+        found["state"].as_str().unwrap_or_else(|| panic!("no state in {found}")).to_owned()
+    }
+
+    /// The error store's rows as the management API lists them.
+    pub async fn errors(&self) -> Vec<Value> {
+        let page = self.get("/api/v1/stores/write-db/messages?type=E").await;
+        page["items"].as_array().unwrap_or_else(|| panic!("no list in {page}")).clone()
+    }
+
+    /// Ready messages in the queue.
+    pub async fn depth(&self) -> Result<u64, String> {
+        queue::depth(&self.amqp_url, QUEUE).await
+    }
+
+    /// The last lines of the process's log.
+    fn log_tail(&self) -> String {
+        let log = fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+}
+
+impl Running {
+    /// The pid is free for others from now on.
+    fn release(&mut self) {
+        let _gone_already = self.leash.kill();
+        let _reaped = self.leash.wait();
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        if let Some(mut running) = self.process.take() {
+            let _gone_already = running.child.kill();
+            let _reaped = running.child.wait();
+            running.release();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- the last lines of the log of {}:\n{}\n---", self.db.name(), self.log_tail());
+        }
+    }
+}
+
+fn resources(postgres: &str, amqp: &str, api: SocketAddr, console: SocketAddr, options: &Options) -> String {
+    let delays = options.retry_delays.unwrap_or("[50ms, 100ms]");
+    let more: String = options.api.iter().map(|line| format!("    {line}\n")).collect();
+    format!(
+        "instance:
+  name: posthaste
+  home: main
+  lease: 2s
+postgres:
+  - name: main
+    url: {postgres}
+amqp:
+  - name: rabbit
+    url: {amqp}
+    createDestination: true
+    queues:
+      - {{ name: {QUEUE}, retryDelays: {delays} }}
+http:
+  api:
+    listen: {api}
+{more}  console:
+    listen: {console}
+"
+    )
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap_or_else(|error| panic!("{}: {error}", from.display())) {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
