@@ -4,7 +4,6 @@ mod boot;
 mod destinations;
 mod readiness;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -166,6 +165,9 @@ fn serve_both(
         settings.receivers.clone(),
         parts.shared.clone(),
     );
+    let inbound: Vec<&str> = settings.inbound.iter().map(|one| one.adapter.as_str()).collect();
+    let receivers: Vec<&str> = settings.receivers.iter().map(|one| one.adapter.as_str()).collect();
+    metrics.begin(&inbound, &receivers);
     let store = parts.store.clone();
     let console = Console {
         store: parts.store.clone(),
@@ -208,13 +210,4 @@ fn start_work(parts: &Parts, lifecycle: &Lifecycle) {
         let (processor, shared) = (parts.processor.clone(), parts.shared.clone());
         tasks.spawn(supervise(receiver.clone(), processor, shared, lifecycle.clone()));
     }
-}
-
-/// Where the user's files are.
-#[derive(Debug, Clone)]
-pub struct Files {
-    /// Default `resources.yml`.
-    pub resources: PathBuf,
-    /// Default `configurations`.
-    pub configurations: PathBuf,
 }

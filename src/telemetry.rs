@@ -83,15 +83,31 @@ impl MetricsHandle {
         metrics::describe_gauge!("posthaste_journal_oldest_seconds", "Age of the oldest of them.");
         metrics::describe_gauge!("posthaste_pool_in_use", "Database connections in use, by pool.");
         metrics::describe_gauge!("posthaste_pool_size", "Database connections possible, by pool.");
-        for (name, _) in COUNTERS {
-            // A figure that is absent until it happens cannot be alerted upon.
-            if !name.contains("rejected") {
-                metrics::counter!(*name).absolute(0);
-            }
-        }
         metrics::gauge!("posthaste_journal_open").set(0.0);
         metrics::gauge!("posthaste_journal_oldest_seconds").set(0.0);
         Ok(Self(handle))
+    }
+
+    /// Lets each counter of an adapter begin at 0: a figure that is absent until it happens cannot be alerted upon.
+    pub fn begin(&self, inbound: &[&str], receivers: &[&str]) {
+        for (name, adapters) in [
+            ("posthaste_accepted_total", inbound),
+            ("posthaste_duplicates_total", inbound),
+            ("posthaste_conflicts_total", inbound),
+            ("posthaste_unknown_total", inbound),
+            ("posthaste_processed_total", receivers),
+            ("posthaste_retried_total", receivers),
+            ("posthaste_failed_total", receivers),
+            ("posthaste_resent_total", receivers),
+            ("posthaste_parked_total", receivers),
+        ] {
+            for adapter in adapters {
+                metrics::counter!(name, "adapter" => (*adapter).to_owned()).absolute(0);
+            }
+        }
+        for name in ["posthaste_published_total", "posthaste_adopted_total", "posthaste_adopted_without_id_total"] {
+            metrics::counter!(name).absolute(0);
+        }
     }
 
     /// The figures in Prometheus' text format.

@@ -161,7 +161,7 @@ async fn declare_on(broker: &Broker, settings: &Settings, made: &mut Vec<String>
         match broker.ensure_queue(&destination.queue).await {
             Ok(crate::broker::Ensured::Existed) => {}
             Ok(crate::broker::Ensured::Declared) => made.push(destination.destination.to_string()),
-            Err(error @ (TopologyError::Missing { .. } | TopologyError::Name(_))) => {
+            Err(error @ TopologyError::Missing { .. }) => {
                 return Err(RunError::Configuration(error.to_string()));
             }
             Err(error @ (TopologyError::UnknownVersion { .. } | TopologyError::Call { .. })) => {

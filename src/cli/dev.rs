@@ -125,10 +125,7 @@ async fn run_on(servers: &DevServers, settings: &mut Settings, stop: impl Future
     let run = Box::pin(app::run(settings.clone(), listeners, metrics, stop));
     tokio::select! {
         ended = run => Ok(ended?),
-        served = servers.serve() => match served {
-            Ok(()) => Ok(()),
-            Err(error) => Err(Failure::new(Exit::Failed, with_causes(&error))),
-        },
+        () = servers.serve() => Err(Failure::new(Exit::Internal, "the control socket was closed")),
     }
 }
 

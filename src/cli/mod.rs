@@ -1,7 +1,7 @@
 //! The command line: one file per command.
 
 mod check;
-mod dev;
+pub mod dev;
 mod exit;
 mod migrate;
 mod output;
@@ -14,7 +14,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use exit::{Exit, Failure};
 
-use crate::app::Files;
 use crate::config::{self, Settings};
 use crate::store::migrate::SCHEMA_VERSION;
 use crate::telemetry::{LogFormat, log_to_stderr};
@@ -76,10 +75,6 @@ enum Command {
 }
 
 impl Global {
-    fn files(&self) -> Files {
-        Files { resources: self.resources.clone(), configurations: self.configurations.clone() }
-    }
-
     /// Reads and checks the user's files.
     fn load(&self) -> Result<Settings, Failure> {
         let env = |name: &str| std::env::var(name).ok();

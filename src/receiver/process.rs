@@ -1,9 +1,8 @@
 //! One attempt: the transaction around a pipeline, and what is written when it fails.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use tracing::Instrument;
 
 use super::ReceiverSettings;
@@ -84,7 +83,7 @@ impl Processor {
         started: bool,
         n: i32,
     ) -> AttemptEnd {
-        let started_at = Timestamp::now();
+        let began = Instant::now();
         let sha256 = envelope.sha256();
         let transaction = match self.store.begin_work().await {
             Ok(transaction) => transaction,
@@ -117,7 +116,7 @@ impl Processor {
             }
             Err(failure) => {
                 tracing::info!(txn.outcome = "rolled back", step = %failure.step, reason = %failure.reason);
-                let failed = Failed { seen, n, max_attempts, started_at };
+                let failed = Failed { seen, n, max_attempts, took: began.elapsed() };
                 self.after(settings, envelope, &failed, failure).await
             }
         }
@@ -185,7 +184,7 @@ impl Processor {
             adapter: settings.adapter.as_str(),
             step: Some(&failure.step),
             error: &error,
-            started_at: failed.started_at,
+            took: failed.took,
         };
         let adapter = settings.adapter.to_string();
         let (written, given_up) = match after_failure(failure.kind, failed.n, failed.max_attempts, settings) {
@@ -268,7 +267,7 @@ impl Processor {
             adapter: settings.adapter.as_str(),
             step: None,
             error: &error,
-            started_at: Timestamp::now(),
+            took: Duration::ZERO,
         };
         if self.store.give_up(&record, &settings.error_slot, &self.host, true).await?.is_some() {
             metrics::counter!("posthaste_failed_total", "adapter" => settings.adapter.to_string()).increment(1);
@@ -301,7 +300,7 @@ struct Failed {
     seen: i32,
     n: i32,
     max_attempts: i32,
-    started_at: Timestamp,
+    took: Duration,
 }
 
 /// How long a started attempt may take before it is nobody's.

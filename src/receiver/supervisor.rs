@@ -96,9 +96,7 @@ impl Receiver {
             .ok_or_else(|| (AdapterState::Error, format!("connection {} is not configured", settings.connection)))?;
         if let Err(error) = broker.ensure_queue(&settings.queue).await {
             return Err(match error {
-                crate::broker::TopologyError::Missing { .. } | crate::broker::TopologyError::Name(_) => {
-                    (AdapterState::Error, error.to_string())
-                }
+                crate::broker::TopologyError::Missing { .. } => (AdapterState::Error, error.to_string()),
                 crate::broker::TopologyError::UnknownVersion { .. } | crate::broker::TopologyError::Call { .. } => {
                     starting(with_cause(&error))
                 }

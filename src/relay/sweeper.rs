@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{Facts, Next, OpenCounts, Relay, Shared, decide};
@@ -205,7 +204,7 @@ impl Sweeper {
             adapter,
             step: None,
             error: reason,
-            started_at: Timestamp::now(),
+            took: Duration::ZERO,
         };
         let host = &self.relay.settings().host;
         if let Some(key) = self.relay.store().give_up(&failed, &slot, host, crashed).await? {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{Store, StoreError};
@@ -35,7 +34,8 @@ pub struct FailedAttempt<'a> {
     pub adapter: &'a str,
     pub step: Option<&'a str>,
     pub error: &'a str,
-    pub started_at: Timestamp,
+    /// How long it took.
+    pub took: Duration,
 }
 
 /// Longest text in `ibisstore.comments` and `attempt.error`, in characters.
@@ -74,7 +74,7 @@ WITH failed AS (
     RETURNING tx_id, not_before),
 kept AS (
     INSERT INTO posthaste.attempt (tx_id, n, adapter, step, started_at, finished_at, outcome, error, instance)
-    SELECT tx_id, $4, $6, $7, $8, clock_timestamp(), 'FAILED', $9, $10 FROM failed
+    SELECT tx_id, $4, $6, $7, clock_timestamp() - $8 * interval '1 second', clock_timestamp(), 'FAILED', $9, $10 FROM failed
     ON CONFLICT (tx_id, n) DO UPDATE
     SET outcome = 'FAILED', finished_at = excluded.finished_at, step = excluded.step, error = excluded.error),
 watched AS (
@@ -90,7 +90,8 @@ WITH failed AS (
     RETURNING tx_id, root_id, log_key, sha256, attempts),
 kept AS (
     INSERT INTO posthaste.attempt (tx_id, n, adapter, step, started_at, finished_at, outcome, error, instance)
-    SELECT tx_id, $4, $5, $6, $7, clock_timestamp(), 'FAILED', $8, $9 FROM failed WHERE $4 > 0
+    SELECT tx_id, $4, $5, $6, clock_timestamp() - $7 * interval '1 second', clock_timestamp(), 'FAILED', $8, $9
+    FROM failed WHERE $4 > 0
     ON CONFLICT (tx_id, n) DO UPDATE
     SET outcome = CASE WHEN $12 THEN 'CRASHED' ELSE 'FAILED' END, finished_at = excluded.finished_at,
         step = excluded.step, error = excluded.error),
@@ -193,7 +194,7 @@ impl Store {
                             &delay.as_secs_f64(),
                             &failed.adapter,
                             &failed.step,
-                            &failed.started_at,
+                            &failed.took.as_secs_f64(),
                             &error,
                             &self.incarnation.0,
                         ],
@@ -227,7 +228,7 @@ impl Store {
                             &failed.n,
                             &failed.adapter,
                             &failed.step,
-                            &failed.started_at,
+                            &failed.took.as_secs_f64(),
                             &error,
                             &self.incarnation.0,
                             &slot_id.as_str(),
