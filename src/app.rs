@@ -164,6 +164,7 @@ fn serve_both(
         settings.adapters.clone(),
         settings.receivers.clone(),
         parts.shared.clone(),
+        settings.instance.home.clone(),
     );
     let inbound: Vec<&str> = settings.inbound.iter().map(|one| one.adapter.as_str()).collect();
     let receivers: Vec<&str> = settings.receivers.iter().map(|one| one.adapter.as_str()).collect();

@@ -19,6 +19,7 @@ pub fn probe(
     adapters: Vec<AdapterSettings>,
     receivers: Vec<ReceiverSettings>,
     shared: Shared,
+    home: String,
 ) -> impl Fn() -> Readiness + Send + Sync {
     let inbound: Vec<(InboundSettings, Path)> = inbound
         .into_iter()
@@ -32,13 +33,17 @@ pub fn probe(
         let registry = &acceptor.registry;
         let mut found = Vec::new();
         if let Some(trouble) = shared.trouble() {
-            let what = format!("the home database: {trouble}");
+            let what = format!("home database {home}: {trouble}");
             found.push((Part::Accepting, what.clone()));
             found.push((Part::Processing, what));
         }
         for (one, path) in inbound.iter().filter(|(one, _)| registry.is_started(&one.adapter)) {
-            if let Err(what) = acceptor.ready(one, path) {
-                found.push((Part::Accepting, what));
+            // Each connection speaks for itself, also while another is down.
+            let trouble = acceptor.ready(one, path).err().into_iter().chain(acceptor.trouble(one, path));
+            for what in trouble {
+                if !found.contains(&(Part::Accepting, what.clone())) {
+                    found.push((Part::Accepting, what));
+                }
             }
         }
         for receiver in receivers.iter().filter(|receiver| registry.is_wanted(&receiver.adapter)) {
@@ -48,7 +53,6 @@ pub fn probe(
                 found.push((Part::Processing, format!("adapter {} is {}{why}", status.name, status.state)));
             }
         }
-        found.dedup();
         let reasons = with_times(found, &since);
         let none = |part| !reasons.iter().any(|reason: &Reason| reason.part == part);
         Readiness { accepting: none(Part::Accepting), processing: none(Part::Processing), reasons }

@@ -81,6 +81,16 @@ impl Acceptor {
         Ok(())
     }
 
+    /// What is wrong with the destinations alone.
+    pub fn trouble(&self, inbound: &InboundSettings, path: &Path) -> Vec<String> {
+        match path {
+            Path::Enqueue(senders) if inbound.accept == Accept::Confirmed => {
+                senders.iter().filter_map(|sender| self.relay.ready(&sender.destination).err()).collect()
+            }
+            Path::Enqueue(_) | Path::Transaction => Vec::new(),
+        }
+    }
+
     /// A refusal must not hide an acceptance: a known id gets the duplicate answer whatever is out of order.
     pub async fn refuse(&self, inbound: &InboundSettings, envelope: &Envelope, reason: String) -> Answer {
         let (Some(log), Some(key)) = (&inbound.message_log, dedup_key(inbound, envelope)) else {
