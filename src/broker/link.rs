@@ -7,10 +7,10 @@ use futures_util::{FutureExt, StreamExt};
 use lapin::Event;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::connection::{CallError, Handle, Purpose, connect};
 use super::endpoint::Endpoint;
-use crate::lifecycle::Lifecycle;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -18,6 +18,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const STABLE: Duration = Duration::from_secs(5);
 /// The state is looked at this often besides the library's events, which do not cover every end.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// What the connections and lanes of one broker run on. They are not among the lifecycle's tasks: those who publish and
+/// consume are, a graceful stop waits for them, and the connections must outlive them.
+#[derive(Clone)]
+pub(super) struct Ground {
+    pub(super) tasks: TaskTracker,
+    pub(super) hard: CancellationToken,
+}
 
 /// The state of one connection, as everyone may see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,11 +109,11 @@ impl LinkWatch {
 }
 
 /// Starts to keep a connection alive, until it is closed, nobody looks any more, or the hard stop.
-pub(super) fn supervise(endpoint: Endpoint, purpose: Purpose, lifecycle: &Lifecycle) -> LinkWatch {
+pub(super) fn supervise(endpoint: Endpoint, purpose: Purpose, ground: &Ground) -> LinkWatch {
     let (sender, state) = watch::channel(Link::Down { reason: "not connected yet".into(), since: Instant::now() });
-    let stop = lifecycle.hard.child_token();
+    let stop = ground.hard.child_token();
     let supervisor = Supervisor { endpoint, purpose, sender, stop: stop.clone() };
-    lifecycle.tasks.spawn(supervisor.run());
+    ground.tasks.spawn(supervisor.run());
     LinkWatch { state, stop }
 }
 

@@ -37,7 +37,11 @@ use crate::model::HomeId;
 use connection::Purpose;
 use consumer::{Apart, Terms};
 use endpoint::Endpoint;
-use link::{Link, LinkWatch, supervise};
+use link::{Ground, Link, LinkWatch, supervise};
+use tokio_util::task::TaskTracker;
+
+/// Longest wait for the connections to close: each takes its leave within two seconds.
+const CLOSE_BOUND: Duration = Duration::from_secs(4);
 
 /// One `amqp` entry of resources.yml at work. Clones share it.
 #[derive(Clone)]
@@ -48,10 +52,12 @@ pub struct Broker {
     consume: LinkWatch,
     publisher: Publisher,
     apart: Apart,
+    ground: Ground,
 }
 
 impl Broker {
-    /// Begins to connect and answers at once; the connections come, go and come back on their own.
+    /// Begins to connect and answers at once; the connections come, go and come back on their own, until
+    /// [`close`](Self::close) or the hard stop. A graceful stop does not wait for them.
     /// Must be called inside a tokio runtime.
     pub fn start(
         settings: &AmqpSettings,
@@ -59,11 +65,13 @@ impl Broker {
         lifecycle: &Lifecycle,
     ) -> Result<Self, EndpointError> {
         let endpoint = Endpoint::new(settings)?;
-        let publish = supervise(endpoint.clone(), Purpose::Publish, lifecycle);
-        let consume = supervise(endpoint.clone(), Purpose::Consume, lifecycle);
-        let publisher = Publisher::start(publish.clone(), publisher, lifecycle);
+        let ground = Ground { tasks: TaskTracker::new(), hard: lifecycle.hard.clone() };
+        let publish = supervise(endpoint.clone(), Purpose::Publish, &ground);
+        let consume = supervise(endpoint.clone(), Purpose::Consume, &ground);
+        let publisher = Publisher::start(publish.clone(), publisher, &ground);
+        ground.tasks.close();
         let create_destination = settings.create_destination;
-        Ok(Self { endpoint, create_destination, publish, consume, publisher, apart: Apart::default() })
+        Ok(Self { endpoint, create_destination, publish, consume, publisher, apart: Apart::default(), ground })
     }
 
     /// The entry's name in resources.yml.
@@ -141,6 +149,15 @@ impl Broker {
         self.publisher.close().await;
         self.publish.close();
         self.consume.close();
+        if tokio::time::timeout(CLOSE_BOUND, self.ground.tasks.wait()).await.is_err() {
+            tracing::warn!(amqp.connection = %self.endpoint.name, "the connections were not closed in time");
+        }
+    }
+
+    /// Whether nothing of it runs any more.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ground.tasks.is_empty()
     }
 
     /// Questions go over the consuming connection: an alarm never blocks it.

@@ -10,10 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::lane::Lane;
-use super::link::{Link, LinkStatus, LinkWatch};
+use super::link::{Ground, Link, LinkStatus, LinkWatch};
 use super::outcome::{Confirmed, Doubt, NotSent, PublishError};
 use super::wire::{OutMessage, encode, queue_name};
-use crate::lifecycle::Lifecycle;
 
 /// How much a publisher may hold, and how long it waits.
 #[derive(Debug, Clone, Copy)]
@@ -60,14 +59,14 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn start(link: LinkWatch, settings: PublisherSettings, lifecycle: &Lifecycle) -> Self {
+    pub(super) fn start(link: LinkWatch, settings: PublisherSettings, ground: &Ground) -> Self {
         let (jobs, receiver) = mpsc::channel(settings.waiting.max(1));
         let queue = Arc::new(JobQueue { receiver: Mutex::new(receiver), settings });
         let (closing, lanes) = (CancellationToken::new(), TaskTracker::new());
         for _ in 0..settings.lanes.max(1) {
             let lane = Lane::new(queue.clone(), link.clone(), settings, closing.clone());
-            let hard = lifecycle.hard.clone();
-            lifecycle.tasks.spawn(lanes.track_future(async move { hard.run_until_cancelled(lane.run()).await }));
+            let hard = ground.hard.clone();
+            ground.tasks.spawn(lanes.track_future(async move { hard.run_until_cancelled(lane.run()).await }));
         }
         lanes.close();
         Self { jobs, room: Arc::new(Semaphore::new(settings.bytes)), link, settings, closing, lanes }

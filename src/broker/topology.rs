@@ -18,7 +18,8 @@ pub enum TopologyError {
     /// It does not exist and may not be made here; an administrator must make it.
     #[error("queue {queue} does not exist on {connection}; make it there, or set createDestination: true")]
     Missing { queue: String, connection: String },
-    /// Whether it exists is not known, because its broker's version is not: declaring it may harm its messages.
+    /// It is absent, and how to declare it depends on a version that the broker does not tell: a wrong limit destroys
+    /// messages.
     #[error("queue {queue} on {connection} is not declared: the broker does not tell its version")]
     UnknownVersion { queue: String, connection: String },
     /// Refused, or no answer: worth another try after a pause.

@@ -58,8 +58,9 @@ pub async fn one_lane(settings: &AmqpSettings) -> (Broker, Lifecycle) {
 
 /// Closes and checks that nothing is left running.
 pub async fn stop((broker, lifecycle): (Broker, Lifecycle)) {
+    assert!(lifecycle.tasks.is_empty(), "a graceful stop would wait for the connections");
     broker.close().await;
-    assert!(lifecycle.stop(BOUND).await, "something of the broker is still running");
+    assert!(broker.has_ended(), "something of the broker is still running");
 }
 
 pub fn message(queue: &str) -> OutMessage {
