@@ -150,7 +150,9 @@ async fn kept_data_are_there_in_the_next_run_and_used_by_one_at_a_time() {
     query(&url, "CREATE TABLE t (n int)").await.unwrap();
     let refused = PrivatePostgres::start(&options).await.unwrap_err().to_string();
     assert!(refused.ends_with("is in use by another `posthaste dev`"), "{refused}");
+    let stale = format!("{}\n{}\n", std::process::id(), temp.path().join("data/postgres/data").display());
     postgres.shutdown().await.unwrap();
+    fs::write(temp.path().join("data/postgres/data/postmaster.pid"), stale).unwrap(); // as after a reboot
 
     let postgres = PrivatePostgres::start(&options).await.unwrap();
     query(&postgres.url("shop"), "SELECT * FROM t").await.unwrap();

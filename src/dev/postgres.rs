@@ -41,6 +41,9 @@ impl PrivatePostgres {
         if !data.join("PG_VERSION").exists() {
             init_cluster(&programs, &folder, &data).await?;
         }
+        // A kept cluster that was killed: we hold its folder and ended what ran there. After a reboot its old pid may be
+        // another program's, and PostgreSQL would refuse to start.
+        let _stale = fs::remove_file(data.join("postmaster.pid"));
         let log = folder.path().join("postgres.log");
         let mut server = Self { process: None, programs, data, log, port: 0, password, folder };
         server.start_on_a_free_port().await?;
