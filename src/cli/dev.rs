@@ -100,10 +100,16 @@ pub async fn dev(global: &Global, args: DevArgs) -> Result<(), Failure> {
     }
     global.start_logging()?;
     let mut settings = global.load()?;
-    let stop = told_to_stop()?;
+    let mut stop = std::pin::pin!(told_to_stop()?);
     let entries: Vec<String> = settings.postgres.iter().map(|postgres| postgres.name.clone()).collect();
-    let servers = prepare(&args, &entries).await.map_err(|error| Failure::new(Exit::Failed, with_causes(&error)))?;
-    let ended = run_on(&servers, &mut settings, stop).await;
+    let servers = tokio::select! {
+        prepared = prepare(&args, &entries) => {
+            prepared.map_err(|error| Failure::new(Exit::Failed, with_causes(&error)))?
+        }
+        // What was starting is ended by its leash.
+        () = &mut stop => return Ok(()),
+    };
+    let ended = run_on(&servers, &mut settings, &mut stop).await;
     let shut = servers.shutdown().await.map_err(|error| Failure::new(Exit::Failed, with_causes(&error)));
     ended.and(shut)
 }
