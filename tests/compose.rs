@@ -1,5 +1,5 @@
 //! docker-compose.yml says the same as resources.yml and keeps to the rules it was written by.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "in a test a panic is the report")]
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::collections::BTreeSet;
 use std::fs;
