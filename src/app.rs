@@ -5,15 +5,17 @@ mod destinations;
 mod readiness;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
 pub use boot::{MigrationReport, RunError, migrate};
 
 use crate::broker::{Broker, PublisherSettings};
 use crate::config::Settings;
-use crate::console::{self, ClaimedSlot, Console, SlotPurpose};
+use crate::console::{self, ClaimedSlot, Console, Readiness, SlotPurpose};
 use crate::inbound::server::{ServerSettings, serve};
 use crate::inbound::{self, Acceptor};
 use crate::lifecycle::Lifecycle;
@@ -23,6 +25,9 @@ use crate::receiver::{Processor, Resender, supervise};
 use crate::relay::{Relay, RelaySettings, Shared, heartbeat, sweep, verify_destinations};
 use crate::store::{SessionTimeouts, Store};
 use crate::telemetry::MetricsHandle;
+
+/// Whether messages are accepted and processed now.
+type Probe = Arc<dyn Fn() -> Readiness + Send + Sync>;
 
 /// Open connections of the management address.
 const CONSOLE_CONNECTIONS: usize = 128;
@@ -46,7 +51,8 @@ struct Parts {
     host: Arc<str>,
 }
 
-/// Runs an instance until `stop` is ready, then stops it gracefully.
+/// Runs an instance until `stop` is ready, then stops it gracefully. `ready` is told when messages are first accepted
+/// and processed.
 ///
 /// # Errors
 /// `Configuration` and `Schema` when it must not run as it is, `Fenced` when another instance has taken over.
@@ -54,14 +60,19 @@ pub async fn run(
     settings: Settings,
     listeners: Listeners,
     metrics: MetricsHandle,
+    ready: Option<oneshot::Sender<()>>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let lifecycle = Lifecycle::default();
     let bound = settings.instance.stop_timeout;
     let parts = assemble(settings, &lifecycle)?;
-    serve_both(&parts, listeners, metrics, &lifecycle)?;
+    let readiness = serve_both(&parts, listeners, metrics, &lifecycle)?;
+    if let Some(ready) = ready {
+        lifecycle.tasks.spawn(tell_when_ready(readiness, ready, lifecycle.clone()));
+    }
     let (relay, store, shared) = (parts.relay.clone(), parts.store.clone(), parts.shared.clone());
     let registry = parts.registry.clone();
+    let relay_end = parts.relay.clone();
     let live = async {
         boot::until_registered(&parts).await?;
         start_work(&parts, &lifecycle);
@@ -85,6 +96,7 @@ pub async fn run(
             }
         }
     };
+    relay_end.close().await;
     lifecycle.soft.cancel();
     lifecycle.hard.cancel();
     if ended.is_ok()
@@ -154,18 +166,18 @@ fn serve_both(
     listeners: Listeners,
     metrics: MetricsHandle,
     lifecycle: &Lifecycle,
-) -> Result<(), RunError> {
+) -> Result<Probe, RunError> {
     let settings = &parts.settings;
     let own = listeners.console.local_addr().map_err(|error| RunError::Configuration(error.to_string()))?;
     let api = inbound::router(parts.acceptor.clone(), &settings.api, settings.inbound.clone(), &settings.adapters);
-    let readiness = readiness::probe(
+    let readiness: Probe = Arc::new(readiness::probe(
         parts.acceptor.clone(),
         settings.inbound.clone(),
         settings.adapters.clone(),
         settings.receivers.clone(),
         parts.shared.clone(),
         settings.instance.home.clone(),
-    );
+    ));
     let inbound: Vec<&str> = settings.inbound.iter().map(|one| one.adapter.as_str()).collect();
     let receivers: Vec<&str> = settings.receivers.iter().map(|one| one.adapter.as_str()).collect();
     metrics.begin(&inbound, &receivers);
@@ -176,7 +188,7 @@ fn serve_both(
         resender: Resender::new(parts.processor.clone(), settings.receivers.clone()),
         settings: settings.console.clone(),
         slots: claimed_slots(settings).into(),
-        readiness: Arc::new(readiness),
+        readiness: readiness.clone(),
         metrics: Arc::new(move || metrics.render(&store)),
     };
     let protection =
@@ -185,7 +197,19 @@ fn serve_both(
     tasks.spawn(serve(listeners.api, api, protection, lifecycle.clone()));
     let protection = ServerSettings { max_connections: CONSOLE_CONNECTIONS, ..protection };
     tasks.spawn(serve(listeners.console, console::router(console, own), protection, lifecycle.clone()));
-    Ok(())
+    Ok(readiness)
+}
+
+async fn tell_when_ready(probe: Probe, ready: oneshot::Sender<()>, lifecycle: Lifecycle) {
+    let both = |readiness: Readiness| readiness.accepting && readiness.processing;
+    while !both(probe()) {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(20)) => {}
+            () = lifecycle.soft.cancelled() => return,
+        }
+    }
+    // Nobody listens any more: nothing to tell.
+    let _told = ready.send(()).is_ok();
 }
 
 fn claimed_slots(settings: &Settings) -> Vec<ClaimedSlot> {

@@ -127,10 +127,18 @@ async fn run_on(servers: &DevServers, settings: &mut Settings, stop: impl Future
     let program = std::env::args().next().unwrap_or_else(|| "posthaste".to_owned());
     let first = settings.inbound.first().map(|one| (one.method.to_string(), format!("/api{}", one.uri_pattern)));
     let first_api = first.as_ref().map(|(method, path)| (method.as_str(), path.as_str()));
-    output::print(&servers.banner(Application { program: &program, first_api }).await)?;
-    let run = Box::pin(app::run(settings.clone(), listeners, metrics, stop));
+    let (ready, is_ready) = tokio::sync::oneshot::channel();
+    let run = Box::pin(app::run(settings.clone(), listeners, metrics, Some(ready), stop));
+    // Not before it can be done: the reader's first curl shall work.
+    let greet = async {
+        if is_ready.await.is_ok() {
+            output::print(&servers.banner(Application { program: &program, first_api }).await)?;
+        }
+        std::future::pending::<Result<(), Failure>>().await
+    };
     tokio::select! {
         ended = run => Ok(ended?),
+        failed = greet => failed,
         () = servers.serve() => Err(Failure::new(Exit::Internal, "the control socket was closed")),
     }
 }

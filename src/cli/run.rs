@@ -16,7 +16,7 @@ pub async fn run(global: &Global) -> Result<(), Failure> {
     let metrics = MetricsHandle::install().map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
     let listeners = listen(settings.api.listen, settings.console.listen).await?;
     announce(&listeners)?;
-    app::run(settings, listeners, metrics, told_to_stop()?).await?;
+    app::run(settings, listeners, metrics, None, told_to_stop()?).await?;
     Ok(())
 }
 

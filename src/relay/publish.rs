@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::DatabaseClock;
 use crate::broker::{Broker, LinkStatus, OutMessage, PublishError};
@@ -78,6 +80,9 @@ pub(super) struct Inner {
     pub wake: Notify,
     watched: BTreeMap<Destination, Watched>,
     marks: mpsc::Sender<(Mark, Instant)>,
+    /// The marking task outlives the others: what they publish at the end is still marked.
+    marker: TaskTracker,
+    closing: CancellationToken,
     routes: Mutex<BTreeMap<Destination, mpsc::Sender<Claimed>>>,
     running: Mutex<BTreeSet<TxId>>,
 }
@@ -102,11 +107,23 @@ impl Relay {
             wake: Notify::new(),
             watched,
             marks,
+            marker: TaskTracker::new(),
+            closing: CancellationToken::new(),
             routes: Mutex::default(),
             running: Mutex::default(),
         };
-        lifecycle.tasks.spawn(mark_in_batches(store, waiting, lifecycle.clone()));
+        inner.marker.spawn(mark_in_batches(store, waiting, inner.closing.clone(), lifecycle.hard.clone()));
+        inner.marker.close();
         Self(Arc::new(inner))
+    }
+
+    /// At the end of a stop: writes the last marks and says goodbye to the brokers.
+    pub async fn close(&self) {
+        self.0.closing.cancel();
+        if tokio::time::timeout(CONFIRM_BOUND, self.0.marker.wait()).await.is_err() {
+            tracing::debug!("the last marks were not written; a second publish does no harm");
+        }
+        futures_util::future::join_all(self.0.brokers.values().map(Broker::close)).await;
     }
 
     #[must_use]
@@ -321,13 +338,20 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Marks what was confirmed at least [`MARK_DELAY`] ago, many at a time; at a stop whatever waits, at once.
-async fn mark_in_batches(store: Store, mut waiting: mpsc::Receiver<(Mark, Instant)>, lifecycle: Lifecycle) {
+/// Marks what was confirmed at least [`MARK_DELAY`] ago, many at a time; at the end whatever waits, at once.
+async fn mark_in_batches(
+    store: Store,
+    mut waiting: mpsc::Receiver<(Mark, Instant)>,
+    closing: CancellationToken,
+    hard: CancellationToken,
+) {
     let mut batch = Vec::new();
     loop {
         let received = tokio::select! {
+            biased;
             received = waiting.recv_many(&mut batch, 1000) => received,
-            () = lifecycle.hard.cancelled() => 0,
+            () = closing.cancelled() => 0,
+            () = hard.cancelled() => 0,
         };
         if received == 0 {
             return;
@@ -336,7 +360,7 @@ async fn mark_in_batches(store: Store, mut waiting: mpsc::Receiver<(Mark, Instan
             let rest = MARK_DELAY.saturating_sub(youngest.elapsed());
             tokio::select! {
                 () = tokio::time::sleep(rest) => {}
-                () = lifecycle.soft.cancelled() => {}
+                () = closing.cancelled() => {}
             }
         }
         let marks: Vec<Mark> = batch.drain(..).map(|(mark, _)| mark).collect();
