@@ -92,14 +92,17 @@ fn report(global: &Global, answer: &Answer) -> Result<(), Failure> {
         "status": answer.status.as_u16(), "location": header(&LOCATION), "outcome": outcome, "receipt": receipt,
     });
     print_result(global, &shown, |out| {
-        writeln!(out, "{}", answer.status)?;
+        let known = if duplicate { " (accepted before)" } else { "" };
+        writeln!(out, "{}{known}", answer.status)?;
         if let Some(location) = header(&LOCATION) {
             writeln!(out, "location: {location}")?;
         }
         if let Some(outcome) = outcome {
             writeln!(out, "outcome: {outcome}")?;
         }
-        for (name, value) in receipt.as_object().into_iter().flatten() {
+        // What a problem says goes to standard error.
+        let receipt = receipt.as_object().filter(|_| answer.status.is_success());
+        for (name, value) in receipt.into_iter().flatten() {
             writeln!(out, "{name}: {}", cell(value))?;
         }
         Ok(())

@@ -16,7 +16,7 @@ pub(super) struct TraceArgs {
 }
 
 /// Characters of an error in a table.
-const ERROR: usize = 80;
+const ERROR: usize = 160;
 
 pub(super) async fn trace(global: &Global, args: &TraceArgs) -> Result<(), Failure> {
     let path = format!("/api/v1/messages/{}", encode(&args.message_id));

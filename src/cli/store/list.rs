@@ -11,7 +11,7 @@ use crate::cli::{Failure, Global, find};
 /// Largest page of the management API.
 const PAGE: usize = 500;
 /// Characters of the comments in a table.
-const COMMENTS: usize = 80;
+const COMMENTS: usize = 160;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ListArgs {
