@@ -5,7 +5,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::client::encode;
-use super::output::{cell, items, moment, print_result, table};
+use super::output::{cell, list as elements, moment, print_result, table};
 use super::{Failure, Global, find};
 
 #[derive(Debug, Subcommand)]
@@ -39,11 +39,11 @@ async fn list(global: &Global) -> Result<(), Failure> {
     let adapters = find::console(global)?.get("/api/v1/adapters").await?;
     let row = |one: &Value| {
         ["name", "state", "since", "listener", "configuration", "reason"]
-            .map(|member| if member == "since" { moment(&one[member]) } else { cell(&one[member]) })
+            .map(|member| if member == "since" { moment(one, member) } else { cell(one, member) })
             .to_vec()
     };
     print_result(global, &adapters, |out| {
-        let rows = items(&adapters).iter().map(row).collect();
+        let rows = elements(&adapters, "items").iter().map(row).collect();
         let headings = ["ADAPTER", "STATE", "SINCE", "LISTENS TO", "CONFIGURATION", "REASON"];
         out.write_all(table(&headings, rows).as_bytes())
     })
@@ -53,5 +53,5 @@ async fn set(global: &Global, change: &Change, verb: &str) -> Result<(), Failure
     let path = format!("/api/v1/adapters/{}/{verb}?as={}", encode(&change.name), encode(&find::who(global)));
     let body = json!({"reason": change.reason});
     let status = find::console(global)?.act(Method::POST, &path, &body).await?;
-    print_result(global, &status, |out| writeln!(out, "{} is {}", cell(&status["name"]), cell(&status["state"])))
+    print_result(global, &status, |out| writeln!(out, "{} is {}", cell(&status, "name"), cell(&status, "state")))
 }

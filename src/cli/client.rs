@@ -16,6 +16,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use super::Failure;
+use super::output::{member, one_line};
 
 const CONNECT_BOUND: Duration = Duration::from_secs(5);
 /// A resend answers after 30 s at the latest, any request after 60 s.
@@ -138,8 +139,8 @@ impl Answer {
     /// What a problem says, and what it means for the status of this command.
     pub(super) fn problem(&self) -> Failure {
         let problem: Value = serde_json::from_slice(&self.body).unwrap_or_default();
-        let detail = problem["detail"].as_str().or(problem["title"].as_str());
-        let detail = detail.map_or_else(|| self.status.to_string(), super::output::one_line);
+        let detail = member(&problem, "detail").as_str().or(member(&problem, "title").as_str());
+        let detail = detail.map_or_else(|| self.status.to_string(), one_line);
         match self.status {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => Failure::try_again(detail),
             StatusCode::INTERNAL_SERVER_ERROR => Failure::internal(detail),

@@ -41,19 +41,40 @@ pub struct Cli {
 #[command(next_help_heading = "Global options")]
 pub struct Global {
     /// What exists in this environment.
-    #[arg(long, global = true, value_name = "FILE", env = "POSTHASTE_RESOURCES", default_value = "resources.yml")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "POSTHASTE_RESOURCES",
+        hide_env_values = true,
+        default_value = "resources.yml"
+    )]
     resources: PathBuf,
     /// The folder with one folder per configuration.
-    #[arg(long, global = true, value_name = "DIR", env = "POSTHASTE_CONFIGURATIONS", default_value = "configurations")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "POSTHASTE_CONFIGURATIONS",
+        hide_env_values = true,
+        default_value = "configurations"
+    )]
     configurations: PathBuf,
     /// How results are printed.
     #[arg(long, global = true, value_enum, default_value_t)]
     output: OutputFormat,
     /// What is logged, such as info, debug or posthaste=debug,warn.
-    #[arg(long, global = true, value_name = "FILTER", env = "POSTHASTE_LOG", default_value = "info")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        env = "POSTHASTE_LOG",
+        hide_env_values = true,
+        default_value = "info"
+    )]
     log: String,
     /// How log lines look.
-    #[arg(long, global = true, value_enum, env = "POSTHASTE_LOG_FORMAT", default_value_t)]
+    #[arg(long, global = true, value_enum, env = "POSTHASTE_LOG_FORMAT", hide_env_values = true, default_value_t)]
     log_format: LogFormatName,
     /// Who acts, for the record [default: your login name].
     #[arg(long = "as", global = true, value_name = "NAME")]

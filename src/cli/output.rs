@@ -56,18 +56,24 @@ pub fn table(headings: &[&str], rows: Vec<Vec<String>>) -> String {
     table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-/// A member for a table: text as it is but on one line, nothing as `-`.
-pub fn cell(value: &Value) -> String {
-    match value {
+/// A member by name; JSON's null when there is none.
+pub fn member<'a>(value: &'a Value, name: &str) -> &'a Value {
+    const NOTHING: &Value = &Value::Null;
+    value.get(name).unwrap_or(NOTHING)
+}
+
+/// A member for a table: text on one line, nothing as `-`.
+pub fn cell(value: &Value, name: &str) -> String {
+    match member(value, name) {
         Value::Null => "-".to_owned(),
         Value::String(text) => one_line(text),
-        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+        other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => other.to_string(),
     }
 }
 
 /// A moment to the second.
-pub fn moment(value: &Value) -> String {
-    let Some(text) = value.as_str() else { return "-".to_owned() };
+pub fn moment(value: &Value, name: &str) -> String {
+    let Some(text) = member(value, name).as_str() else { return "-".to_owned() };
     match text.parse::<jiff::Timestamp>() {
         Ok(moment) => moment.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
         Err(_) => one_line(text),
@@ -87,7 +93,7 @@ pub fn cut(text: &str, max: usize) -> String {
     text.chars().take(max.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// The elements under `items`, or the value's own.
-pub fn items(value: &Value) -> &[Value] {
-    value.get("items").unwrap_or(value).as_array().map(Vec::as_slice).unwrap_or_default()
+/// The elements of a list under a name; none when there is no such list.
+pub fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    member(value, name).as_array().map(Vec::as_slice).unwrap_or_default()
 }

@@ -72,6 +72,7 @@ pub(super) struct Target {
     /// Every message in the error store of the slot
     #[arg(long, conflicts_with = "keys")]
     all: bool,
+    // Last: its heading would hold for what follows.
     #[command(flatten)]
     select: Select,
 }

@@ -101,9 +101,9 @@ fn report(global: &Global, answer: &Answer) -> Result<(), Failure> {
             writeln!(out, "outcome: {outcome}")?;
         }
         // What a problem says goes to standard error.
-        let receipt = receipt.as_object().filter(|_| answer.status.is_success());
-        for (name, value) in receipt.into_iter().flatten() {
-            writeln!(out, "{name}: {}", cell(value))?;
+        let members = receipt.as_object().filter(|_| answer.status.is_success());
+        for name in members.into_iter().flat_map(|members| members.keys()) {
+            writeln!(out, "{name}: {}", cell(&receipt, name))?;
         }
         Ok(())
     })?;

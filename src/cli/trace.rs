@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::client::encode;
-use super::output::{cell, cut, moment, print_result, table};
+use super::output::{cell, cut, list, moment, print_result, table};
 use super::{Failure, Global, find};
 
 #[derive(Debug, Args)]
@@ -22,8 +22,8 @@ pub(super) async fn trace(global: &Global, args: &TraceArgs) -> Result<(), Failu
     let path = format!("/api/v1/messages/{}", encode(&args.message_id));
     let trace = find::console(global)?.get(&path).await?;
     print_result(global, &trace, |out| {
-        writeln!(out, "Message {}: {}", cell(&trace["messageId"]), cell(&trace["state"]))?;
-        for message in list(&trace["messages"]) {
+        writeln!(out, "Message {}: {}", cell(&trace, "messageId"), cell(&trace, "state"))?;
+        for message in list(&trace, "messages") {
             acceptance(message, out)?;
         }
         Ok(())
@@ -31,26 +31,32 @@ pub(super) async fn trace(global: &Global, args: &TraceArgs) -> Result<(), Failu
 }
 
 fn acceptance(message: &Value, out: &mut dyn Write) -> std::io::Result<()> {
-    writeln!(out, "\nAcceptance {}: {}", cell(&message["rootId"]), cell(&message["state"]))?;
-    section(out, "Stored", &["SLOT", "TYPE", "KEY", "STORED", "COMMENTS"], &message["store"], |row| {
-        let comments = cut(&cell(&row["comments"]), ERROR);
-        vec![cell(&row["slotId"]), cell(&row["type"]), cell(&row["key"]), moment(&row["messageDate"]), comments]
+    writeln!(out, "\nAcceptance {}: {}", cell(message, "rootId"), cell(message, "state"))?;
+    section(out, "Stored", &["SLOT", "TYPE", "KEY", "STORED", "COMMENTS"], list(message, "store"), |row| {
+        let comments = cut(&cell(row, "comments"), ERROR);
+        vec![cell(row, "slotId"), cell(row, "type"), cell(row, "key"), moment(row, "messageDate"), comments]
     })?;
-    section(out, "Journal", &["CAUSE", "TO", "MODE", "STATE", "ATTEMPTS", "NOT BEFORE"], &message["journal"], |row| {
-        let attempts = format!("{} of {}", cell(&row["attempts"]), cell(&row["maxAttempts"]));
-        let (cause, to) = (cell(&row["cause"]), cell(&row["destination"]));
-        vec![cause, to, cell(&row["mode"]), cell(&row["state"]), attempts, moment(&row["notBefore"])]
-    })?;
+    section(
+        out,
+        "Journal",
+        &["CAUSE", "TO", "MODE", "STATE", "ATTEMPTS", "NOT BEFORE"],
+        list(message, "journal"),
+        |row| {
+            let attempts = format!("{} of {}", cell(row, "attempts"), cell(row, "maxAttempts"));
+            let (cause, to) = (cell(row, "cause"), cell(row, "destination"));
+            vec![cause, to, cell(row, "mode"), cell(row, "state"), attempts, moment(row, "notBefore")]
+        },
+    )?;
     let headings = ["N", "STARTED", "FINISHED", "OUTCOME", "ADAPTER", "STEP", "ERROR"];
-    section(out, "Attempts", &headings, &message["attempts"], |row| {
-        let times = [moment(&row["startedAt"]), moment(&row["finishedAt"])];
-        let (n, [started, finished], outcome) = (cell(&row["n"]), times, cell(&row["outcome"]));
-        let error = cut(&cell(&row["error"]), ERROR);
-        vec![n, started, finished, outcome, cell(&row["adapter"]), cell(&row["step"]), error]
+    section(out, "Attempts", &headings, list(message, "attempts"), |row| {
+        let times = [moment(row, "startedAt"), moment(row, "finishedAt")];
+        let (n, [started, finished], outcome) = (cell(row, "n"), times, cell(row, "outcome"));
+        let error = cut(&cell(row, "error"), ERROR);
+        vec![n, started, finished, outcome, cell(row, "adapter"), cell(row, "step"), error]
     })?;
-    section(out, "Acts", &["AT", "WHO", "WHAT", "TARGET", "WHY", "OUTCOME"], &message["audit"], |row| {
-        let rest = ["who", "what", "target", "why", "outcome"].map(|member| cell(&row[member]));
-        std::iter::once(moment(&row["at"])).chain(rest).collect()
+    section(out, "Acts", &["AT", "WHO", "WHAT", "TARGET", "WHY", "OUTCOME"], list(message, "audit"), |row| {
+        let rest = ["who", "what", "target", "why", "outcome"].map(|member| cell(row, member));
+        std::iter::once(moment(row, "at")).chain(rest).collect()
     })
 }
 
@@ -59,17 +65,12 @@ fn section(
     out: &mut dyn Write,
     title: &str,
     headings: &[&str],
-    rows: &Value,
+    rows: &[Value],
     row: impl Fn(&Value) -> Vec<String>,
 ) -> std::io::Result<()> {
-    let rows: Vec<_> = list(rows).iter().map(row).collect();
     if rows.is_empty() {
         return Ok(());
     }
     writeln!(out, "\n{title}")?;
-    out.write_all(table(headings, rows).as_bytes())
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_default()
+    out.write_all(table(headings, rows.iter().map(row).collect()).as_bytes())
 }

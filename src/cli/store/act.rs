@@ -5,32 +5,32 @@ use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::cli::client::encode;
-use crate::cli::output::{cell, print_result, table};
+use crate::cli::output::{cell, list, member, print_result, table};
 use crate::cli::select::Target;
 use crate::cli::{Failure, Global, OutputFormat, find};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ResendArgs {
-    #[command(flatten)]
-    target: Target,
     /// Why, for the record
     #[arg(long)]
     reason: Option<String>,
     /// Also what was parked so long ago that it was probably processed
     #[arg(long)]
     confirmed: bool,
+    #[command(flatten)]
+    target: Target,
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DeleteArgs {
-    #[command(flatten)]
-    target: Target,
     /// Why, for the record
     #[arg(long)]
     reason: Option<String>,
     /// Also log rows that still detect repeats: a repeat will be accepted again
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    target: Target,
 }
 
 pub(super) async fn resend(global: &Global, args: &ResendArgs) -> Result<(), Failure> {
@@ -65,14 +65,14 @@ async fn act(global: &Global, verb: &str, target: &Target, more: Value) -> Resul
             false => writeln!(out, "message {key}: {verb} succeeded"),
         });
     }
-    for (name, value) in more.as_object().into_iter().flatten() {
-        body[name] = value.clone();
+    if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
+        body.extend(more);
     }
     let summary = client.act(Method::POST, &format!("/api/v1/stores/{slot}/{verb}?as={who}"), &body).await?;
     print_result(global, &summary, |out| {
-        let failed = summary["failed"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let failed = list(&summary, "failed");
         if !failed.is_empty() {
-            let row = |one: &Value| ["key", "outcome", "step", "reason"].map(|member| cell(&one[member])).to_vec();
+            let row = |one: &Value| ["key", "outcome", "step", "reason"].map(|member| cell(one, member)).to_vec();
             let rows = failed.iter().map(row).collect();
             writeln!(out, "{}", table(&["KEY", "OUTCOME", "STEP", "REASON"], rows))?;
         }
@@ -82,24 +82,29 @@ async fn act(global: &Global, verb: &str, target: &Target, more: Value) -> Resul
 }
 
 fn figures(summary: &Value) -> String {
-    let length = |member: &str| summary[member].as_array().map_or(0, Vec::len);
-    let mut text = format!("{} of {} succeeded, {} failed", summary["succeeded"], summary["total"], length("failed"));
+    let length = |name: &str| list(summary, name).len();
+    let mut text = format!(
+        "{} of {} succeeded, {} failed",
+        member(summary, "succeeded"),
+        member(summary, "total"),
+        length("failed")
+    );
     if length("running") > 0 {
         text.push_str(&format!(", {} still running", length("running")));
     }
-    if summary["more"] == true {
+    if member(summary, "more") == true {
         text.push_str("; more messages match: repeat the command for them");
     }
     text
 }
 
 fn verdict(verb: &str, summary: &Value) -> Result<(), Failure> {
-    if let Some(reason) = summary["stopped"]["reason"].as_str() {
-        let left = &summary["untouched"];
+    if let Some(reason) = member(member(summary, "stopped"), "reason").as_str() {
+        let left = member(summary, "untouched");
         return Err(Failure::try_again(format!("{verb} stopped, {left} messages are untouched: {reason}")));
     }
-    match summary["failed"].as_array().map_or(0, Vec::len) {
+    match list(summary, "failed").len() {
         0 => Ok(()),
-        n => Err(Failure::failed(format!("{verb} failed for {n} of {} messages", summary["total"]))),
+        n => Err(Failure::failed(format!("{verb} failed for {n} of {} messages", member(summary, "total")))),
     }
 }

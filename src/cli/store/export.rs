@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::list::Pages;
 use crate::cli::client::{Client, encode};
-use crate::cli::output::print;
+use crate::cli::output::{member, print};
 use crate::cli::select::Select;
 use crate::cli::{Exit, Failure, Global, find};
 
@@ -19,11 +19,11 @@ const PAGE: usize = 500;
 pub(in crate::cli) struct ExportArgs {
     /// The slot
     slot: String,
-    #[command(flatten)]
-    select: Select,
     /// Write into this new file instead of to standard output
     #[arg(long, value_name = "FILE")]
     to_file: Option<PathBuf>,
+    #[command(flatten)]
+    select: Select,
 }
 
 /// One JSON document per line, newest first. The store stays as it is.
@@ -61,7 +61,7 @@ async fn write_all(args: &ExportArgs, client: &Client, out: &mut impl Write) -> 
     let mut written = 0;
     while let Some(page) = pages.next(client, PAGE).await.map_err(Ended::Failure)? {
         for message in page {
-            let path = format!("/api/v1/stores/{}/messages/{}", encode(&args.slot), message["key"]);
+            let path = format!("/api/v1/stores/{}/messages/{}", encode(&args.slot), member(&message, "key"));
             match client.get(&path).await {
                 Ok(message) => writeln!(out, "{message}").map_err(Ended::Output)?,
                 // Resent or deleted since the page was read.

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::cli::client::{Client, encode};
-use crate::cli::output::{cell, cut, items, moment, print_result, table};
+use crate::cli::output::{cell, cut, list as elements, member, moment, print_result, table};
 use crate::cli::select::Select;
 use crate::cli::{Failure, Global, find};
 
@@ -17,11 +17,11 @@ const COMMENTS: usize = 160;
 pub(in crate::cli) struct ListArgs {
     /// The slot; without it all slots are counted
     slot: Option<String>,
-    #[command(flatten)]
-    select: Select,
     /// At most so many messages, newest first
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
+    #[command(flatten)]
+    select: Select,
 }
 
 pub(super) async fn list(global: &Global, args: &ListArgs) -> Result<(), Failure> {
@@ -36,11 +36,11 @@ async fn counts(global: &Global, client: &Client) -> Result<(), Failure> {
     let stores = client.get("/api/v1/stores").await?;
     print_result(global, &stores, |out| {
         let row = |one: &Value| {
-            let more = if one["atLeast"] == true { "+" } else { "" };
-            let owner = if one["orphaned"] == true { "(no receiver)".to_owned() } else { cell(&one["adapter"]) };
-            vec![cell(&one["slotId"]), cell(&one["type"]), format!("{}{more}", cell(&one["count"])), owner]
+            let more = if member(one, "atLeast") == true { "+" } else { "" };
+            let owner = if member(one, "orphaned") == true { "(no receiver)".to_owned() } else { cell(one, "adapter") };
+            vec![cell(one, "slotId"), cell(one, "type"), format!("{}{more}", cell(one, "count")), owner]
         };
-        let rows = items(&stores).iter().map(row).collect();
+        let rows = elements(&stores, "items").iter().map(row).collect();
         out.write_all(table(&["SLOT", "TYPE", "MESSAGES", "ADAPTER"], rows).as_bytes())
     })
 }
@@ -57,13 +57,13 @@ async fn messages(global: &Global, client: &Client, slot: &str, args: &ListArgs)
     print_result(global, &json!({"items": found, "more": more}), |out| {
         let row = |one: &Value| {
             vec![
-                cell(&one["key"]),
-                cell(&one["type"]),
-                cell(&one["messageId"]),
-                moment(&one["messageDate"]),
-                cell(&one["attempts"]),
-                cell(&one["size"]),
-                cut(&cell(&one["comments"]), COMMENTS),
+                cell(one, "key"),
+                cell(one, "type"),
+                cell(one, "messageId"),
+                moment(one, "messageDate"),
+                cell(one, "attempts"),
+                cell(one, "size"),
+                cut(&cell(one, "comments"), COMMENTS),
             ]
         };
         let headings = ["KEY", "TYPE", "MESSAGE ID", "STORED", "ATTEMPTS", "BYTES", "COMMENTS"];
@@ -100,11 +100,11 @@ impl Pages {
         let cursor = self.cursor.as_deref().map(|cursor| format!("&cursor={}", encode(cursor))).unwrap_or_default();
         let limit = most.clamp(1, PAGE);
         let mut page = client.get(&format!("{}&limit={limit}{cursor}", self.path)).await?;
-        self.cursor = page["next"].as_str().map(ToOwned::to_owned);
+        self.cursor = member(&page, "next").as_str().map(ToOwned::to_owned);
         self.ended = self.cursor.is_none();
-        match page["items"].take() {
-            Value::Array(items) => Ok(Some(items)),
-            other => Err(Failure::internal(format!("the answer holds no list of messages but {other}"))),
+        match page.get_mut("items").map(Value::take) {
+            Some(Value::Array(items)) => Ok(Some(items)),
+            Some(_) | None => Err(Failure::internal("the answer holds no list of messages")),
         }
     }
 }

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::cli::client::encode;
-use crate::cli::output::{cell, print_result};
+use crate::cli::output::{cell, member, print_result};
 use crate::cli::{Failure, Global, find};
 
 #[derive(Debug, Args)]
@@ -41,14 +41,14 @@ pub(super) async fn show(global: &Global, args: &ShowArgs) -> Result<(), Failure
     let path = format!("/api/v1/stores/{}/messages/{}", encode(&args.slot), args.key);
     let message = find::console(global)?.get(&path).await?;
     print_result(global, &message, |out| {
-        for (member, title) in MEMBERS {
-            let value = &message[*member];
+        for (name, title) in MEMBERS {
+            let value = member(&message, name);
             let empty = value.as_object().is_some_and(serde_json::Map::is_empty);
             if !value.is_null() && !empty {
-                writeln!(out, "{title:<16}{}", cell(value))?;
+                writeln!(out, "{title:<16}{}", cell(&message, name))?;
             }
         }
-        match (&message["message"], &message["messageBase64"]) {
+        match (member(&message, "message"), member(&message, "messageBase64")) {
             (Value::String(text), _) => writeln!(out, "\n{}", visible(text)),
             (_, Value::String(base64)) => writeln!(out, "\n(not text; base64)\n{base64}"),
             _ => Ok(()),
