@@ -48,6 +48,31 @@ impl Failure {
         Self { exit, message: message.into() }
     }
 
+    /// It was refused, or did not succeed.
+    pub(super) fn failed(message: impl Into<String>) -> Self {
+        Self::new(Exit::Failed, message)
+    }
+
+    /// The command line asks for something that makes no sense.
+    pub(super) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    /// Nobody answers at the address.
+    pub(super) fn unreachable(message: impl Into<String>) -> Self {
+        Self::new(Exit::Unavailable, message)
+    }
+
+    /// This program, or the running instance, is at fault.
+    pub(super) fn internal(message: impl Into<String>) -> Self {
+        Self::new(Exit::Internal, message)
+    }
+
+    /// It may succeed later.
+    pub(super) fn try_again(message: impl Into<String>) -> Self {
+        Self::new(Exit::TryAgain, message)
+    }
+
     /// All mistakes of the user's files.
     #[must_use]
     pub fn configuration(error: ConfigError) -> Self {

@@ -1,11 +1,18 @@
 //! The command line: one file per command.
 
+mod adapter;
 mod check;
+mod client;
 pub mod dev;
 mod exit;
+mod find;
 mod migrate;
 mod output;
 mod run;
+mod select;
+mod send;
+mod store;
+mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,7 +27,8 @@ use crate::telemetry::{LogFormat, log_to_stderr};
 
 /// A transactional fire-and-forget pipeline: HTTP in, RabbitMQ between, PostgreSQL out; nothing lost, nothing twice.
 #[derive(Debug, Parser)]
-#[command(name = "posthaste", version = version(), propagate_version = true, arg_required_else_help = true)]
+#[command(name = "posthaste", version = version(), propagate_version = true, arg_required_else_help = true,
+          max_term_width = 100)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -33,20 +41,44 @@ pub struct Cli {
 #[command(next_help_heading = "Global options")]
 pub struct Global {
     /// What exists in this environment.
-    #[arg(long, global = true, value_name = "FILE", env = "POSTHASTE_RESOURCES", default_value = "resources.yml")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "POSTHASTE_RESOURCES",
+        hide_env_values = true,
+        default_value = "resources.yml"
+    )]
     resources: PathBuf,
     /// The folder with one folder per configuration.
-    #[arg(long, global = true, value_name = "DIR", env = "POSTHASTE_CONFIGURATIONS", default_value = "configurations")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "POSTHASTE_CONFIGURATIONS",
+        hide_env_values = true,
+        default_value = "configurations"
+    )]
     configurations: PathBuf,
     /// How results are printed.
     #[arg(long, global = true, value_enum, default_value_t)]
     output: OutputFormat,
     /// What is logged, such as info, debug or posthaste=debug,warn.
-    #[arg(long, global = true, value_name = "FILTER", env = "POSTHASTE_LOG", default_value = "info")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        env = "POSTHASTE_LOG",
+        hide_env_values = true,
+        default_value = "info"
+    )]
     log: String,
     /// How log lines look.
-    #[arg(long, global = true, value_enum, env = "POSTHASTE_LOG_FORMAT", default_value_t)]
+    #[arg(long, global = true, value_enum, env = "POSTHASTE_LOG_FORMAT", hide_env_values = true, default_value_t)]
     log_format: LogFormatName,
+    /// Who acts, for the record [default: your login name].
+    #[arg(long = "as", global = true, value_name = "NAME")]
+    who: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -72,6 +104,16 @@ enum Command {
     Check,
     /// Bring the databases up to date and declare the queues.
     Migrate(migrate::MigrateArgs),
+    /// List, start and stop adapters of the running instance.
+    #[command(subcommand)]
+    Adapter(adapter::AdapterCommand),
+    /// Look into message logs and error stores; resend, delete, export.
+    #[command(subcommand)]
+    Store(store::StoreCommand),
+    /// Show one message's whole life by its id.
+    Trace(trace::TraceArgs),
+    /// Post a message to an adapter's API listener.
+    Send(send::SendArgs),
 }
 
 impl Global {
@@ -122,10 +164,37 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Dev(args) => Box::pin(dev::dev(&global, args)).await,
         Command::Check => check::check(&global),
         Command::Migrate(args) => migrate::migrate(&global, &args).await,
+        Command::Adapter(command) => adapter::adapter(&global, &command).await,
+        Command::Store(command) => store::store(&global, &command).await,
+        Command::Trace(args) => trace::trace(&global, &args).await,
+        Command::Send(args) => send::send(&global, &args).await,
     }
 }
 
 fn version() -> &'static str {
     const { assert!(SCHEMA_VERSION == 1, "the text below names the schema version") };
     concat!(env!("CARGO_PKG_VERSION"), " (schema 1)")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_before_or_after_the_command() {
+        for line in [
+            ["posthaste", "--output", "json", "adapter", "list"],
+            ["posthaste", "adapter", "--output", "json", "list"],
+            ["posthaste", "adapter", "list", "--output", "json"],
+        ] {
+            assert_eq!(Cli::try_parse_from(line).unwrap().global.output, OutputFormat::Json);
+        }
+    }
 }

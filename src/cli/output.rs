@@ -1,10 +1,12 @@
-//! Writing to standard output, also into a pipe that somebody closes.
+//! Writing to standard output, also into a pipe that somebody closes: tables for people, JSON for programs.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
+use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
+use serde_json::Value;
 
-use super::{Exit, Failure};
+use super::{Exit, Failure, Global, OutputFormat};
 
 /// Prints text as it is; a closed pipe is the reader's decision, not an error.
 pub fn print(text: &str) -> Result<(), Failure> {
@@ -20,4 +22,78 @@ pub fn print(text: &str) -> Result<(), Failure> {
 pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
     print(&format!("{text}\n"))
+}
+
+/// Prints a result as JSON, or as what `text` writes for people.
+pub fn print_result(
+    global: &Global,
+    value: &impl Serialize,
+    text: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<(), Failure> {
+    match global.output {
+        OutputFormat::Json => print_json(value),
+        OutputFormat::Table => {
+            let mut out = Vec::new();
+            text(&mut out).map_err(|error| Failure::internal(error.to_string()))?;
+            print(&String::from_utf8_lossy(&out))
+        }
+    }
+}
+
+/// Rows under headings, without lines or colours. As wide as the terminal; elsewhere nothing is wrapped.
+pub fn table(headings: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(headings.iter().copied());
+    table.set_content_arrangement(if std::io::stdout().is_terminal() {
+        ContentArrangement::Dynamic
+    } else {
+        ContentArrangement::Disabled
+    });
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.add_rows(rows);
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// A member by name; JSON's null when there is none.
+pub fn member<'a>(value: &'a Value, name: &str) -> &'a Value {
+    const NOTHING: &Value = &Value::Null;
+    value.get(name).unwrap_or(NOTHING)
+}
+
+/// A member for a table: text on one line, nothing as `-`.
+pub fn cell(value: &Value, name: &str) -> String {
+    match member(value, name) {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => one_line(text),
+        other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => other.to_string(),
+    }
+}
+
+/// A moment to the second.
+pub fn moment(value: &Value, name: &str) -> String {
+    let Some(text) = member(value, name).as_str() else { return "-".to_owned() };
+    match text.parse::<jiff::Timestamp>() {
+        Ok(moment) => moment.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+        Err(_) => one_line(text),
+    }
+}
+
+/// Foreign text must not steer the terminal.
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// At most `max` characters, with a sign that some were cut.
+pub fn cut(text: &str, max: usize) -> String {
+    if text.chars().count() <= max {
+        return text.to_owned();
+    }
+    text.chars().take(max.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// The elements of a list under a name; none when there is no such list.
+pub fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    member(value, name).as_array().map(Vec::as_slice).unwrap_or_default()
 }

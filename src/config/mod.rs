@@ -51,17 +51,42 @@ pub fn load(resources: &Path, configurations: &Path, env: Environment<'_>) -> Re
     check::all(resources.as_ref(), &folders, &mut cx.report);
     cx.report.into_result()?;
     let from_files = cx.from_files;
-    resources.and_then(|resources| settings::build(resources, folders, from_files)).ok_or_else(|| ConfigError {
-        // Every None above was reported; should one not have been, nothing is started either.
+    resources
+        .and_then(|resources| settings::build(resources, folders, from_files))
+        .ok_or_else(|| unnoticed(resources_path))
+}
+
+/// Every value that is missing was reported; should one not have been, nothing is started either.
+fn unnoticed(resources: &Path) -> ConfigError {
+    ConfigError {
         diagnostics: vec![Diagnostic {
-            file: resources_path.to_owned(),
+            file: resources.to_owned(),
             line: None,
             column: None,
             message: "a value is missing, and it was not noticed which".to_owned(),
             help: Some("this is a mistake in Posthaste: please report it with the files".to_owned()),
             snippet: None,
         }],
-    })
+    }
+}
+
+/// Where a running instance is found: its API and its console.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    pub api: std::net::SocketAddr,
+    pub console: std::net::SocketAddr,
+}
+
+/// Reads `http` of `resources.yml` and nothing else: whatever is wrong elsewhere, or set in the instance's environment
+/// only, does not keep a command from finding it.
+///
+/// # Errors
+/// Every mistake under `http`, or a file that cannot be read.
+pub fn addresses(resources: &Path, env: Environment<'_>) -> Result<Addresses, ConfigError> {
+    let mut cx = section::Context::new(env);
+    let found = resources::read_addresses(resources, &mut cx);
+    cx.report.into_result()?;
+    found.ok_or_else(|| unnoticed(resources))
 }
 
 /// A variable of this process's environment; one that is not UTF-8 counts as not set.

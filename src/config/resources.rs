@@ -7,6 +7,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
+use super::Addresses;
 use super::diagnostic::Place;
 use super::keys;
 use super::section::{At, Context, Section, Text, checked};
@@ -89,6 +90,16 @@ pub(super) fn read(path: &Path, cx: &mut Context<'_>) -> Option<Resources> {
         console_at: console.at,
         console: console.value,
     })
+}
+
+/// Reads `http` alone; the other keys are left to `read`. None when the file is no mapping.
+pub(super) fn read_addresses(path: &Path, cx: &mut Context<'_>) -> Option<Addresses> {
+    let root = tree::read(path, &mut cx.report)?;
+    cx.enter(path);
+    let mut root = Section::open(root, &keys::RESOURCES, cx)?;
+    let http = root.section("http", &keys::HTTP, cx);
+    let (api, console) = http_section(http, root.at, cx);
+    Some(Addresses { api: api.listen, console: console.value.listen })
 }
 
 const LEASE: Duration = Duration::from_secs(5);

@@ -127,7 +127,7 @@ pub(super) async fn delete(
         Removal::NotFound => Err(no_row(&slot, key)),
         Removal::Busy => Err(conflict("somebody is at work on this row; try again in a moment".to_owned())),
         Removal::Kept { reason } => {
-            let detail = format!("{reason}. If you mean it, repeat with ?force=true");
+            let detail = format!("{reason}; force it if you mean it");
             Err(conflict(detail).with("outcome", "refused").with("reason", reason))
         }
         Removal::InUse => {
