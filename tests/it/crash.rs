@@ -80,11 +80,13 @@ fn every_202_takes_effect_once_whatever_is_killed() {
         });
         kill_all(&mut app, &servers, &mut Dice(seed.into())).await;
         app.ready(LONG).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         stop.now();
         let mut log = clients.join_next().await.unwrap().unwrap();
         let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("crash-{seed}.jsonl"));
         load::write(&log, &kept);
-        eprintln!("killed all within {:?}; {} posts in {}", started.elapsed(), log.len(), kept.display());
+        let accepted = log.iter().filter(|op| op.answer.promise() == Promise::Accepted).count();
+        eprintln!("all killed after {:?}; {accepted} of {} accepted; {}", started.elapsed(), log.len(), kept.display());
 
         let without = load::settle_unknown(target, load, &mut log, Duration::from_secs(30)).await;
         load::write(&log, &kept);
@@ -112,14 +114,18 @@ fn every_202_takes_effect_once_whatever_is_killed() {
             let broken: Vec<String> = app.db.column(sql, &[]).await;
             assert!(broken.is_empty(), "seed {seed}: {rule}: {broken:?}");
         }
-        // A run in which next to nothing was accepted would prove nothing.
-        assert!(counted(Promise::Accepted) > 500, "only {} accepted", counted(Promise::Accepted));
+        assert!(accepted > 300, "a run in which next to nothing is accepted proves nothing: {accepted}");
     });
 }
 
+/// Each kill hits a system that accepts and is under load; now and then the next comes before it has recovered.
 async fn kill_all(app: &mut App, servers: &Servers, dice: &mut Dice) {
     for victim in plan(dice) {
-        tokio::time::sleep(Duration::from_millis(500 + dice.below(1_000))).await;
+        if !dice.one_in(4) {
+            app.ready(LONG).await;
+        }
+        tokio::time::sleep(Duration::from_millis(300 + dice.below(700))).await;
+        let down = Duration::from_millis(dice.below(700));
         match victim {
             Victim::Posthaste => {
                 app.kill9().await;
@@ -127,15 +133,13 @@ async fn kill_all(app: &mut App, servers: &Servers, dice: &mut Dice) {
             }
             Victim::Postgres => {
                 servers.kill9_postgres().await;
-                tokio::time::sleep(Duration::from_millis(dice.below(1_000))).await;
+                tokio::time::sleep(down).await;
                 servers.start_postgres().await;
             }
             Victim::Rabbit => {
                 servers.kill9_rabbit().await;
-                tokio::time::sleep(Duration::from_millis(dice.below(1_000))).await;
+                tokio::time::sleep(down).await;
                 servers.start_rabbit().await;
-                // Otherwise the next kills would mostly meet a process that accepts nothing.
-                app.ready(LONG).await;
             }
         }
     }

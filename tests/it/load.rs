@@ -1,5 +1,6 @@
 //! Clients that behave as real ones do under failures: they repeat, retry, hurry and hang up, and write everything down.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::net::SocketAddr;
@@ -70,18 +71,18 @@ pub async fn run(target: SocketAddr, load: Load, stop: Stop) -> Vec<Operation> {
     std::mem::take(&mut *run.log.lock().unwrap())
 }
 
-/// Posts again, until a definite answer, every id whose clients never got one (I3). Appends to the log; answers the ids
-/// that had none within `bound` each.
+/// Posts again, until a definite answer, every id whose last answer left its clients in doubt (I3). Appends to the log;
+/// answers the ids that had none within `bound` each.
 pub async fn settle_unknown(target: SocketAddr, load: Load, log: &mut Vec<Operation>, bound: Duration) -> Vec<String> {
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let offset = log.iter().map(|op| op.end).max().unwrap_or(0) + 1;
-    let mut ids: Vec<&str> = log.iter().map(|op| op.message_id.as_str()).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    let definite = |op: &&Operation| matches!(op.answer.promise(), Promise::Accepted | Promise::Duplicate);
-    let known: std::collections::BTreeSet<&str> =
-        log.iter().filter(definite).map(|op| op.message_id.as_str()).collect();
-    let unsettled: Vec<String> = ids.into_iter().filter(|id| !known.contains(id)).map(str::to_owned).collect();
+    let with = |wanted: &dyn Fn(Promise) -> bool| -> BTreeSet<String> {
+        let operations = log.iter().filter(|op| wanted(op.answer.promise()));
+        operations.map(|op| op.message_id.clone()).collect()
+    };
+    let doubtful = with(&|promise| matches!(promise, Promise::Unknown | Promise::OutsideContract));
+    let known = with(&|promise| matches!(promise, Promise::Accepted | Promise::Duplicate));
+    let unsettled: Vec<String> = doubtful.difference(&known).cloned().collect();
 
     let run = Run { load, target, http, started: Instant::now(), log: Mutex::default() };
     let mut without = Vec::new();
@@ -113,15 +114,15 @@ pub fn write(log: &[Operation], path: &Path) {
 async fn client(run: &Run, stop: &Stop, number: u32) {
     let mut dice = Dice(u64::from(run.load.seed) << 32 | u64::from(number));
     let mut fresh = 0;
-    let mut unknown: Vec<String> = Vec::new();
+    let mut unsettled: Vec<String> = Vec::new();
     while !stop.asked() && run.started.elapsed() < run.load.duration && fresh < run.load.messages {
         let patience = if dice.one_in(20) { Duration::from_millis(dice.below(30)) } else { Duration::from_secs(5) };
         let id = match dice.below(10) {
-            0 | 1 if !unknown.is_empty() => {
-                let which = usize::try_from(dice.below(unknown.len() as u64)).unwrap();
-                unknown.swap_remove(which)
+            0..=3 if !unsettled.is_empty() => {
+                let which = usize::try_from(dice.below(unsettled.len() as u64)).unwrap();
+                unsettled.swap_remove(which)
             }
-            0..=2 => match run.earlier(&mut dice) {
+            4 => match run.earlier(&mut dice) {
                 Some(id) => id,
                 None => run.fresh(number, &mut fresh, &mut dice),
             },
@@ -131,8 +132,8 @@ async fn client(run: &Run, stop: &Stop, number: u32) {
         let times = if dice.one_in(10) { 2 + dice.below(4) } else { 1 };
         let posts = (0..times).map(|_| run.post(number, &id, patience));
         if !join_all(posts).await.contains(&true) {
-            unknown.push(id);
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            unsettled.push(id);
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
         tokio::time::sleep(run.load.pause).await;
     }
