@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -52,16 +52,18 @@ impl Stop {
 /// Everything the clients share.
 struct Run {
     load: Load,
-    target: SocketAddr,
+    /// Where the posts go, in turn: the instances of one installation.
+    targets: Vec<SocketAddr>,
+    turn: AtomicUsize,
     http: reqwest::Client,
     started: Instant,
     log: Mutex<Vec<Operation>>,
 }
 
 /// Runs all clients to their end and answers what they saw. No error stops a client.
-pub async fn run(target: SocketAddr, load: Load, stop: Stop) -> Vec<Operation> {
+pub async fn run(targets: &[SocketAddr], load: Load, stop: Stop) -> Vec<Operation> {
     let http = reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(2)).build().unwrap();
-    let run = Arc::new(Run { load, target, http, started: Instant::now(), log: Mutex::default() });
+    let run = Arc::new(Run::new(load, targets, http));
     let mut clients = JoinSet::new();
     for number in 0..load.clients {
         let (run, stop) = (Arc::clone(&run), stop.clone());
@@ -84,7 +86,7 @@ pub async fn settle_unknown(target: SocketAddr, load: Load, log: &mut Vec<Operat
     let known = with(&|promise| matches!(promise, Promise::Accepted | Promise::Duplicate));
     let unsettled: Vec<String> = doubtful.difference(&known).cloned().collect();
 
-    let run = Run { load, target, http, started: Instant::now(), log: Mutex::default() };
+    let run = Run::new(load, &[target], http);
     let mut without = Vec::new();
     for id in unsettled {
         let started = Instant::now();
@@ -140,6 +142,11 @@ async fn client(run: &Run, stop: &Stop, number: u32) {
 }
 
 impl Run {
+    fn new(load: Load, targets: &[SocketAddr], http: reqwest::Client) -> Self {
+        let (started, log, turn) = (Instant::now(), Mutex::default(), AtomicUsize::default());
+        Self { load, targets: targets.to_vec(), turn, http, started, log }
+    }
+
     fn fresh(&self, client: u32, count: &mut u32, dice: &mut Dice) -> String {
         *count += 1;
         let poison = if dice.one_in(25) { POISON } else { "" };
@@ -159,7 +166,9 @@ impl Run {
 
     /// One POST, written down; answers whether the client now knows that its message is accepted.
     async fn post(&self, client: u32, id: &str, patience: Duration) -> bool {
-        let request = self.http.post(format!("http://{}/api/write", self.target));
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let target = self.targets[turn % self.targets.len()];
+        let request = self.http.post(format!("http://{target}/api/write"));
         let request = request.header("Message-Id", id).header("Content-Type", "text/plain");
         let start = self.now();
         let answer = self.answer(request.body(body_of(id)).timeout(patience)).await;
