@@ -74,7 +74,7 @@ async fn history_of(fault: Fault) -> (Vec<crate::history::Operation>, FinalState
 
     let duration = Duration::from_millis(500);
     let load = Load { seed: 7, clients: 6, duration, messages: 1_000, pause: Duration::from_millis(2) };
-    let mut log = load::run(target, load, Stop::default()).await;
+    let mut log = load::run(&[target], load, Stop::default()).await;
     if fault != Fault::LiesAboutNothing {
         let without = load::settle_unknown(target, load, &mut log, Duration::from_secs(5)).await;
         assert_eq!(without, Vec::<String>::new());
@@ -123,7 +123,7 @@ fn clients_of_a_service_that_is_not_there_go_on_and_write_it_down() {
         let nobody = SocketAddr::from(([127, 0, 0, 1], posthaste::dev::free_port().unwrap()));
         let duration = Duration::from_millis(300);
         let load = Load { seed: 8, clients: 2, duration, messages: 1_000, pause: Duration::from_millis(5) };
-        let log = load::run(nobody, load, Stop::default()).await;
+        let log = load::run(&[nobody], load, Stop::default()).await;
         assert!(log.len() > 4, "{log:?}");
         assert!(log.iter().all(|op| matches!(op.answer.promise(), Promise::Nothing | Promise::Unknown)), "{log:?}");
         let found = check(&log, &FinalState::default());

@@ -1,10 +1,11 @@
 //! Clients that behave as real ones do under failures: they repeat, retry, hurry and hang up, and write everything down.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -51,16 +52,18 @@ impl Stop {
 /// Everything the clients share.
 struct Run {
     load: Load,
-    target: SocketAddr,
+    /// Where the posts go, in turn: the instances of one installation.
+    targets: Vec<SocketAddr>,
+    turn: AtomicUsize,
     http: reqwest::Client,
     started: Instant,
     log: Mutex<Vec<Operation>>,
 }
 
 /// Runs all clients to their end and answers what they saw. No error stops a client.
-pub async fn run(target: SocketAddr, load: Load, stop: Stop) -> Vec<Operation> {
+pub async fn run(targets: &[SocketAddr], load: Load, stop: Stop) -> Vec<Operation> {
     let http = reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(2)).build().unwrap();
-    let run = Arc::new(Run { load, target, http, started: Instant::now(), log: Mutex::default() });
+    let run = Arc::new(Run::new(load, targets, http));
     let mut clients = JoinSet::new();
     for number in 0..load.clients {
         let (run, stop) = (Arc::clone(&run), stop.clone());
@@ -70,20 +73,20 @@ pub async fn run(target: SocketAddr, load: Load, stop: Stop) -> Vec<Operation> {
     std::mem::take(&mut *run.log.lock().unwrap())
 }
 
-/// Posts again, until a definite answer, every id whose clients never got one (I3). Appends to the log; answers the ids
-/// that had none within `bound` each.
+/// Posts again, until a definite answer, every id whose last answer left its clients in doubt (I3). Appends to the log;
+/// answers the ids that had none within `bound` each.
 pub async fn settle_unknown(target: SocketAddr, load: Load, log: &mut Vec<Operation>, bound: Duration) -> Vec<String> {
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let offset = log.iter().map(|op| op.end).max().unwrap_or(0) + 1;
-    let mut ids: Vec<&str> = log.iter().map(|op| op.message_id.as_str()).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    let definite = |op: &&Operation| matches!(op.answer.promise(), Promise::Accepted | Promise::Duplicate);
-    let known: std::collections::BTreeSet<&str> =
-        log.iter().filter(definite).map(|op| op.message_id.as_str()).collect();
-    let unsettled: Vec<String> = ids.into_iter().filter(|id| !known.contains(id)).map(str::to_owned).collect();
+    let with = |wanted: &dyn Fn(Promise) -> bool| -> BTreeSet<String> {
+        let operations = log.iter().filter(|op| wanted(op.answer.promise()));
+        operations.map(|op| op.message_id.clone()).collect()
+    };
+    let doubtful = with(&|promise| matches!(promise, Promise::Unknown | Promise::OutsideContract));
+    let known = with(&|promise| matches!(promise, Promise::Accepted | Promise::Duplicate));
+    let unsettled: Vec<String> = doubtful.difference(&known).cloned().collect();
 
-    let run = Run { load, target, http, started: Instant::now(), log: Mutex::default() };
+    let run = Run::new(load, &[target], http);
     let mut without = Vec::new();
     for id in unsettled {
         let started = Instant::now();
@@ -113,15 +116,15 @@ pub fn write(log: &[Operation], path: &Path) {
 async fn client(run: &Run, stop: &Stop, number: u32) {
     let mut dice = Dice(u64::from(run.load.seed) << 32 | u64::from(number));
     let mut fresh = 0;
-    let mut unknown: Vec<String> = Vec::new();
+    let mut unsettled: Vec<String> = Vec::new();
     while !stop.asked() && run.started.elapsed() < run.load.duration && fresh < run.load.messages {
         let patience = if dice.one_in(20) { Duration::from_millis(dice.below(30)) } else { Duration::from_secs(5) };
         let id = match dice.below(10) {
-            0 | 1 if !unknown.is_empty() => {
-                let which = usize::try_from(dice.below(unknown.len() as u64)).unwrap();
-                unknown.swap_remove(which)
+            0..=3 if !unsettled.is_empty() => {
+                let which = usize::try_from(dice.below(unsettled.len() as u64)).unwrap();
+                unsettled.swap_remove(which)
             }
-            0..=2 => match run.earlier(&mut dice) {
+            4 => match run.earlier(&mut dice) {
                 Some(id) => id,
                 None => run.fresh(number, &mut fresh, &mut dice),
             },
@@ -131,14 +134,19 @@ async fn client(run: &Run, stop: &Stop, number: u32) {
         let times = if dice.one_in(10) { 2 + dice.below(4) } else { 1 };
         let posts = (0..times).map(|_| run.post(number, &id, patience));
         if !join_all(posts).await.contains(&true) {
-            unknown.push(id);
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            unsettled.push(id);
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
         tokio::time::sleep(run.load.pause).await;
     }
 }
 
 impl Run {
+    fn new(load: Load, targets: &[SocketAddr], http: reqwest::Client) -> Self {
+        let (started, log, turn) = (Instant::now(), Mutex::default(), AtomicUsize::default());
+        Self { load, targets: targets.to_vec(), turn, http, started, log }
+    }
+
     fn fresh(&self, client: u32, count: &mut u32, dice: &mut Dice) -> String {
         *count += 1;
         let poison = if dice.one_in(25) { POISON } else { "" };
@@ -158,7 +166,9 @@ impl Run {
 
     /// One POST, written down; answers whether the client now knows that its message is accepted.
     async fn post(&self, client: u32, id: &str, patience: Duration) -> bool {
-        let request = self.http.post(format!("http://{}/api/write", self.target));
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let target = self.targets[turn % self.targets.len()];
+        let request = self.http.post(format!("http://{target}/api/write"));
         let request = request.header("Message-Id", id).header("Content-Type", "text/plain");
         let start = self.now();
         let answer = self.answer(request.body(body_of(id)).timeout(patience)).await;

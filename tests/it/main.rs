@@ -6,6 +6,8 @@ mod history;
 mod load;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod trial;
 
 #[cfg(test)]
 mod accept;
@@ -13,6 +15,8 @@ mod accept;
 mod crash;
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod hang;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]

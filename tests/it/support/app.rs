@@ -32,11 +32,12 @@ pub struct Options {
 /// One installation: files, database, virtual host, and the process while it runs.
 pub struct App {
     /// They live at least as long as what uses them.
-    _servers: Arc<Servers>,
+    pub servers: Arc<Servers>,
     pub db: Database,
     pub api: SocketAddr,
     pub console: SocketAddr,
     pub http: reqwest::Client,
+    postgres_url: String,
     amqp_url: String,
     folder: TempDir,
     process: Option<Running>,
@@ -66,6 +67,19 @@ impl App {
         let name = fresh_name("it");
         let postgres_url = servers.postgres.lock().await.create_database(&name).await.unwrap();
         let amqp_url = servers.rabbit.lock().await.create_vhost(&name).await.unwrap();
+        let app = Self::with_files(servers, postgres_url, amqp_url, options);
+        let migrated = app.command(&["migrate"]);
+        assert!(migrated.status.success(), "migrate: {migrated:?}");
+        app
+    }
+
+    /// Another instance of the same installation: same servers, database and queue, other addresses; not running.
+    pub fn sibling(&self) -> Self {
+        let (postgres_url, amqp_url) = (self.postgres_url.clone(), self.amqp_url.clone());
+        Self::with_files(Arc::clone(&self.servers), postgres_url, amqp_url, Options::default())
+    }
+
+    fn with_files(servers: Arc<Servers>, postgres_url: String, amqp_url: String, options: Options) -> Self {
         let [api, console] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port().unwrap())));
 
         let folder = TempDir::new().unwrap();
@@ -75,10 +89,7 @@ impl App {
         copy(&write_db, &folder.path().join("configurations/write-db"));
 
         let db = Database::new(postgres_url.parse().unwrap());
-        let app = Self { _servers: servers, db, api, console, http: client::new(), amqp_url, folder, process: None };
-        let migrated = app.command(&["migrate"]);
-        assert!(migrated.status.success(), "migrate: {migrated:?}");
-        app
+        Self { servers, db, api, console, http: client::new(), postgres_url, amqp_url, folder, process: None }
     }
 
     fn prepare(&self, arguments: &[&str]) -> Command {
@@ -121,12 +132,22 @@ impl App {
         self.ended(Duration::from_secs(30)).await
     }
 
+    /// Freezes the process: its connections stay open, and it does nothing.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
     fn signal(&self, signal: Signal) {
         let pid = self.process.as_ref().expect("it does not run").child.id();
         kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
     }
 
-    async fn ended(&mut self, bound: Duration) -> Option<i32> {
+    /// Waits until the process has ended by itself, and answers its exit status.
+    pub async fn ended(&mut self, bound: Duration) -> Option<i32> {
         let mut running = self.process.take().expect("it does not run");
         let status = eventually("the process ends", bound, async || {
             running.child.try_wait().unwrap().ok_or_else(|| "still running".to_owned())
