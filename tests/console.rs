@@ -1,5 +1,4 @@
 //! The management API against a real PostgreSQL.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "in a test a panic is the report")]
 
 #[cfg(test)]
 #[path = "console/home.rs"]

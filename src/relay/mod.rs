@@ -3,6 +3,7 @@
 //! Deliberately not here: accepting and processing. The relay moves what is already decided, and a second publish never
 //! harms.
 
+mod board;
 mod clock;
 mod decide;
 mod heartbeat;
@@ -11,10 +12,11 @@ mod publish;
 mod sweeper;
 mod topology;
 
+pub use board::OpenCounts;
 pub use clock::DatabaseClock;
 pub use decide::{Facts, Next, decide, redo_after};
 pub use heartbeat::{Fenced, Shared, heartbeat};
 pub use lease::LeaseObserver;
-pub use publish::{DestinationSettings, OpenCounts, Published, Relay, RelaySettings, Running};
+pub use publish::{DestinationSettings, Published, Relay, RelaySettings, Running};
 pub use sweeper::sweep;
 pub use topology::verify_destinations;

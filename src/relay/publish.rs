@@ -1,7 +1,6 @@
-//! Publishing from memory, marking in batches, and what all instances and listeners may know of a destination.
+//! Publishing from memory, and marking in batches.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::DatabaseClock;
+use super::board::{Board, OpenCounts};
 use crate::broker::{Broker, LinkStatus, OutMessage, PublishError};
 use crate::lifecycle::Lifecycle;
 use crate::model::{AdapterName, Destination, HomeId, Mode, SlotId, TxId};
@@ -45,29 +45,12 @@ pub struct RelaySettings {
     pub host: String,
 }
 
-/// Open rows of one destination, as last counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct OpenCounts {
-    pub open: u64,
-    pub unpublished: u64,
-    pub oldest_seconds: u64,
-}
-
 /// What became of a publish from memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Published {
     Confirmed,
     /// The journal's row brings it there.
     Later,
-}
-
-#[derive(Debug, Default)]
-struct Watched {
-    verified: AtomicBool,
-    open: AtomicU64,
-    unpublished: AtomicU64,
-    oldest_seconds: AtomicU64,
-    trouble: Mutex<Option<Arc<str>>>,
 }
 
 pub(super) struct Inner {
@@ -78,7 +61,8 @@ pub(super) struct Inner {
     pub lifecycle: Lifecycle,
     /// Something came up sooner than the sweeper's next look.
     pub wake: Notify,
-    watched: BTreeMap<Destination, Watched>,
+    /// What is known of each destination.
+    pub board: Board,
     marks: mpsc::Sender<(Mark, Instant)>,
     /// The marking task outlives the others: what they publish at the end is still marked.
     marker: TaskTracker,
@@ -96,7 +80,7 @@ impl Relay {
     #[must_use]
     pub fn start(store: Store, brokers: Vec<Broker>, settings: RelaySettings, lifecycle: &Lifecycle) -> Self {
         let (marks, waiting) = mpsc::channel(MARKS);
-        let watched = settings.destinations.iter().map(|one| (one.destination.clone(), Watched::default())).collect();
+        let board = Board::of(settings.destinations.iter().map(|one| one.destination.clone()));
         let brokers = brokers.into_iter().map(|broker| (broker.name().to_owned(), broker)).collect();
         let inner = Inner {
             store: store.clone(),
@@ -105,7 +89,7 @@ impl Relay {
             clock: DatabaseClock::default(),
             lifecycle: lifecycle.clone(),
             wake: Notify::new(),
-            watched,
+            board,
             marks,
             marker: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -223,56 +207,18 @@ impl Relay {
         if !broker.publisher().is_ready() {
             return Err(format!("too much is waiting to be published on {}", settings.connection));
         }
-        let watched = self.0.watched.get(destination);
-        if !watched.is_some_and(|watched| watched.verified.load(Ordering::Relaxed)) {
-            let trouble = watched.and_then(|watched| lock(&watched.trouble).clone());
-            return Err(trouble.map_or_else(|| format!("{destination} is not verified yet"), |text| text.to_string()));
-        }
-        Ok(())
+        self.0.board.verified(destination)
     }
 
     /// As last counted.
     #[must_use]
     pub fn open(&self, destination: &Destination) -> OpenCounts {
-        let Some(watched) = self.0.watched.get(destination) else { return OpenCounts::default() };
-        OpenCounts {
-            open: watched.open.load(Ordering::Relaxed),
-            unpublished: watched.unpublished.load(Ordering::Relaxed),
-            oldest_seconds: watched.oldest_seconds.load(Ordering::Relaxed),
-        }
-    }
-
-    pub(super) fn set_open(&self, destination: &Destination, counts: OpenCounts) {
-        let Some(watched) = self.0.watched.get(destination) else { return };
-        watched.open.store(counts.open, Ordering::Relaxed);
-        watched.unpublished.store(counts.unpublished, Ordering::Relaxed);
-        watched.oldest_seconds.store(counts.oldest_seconds, Ordering::Relaxed);
-    }
-
-    /// The queue was seen, or why not.
-    pub(super) fn verified(&self, destination: &Destination, answer: Result<(), String>) {
-        let Some(watched) = self.0.watched.get(destination) else { return };
-        watched.verified.store(answer.is_ok(), Ordering::Relaxed);
-        let mut trouble = lock(&watched.trouble);
-        if let Err(text) = &answer
-            && trouble.as_deref() != Some(text.as_str())
-        {
-            tracing::warn!(destination = %destination, reason = %text, "destination cannot be used");
-        }
-        *trouble = answer.err().map(Into::into);
-    }
-
-    /// Whether the queue was seen since the last doubt.
-    #[must_use]
-    pub fn is_verified(&self, destination: &Destination) -> bool {
-        self.0.watched.get(destination).is_some_and(|watched| watched.verified.load(Ordering::Relaxed))
+        self.0.board.open(destination)
     }
 
     /// Something is not where it was: look again before anything is accepted.
-    pub(super) fn unverify_all(&self) {
-        for watched in self.0.watched.values() {
-            watched.verified.store(false, Ordering::Relaxed);
-        }
+    fn unverify_all(&self) {
+        self.0.board.doubt_all();
         self.0.wake.notify_one();
     }
 

@@ -270,7 +270,7 @@ impl Sweeper {
         let mut total = OpenCounts::default();
         for one in &self.relay.settings().destinations {
             let counts = self.counts.get(&one.destination).copied().unwrap_or_default();
-            self.relay.set_open(&one.destination, counts);
+            self.relay.0.board.set_open(&one.destination, counts);
             if counts.open == 0 {
                 self.suspected.remove(&one.destination);
             }

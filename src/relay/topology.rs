@@ -18,22 +18,18 @@ pub async fn verify_destinations(relay: Relay) {
             let Some(broker) = relay.0.brokers.get(&one.connection) else { continue };
             let answer = broker.ensure_queue(&one.queue).await;
             doubt |= answer.is_err();
-            relay.verified(&one.destination, answer.map(|_existed| ()).map_err(|error| with_causes(&error)));
+            relay.0.board.note(&one.destination, answer.map(|_existed| ()).map_err(|error| with_causes(&error)));
         }
         let pause = if doubt { DOUBT } else { FINE };
         let mut waited = Duration::ZERO;
         // A returned message puts all destinations in doubt at once.
-        while waited < pause && !soft.is_cancelled() && (doubt || all_verified(&relay)) {
+        while waited < pause && !soft.is_cancelled() && (doubt || relay.0.board.all_verified()) {
             tokio::select! {
                 () = tokio::time::sleep(DOUBT) => waited += DOUBT,
                 () = soft.cancelled() => {}
             }
         }
     }
-}
-
-fn all_verified(relay: &Relay) -> bool {
-    relay.0.settings.destinations.iter().all(|one| relay.is_verified(&one.destination))
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::row::{column, store_type};
+use super::row::{column, hex, store_type};
 use super::{Store, StoreError};
 use crate::model::{MessageKey, RootId, SlotId, StoreType, TxId};
 
@@ -114,7 +114,9 @@ pub struct Page {
     pub next: Option<Cursor>,
 }
 
-const COLUMNS: &str = "messagekey, slotid, type, messageid, correlationid, messagedate, expirydate, comments, label,
+/// What [`stored_message`] reads.
+pub(super) const COLUMNS: &str =
+    "messagekey, slotid, type, messageid, correlationid, messagedate, expirydate, comments, label,
        host, content_type, octet_length(message) AS size, attempts, tx_id, root_id";
 
 impl Store {
@@ -327,12 +329,6 @@ fn full_message(row: &Row) -> Result<FullMessage, StoreError> {
         message_base64,
     })
 }
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-pub(super) const STORED_COLUMNS: &str = COLUMNS;
 
 #[cfg(test)]
 mod tests {

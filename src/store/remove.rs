@@ -6,7 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::audit::append_audit;
-use super::browse::hex;
+use super::row::hex;
 use super::row::{column, store_type};
 use super::{AuditEntry, Store, StoreError};
 use crate::model::{MessageKey, RootId, SlotId, StoreType};

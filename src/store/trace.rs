@@ -10,9 +10,9 @@ use serde::Serialize;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::browse::{STORED_COLUMNS, StoredMessage, stored_message};
-use super::lifecourse::{Attempt, AttemptOutcome, Cause, Leg, MessageState, Progress, state_of, true_attempts};
-use super::row::{column, store_type};
+use super::browse::{COLUMNS, StoredMessage, stored_message};
+use super::lifecourse::{Attempt, Cause, Leg, MessageState, Progress, state_of, true_attempts};
+use super::row::{attempt, column, store_type};
 use super::{Store, StoreError};
 use crate::model::{Destination, Incarnation, JournalState, MessageId, Mode, RootId, SlotId, TxId};
 
@@ -202,9 +202,9 @@ async fn stored(
 ) -> Result<Vec<StoredMessage>, StoreError> {
     let sql = format!(
         "/* trace_stored */
-        WITH same_id AS MATERIALIZED (SELECT {STORED_COLUMNS} FROM ibisstore WHERE messageid = $1),
+        WITH same_id AS MATERIALIZED (SELECT {COLUMNS} FROM ibisstore WHERE messageid = $1),
              waiting AS MATERIALIZED (
-                 SELECT {STORED_COLUMNS} FROM ibisstore
+                 SELECT {COLUMNS} FROM ibisstore
                  WHERE root_id = ANY($2) AND type IN ('E', 'H', 'I', 'M') AND messageid <> $1)
         SELECT * FROM same_id UNION ALL SELECT * FROM waiting ORDER BY messagekey LIMIT $3"
     );
@@ -333,21 +333,5 @@ fn leg(row: &Row, tx_id: TxId) -> Result<Leg, StoreError> {
         mode: Mode::from_text(mode).ok_or_else(|| unexpected("journal.mode", mode))?,
         state: JournalState::from_text(state).ok_or_else(|| unexpected("journal.state", state))?,
         attempts: column(row, "attempts")?,
-    })
-}
-
-fn attempt(row: &Row) -> Result<Attempt, StoreError> {
-    let outcome: &str = column(row, "outcome")?;
-    Ok(Attempt {
-        tx_id: TxId(column(row, "tx_id")?),
-        n: column(row, "n")?,
-        adapter: column(row, "adapter")?,
-        step: column(row, "step")?,
-        started_at: column(row, "started_at")?,
-        finished_at: column(row, "finished_at")?,
-        outcome: AttemptOutcome::from_text(outcome)
-            .ok_or_else(|| StoreError::Unexpected(format!("attempt.outcome is {outcome:?}")))?,
-        error: column(row, "error")?,
-        instance: column::<Option<Uuid>>(row, "instance")?.map(Incarnation),
     })
 }
