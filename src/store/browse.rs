@@ -1,19 +1,18 @@
-//! Looking into `ibisstore`: counts, pages, one row. Every page reads a bounded part of one index.
+//! Looking into `ibisstore`: counts and pages. Every page reads a bounded part of one index.
 //!
 //! The row comparisons `(slotid, type, messagekey) < (…)` say the same as three plain conditions, but leave PostgreSQL
 //! one way only to deliver the order: the browse index. With plain conditions it walked the primary key over millions
 //! of rows of other slots whenever its statistics were off.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
-use serde::Serialize;
-use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::row::{column, hex, store_type};
+use super::row::{column, store_type};
+use super::stored::{STORED_COLUMNS, StoredMessage, stored_message};
 use super::{Store, StoreError};
-use crate::model::{MessageKey, RootId, SlotId, StoreType, TxId};
+use crate::model::{MessageKey, SlotId, StoreType};
 
 /// Largest page.
 pub const MAX_PAGE: i64 = 500;
@@ -66,46 +65,6 @@ impl Cursor {
     }
 }
 
-/// One row of `ibisstore` without its body.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StoredMessage {
-    /// `messagekey`.
-    pub key: MessageKey,
-    pub slot_id: SlotId,
-    #[serde(rename = "type")]
-    pub kind: StoreType,
-    pub message_id: String,
-    pub correlation_id: Option<String>,
-    pub message_date: Timestamp,
-    pub expiry_date: Option<Timestamp>,
-    pub comments: Option<String>,
-    pub label: Option<String>,
-    pub host: Option<String>,
-    pub content_type: Option<String>,
-    /// Bytes of the body.
-    pub size: i32,
-    pub attempts: i32,
-    pub tx_id: TxId,
-    pub root_id: RootId,
-}
-
-/// One row with its body: text as it is, anything else in base64.
-#[derive(Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct FullMessage {
-    #[serde(flatten)]
-    pub row: StoredMessage,
-    pub headers: serde_json::Value,
-    pub context: serde_json::Value,
-    /// SHA-256 of the body, in hexadecimal.
-    pub sha256: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub message_base64: Option<String>,
-}
-
 /// A page, newest first.
 #[derive(Debug, Clone)]
 pub struct Page {
@@ -113,11 +72,6 @@ pub struct Page {
     /// None: this was the last page.
     pub next: Option<Cursor>,
 }
-
-/// What [`stored_message`] reads.
-pub(super) const COLUMNS: &str =
-    "messagekey, slotid, type, messageid, correlationid, messagedate, expirydate, comments, label,
-       host, content_type, octet_length(message) AS size, attempts, tx_id, root_id";
 
 impl Store {
     /// Rows per slot and type: one index descent per pair, and at most [`COUNT_CAP`] entries counted in each.
@@ -189,16 +143,6 @@ impl Store {
             .await?;
         column(&row, "floor")
     }
-
-    /// One row with its body.
-    pub async fn stored_message(&self, slot: &SlotId, key: MessageKey) -> Result<Option<FullMessage>, StoreError> {
-        let sql = format!(
-            "/* stored_message */ SELECT {COLUMNS}, headers, context, sha256, message FROM ibisstore
-             WHERE messagekey = $1 AND slotid = $2"
-        );
-        let row = self.house.run(async |client| Ok(client.query_opt(&sql, &[&key.0, &slot.as_str()]).await?)).await?;
-        row.as_ref().map(full_message).transpose()
-    }
 }
 
 impl Filter {
@@ -248,7 +192,7 @@ fn page_query(slot: &SlotId, filter: &Filter, below: i64, floor: Option<i64>, li
         // The few rows of one id, by their own index, whatever the statistics say.
         query.sql = format!(
             "/* browse_messages */ WITH same_id AS MATERIALIZED (
-                 SELECT {COLUMNS} FROM ibisstore WHERE messageid = $6)
+                 SELECT {STORED_COLUMNS} FROM ibisstore WHERE messageid = $6)
              SELECT * FROM same_id WHERE slotid = $1 AND type = ANY($2::text[]) AND messagekey < $3 AND messagekey >= $4"
         );
         query.values.push(Box::new(id.clone()));
@@ -258,7 +202,7 @@ fn page_query(slot: &SlotId, filter: &Filter, below: i64, floor: Option<i64>, li
     }
     query.sql = format!(
         "/* browse_messages */ SELECT page.* FROM unnest($2::text[]) AS t(type) CROSS JOIN LATERAL (
-             SELECT {COLUMNS} FROM ibisstore
+             SELECT {STORED_COLUMNS} FROM ibisstore
              WHERE (slotid, type, messagekey) < ($1, t.type::char(1), $3::bigint)
                AND (slotid, type, messagekey) >= ($1, t.type::char(1), $4::bigint)"
     );
@@ -291,43 +235,6 @@ fn conditions(query: &mut Query, filter: &Filter) {
 fn like_pattern(text: &str) -> String {
     let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
     format!("%{escaped}%")
-}
-
-/// Reads [`COLUMNS`].
-pub(super) fn stored_message(row: &Row) -> Result<StoredMessage, StoreError> {
-    Ok(StoredMessage {
-        key: MessageKey(column(row, "messagekey")?),
-        slot_id: SlotId::new(column(row, "slotid")?),
-        kind: store_type(column(row, "type")?)?,
-        message_id: column(row, "messageid")?,
-        correlation_id: column(row, "correlationid")?,
-        message_date: column(row, "messagedate")?,
-        expiry_date: column(row, "expirydate")?,
-        comments: column(row, "comments")?,
-        label: column(row, "label")?,
-        host: column(row, "host")?,
-        content_type: column(row, "content_type")?,
-        size: column(row, "size")?,
-        attempts: column(row, "attempts")?,
-        tx_id: TxId(column(row, "tx_id")?),
-        root_id: RootId(column(row, "root_id")?),
-    })
-}
-
-fn full_message(row: &Row) -> Result<FullMessage, StoreError> {
-    let body: &[u8] = column(row, "message")?;
-    let (message, message_base64) = match std::str::from_utf8(body) {
-        Ok(text) => (Some(text.to_owned()), None),
-        Err(_) => (None, Some(STANDARD.encode(body))),
-    };
-    Ok(FullMessage {
-        row: stored_message(row)?,
-        headers: column(row, "headers")?,
-        context: column(row, "context")?,
-        sha256: hex(column(row, "sha256")?),
-        message,
-        message_base64,
-    })
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::audit::append_audit;
-use super::row::hex;
 use super::row::{column, store_type};
+use super::stored::hex;
 use super::{AuditEntry, Store, StoreError};
 use crate::model::{MessageKey, RootId, SlotId, StoreType};
 

@@ -1,4 +1,4 @@
-//! One message's whole life by its business id, and the short answer for the one who sent it.
+//! One message's whole life by its business id.
 //!
 //! `MATERIALIZED` and `OFFSET 0` keep PostgreSQL to the index of the id, whatever its statistics say.
 
@@ -10,26 +10,14 @@ use serde::Serialize;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::browse::{COLUMNS, StoredMessage, stored_message};
-use super::lifecourse::{Attempt, Cause, Leg, MessageState, Progress, state_of, true_attempts};
-use super::row::{attempt, column, store_type};
+use super::lifecourse::{Attempt, AttemptOutcome, Cause, Leg, MessageState, Progress, state_of, true_attempts};
+use super::row::column;
+use super::stored::{STORED_COLUMNS, StoredMessage, stored_message};
 use super::{Store, StoreError};
-use crate::model::{Destination, Incarnation, JournalState, MessageId, Mode, RootId, SlotId, TxId};
+use crate::model::{Destination, Incarnation, JournalState, MessageId, Mode, RootId, TxId};
 
 /// Most rows of one kind in a trace. An id that was used more often than this is shown in part.
 const MAX_ROWS: i64 = 1000;
-
-/// What the sender of a message may know of it: the receipt's fields and a state, never the body.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct MessageStatus {
-    pub slot_id: SlotId,
-    pub message_id: MessageId,
-    pub correlation_id: Option<String>,
-    /// `accepted`, `retrying`, `processed`, `error`, or `enqueued` (on a queue of others).
-    pub state: &'static str,
-    pub received_at: Timestamp,
-}
 
 /// Everything on record about one business id.
 #[derive(Debug, Clone, Serialize)]
@@ -92,49 +80,6 @@ pub struct AuditRecord {
 }
 
 impl Store {
-    /// Where the message stands that was logged under this id; None when none was, or it has expired. One statement, on
-    /// the pool that accepts: whoever may post may also ask.
-    pub async fn message_status(
-        &self,
-        slot: &SlotId,
-        message_id: &MessageId,
-    ) -> Result<Option<MessageStatus>, StoreError> {
-        let sql = "/* message_status */
-            WITH same_id AS MATERIALIZED (
-                SELECT messagekey, slotid, type, root_id, correlationid, messagedate FROM ibisstore WHERE messageid = $2
-            ), logged AS (
-                SELECT * FROM same_id WHERE slotid = $1 AND type = 'A' ORDER BY messagekey DESC LIMIT 1
-            ), leg AS (
-                SELECT root_id AS tx_id, NULL AS cause FROM logged
-                UNION ALL
-                SELECT l.tx_id, l.cause FROM posthaste.lineage l JOIN logged USING (root_id)
-            )
-            SELECT logged.correlationid, logged.messagedate,
-                   ARRAY(SELECT s.type::text FROM ibisstore s
-                         WHERE s.root_id = logged.root_id AND s.type IN ('E', 'H', 'I', 'M')) AS waiting,
-                   leg.cause, j.tx_id, j.mode, j.state, j.attempts
-            FROM logged CROSS JOIN leg
-            LEFT JOIN LATERAL (SELECT * FROM posthaste.journal WHERE tx_id = leg.tx_id OFFSET 0) j ON true LIMIT 1000";
-        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&slot.as_str(), &message_id.as_str()];
-        let rows = self.accept.run(async |client| Ok(client.query(sql, &params).await?)).await?;
-        let Some(first) = rows.first() else { return Ok(None) };
-        let waiting = column::<Vec<&str>>(first, "waiting")?;
-        let waiting = waiting.into_iter().map(store_type).collect::<Result<Vec<_>, _>>()?;
-        let mut legs = Vec::with_capacity(rows.len());
-        for row in &rows {
-            if let Some(tx_id) = column::<Option<Uuid>>(row, "tx_id")? {
-                legs.push(leg(row, TxId(tx_id))?);
-            }
-        }
-        Ok(Some(MessageStatus {
-            slot_id: slot.clone(),
-            message_id: message_id.clone(),
-            correlation_id: column(first, "correlationid")?,
-            state: state_of(&waiting, &legs).public(),
-            received_at: column(first, "messagedate")?,
-        }))
-    }
-
     /// All there is about one business id, from one snapshot; None when nothing is.
     pub async fn trace(&self, message_id: &MessageId) -> Result<Option<Trace>, StoreError> {
         self.house
@@ -202,9 +147,9 @@ async fn stored(
 ) -> Result<Vec<StoredMessage>, StoreError> {
     let sql = format!(
         "/* trace_stored */
-        WITH same_id AS MATERIALIZED (SELECT {COLUMNS} FROM ibisstore WHERE messageid = $1),
+        WITH same_id AS MATERIALIZED (SELECT {STORED_COLUMNS} FROM ibisstore WHERE messageid = $1),
              waiting AS MATERIALIZED (
-                 SELECT {COLUMNS} FROM ibisstore
+                 SELECT {STORED_COLUMNS} FROM ibisstore
                  WHERE root_id = ANY($2) AND type IN ('E', 'H', 'I', 'M') AND messageid <> $1)
         SELECT * FROM same_id UNION ALL SELECT * FROM waiting ORDER BY messagekey LIMIT $3"
     );
@@ -323,7 +268,7 @@ fn journal_entry(row: &Row) -> Result<JournalEntry, StoreError> {
     })
 }
 
-fn leg(row: &Row, tx_id: TxId) -> Result<Leg, StoreError> {
+pub(super) fn leg(row: &Row, tx_id: TxId) -> Result<Leg, StoreError> {
     let unexpected = |what: &str, text: &str| StoreError::Unexpected(format!("{what} is {text:?}"));
     let (cause, mode, state): (Option<&str>, &str, &str) =
         (column(row, "cause")?, column(row, "mode")?, column(row, "state")?);
@@ -333,5 +278,21 @@ fn leg(row: &Row, tx_id: TxId) -> Result<Leg, StoreError> {
         mode: Mode::from_text(mode).ok_or_else(|| unexpected("journal.mode", mode))?,
         state: JournalState::from_text(state).ok_or_else(|| unexpected("journal.state", state))?,
         attempts: column(row, "attempts")?,
+    })
+}
+
+fn attempt(row: &Row) -> Result<Attempt, StoreError> {
+    let outcome: &str = column(row, "outcome")?;
+    Ok(Attempt {
+        tx_id: TxId(column(row, "tx_id")?),
+        n: column(row, "n")?,
+        adapter: column(row, "adapter")?,
+        step: column(row, "step")?,
+        started_at: column(row, "started_at")?,
+        finished_at: column(row, "finished_at")?,
+        outcome: AttemptOutcome::from_text(outcome)
+            .ok_or_else(|| StoreError::Unexpected(format!("attempt.outcome is {outcome:?}")))?,
+        error: column(row, "error")?,
+        instance: column::<Option<Uuid>>(row, "instance")?.map(Incarnation),
     })
 }

@@ -1,0 +1,68 @@
+//! Where a message stands, for the one who sent it.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::lifecourse::state_of;
+use super::row::{column, store_type};
+use super::trace::leg;
+use super::{Store, StoreError};
+use crate::model::{MessageId, SlotId, TxId};
+
+/// What the sender of a message may know of it: the receipt's fields and a state, never the body.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageStatus {
+    pub slot_id: SlotId,
+    pub message_id: MessageId,
+    pub correlation_id: Option<String>,
+    /// `accepted`, `retrying`, `processed`, `error`, or `enqueued` (on a queue of others).
+    pub state: &'static str,
+    pub received_at: Timestamp,
+}
+
+impl Store {
+    /// Where the message stands that was logged under this id; None when none was, or it has expired. One statement, on
+    /// the pool that accepts: whoever may post may also ask.
+    pub async fn message_status(
+        &self,
+        slot: &SlotId,
+        message_id: &MessageId,
+    ) -> Result<Option<MessageStatus>, StoreError> {
+        let sql = "/* message_status */
+            WITH same_id AS MATERIALIZED (
+                SELECT messagekey, slotid, type, root_id, correlationid, messagedate FROM ibisstore WHERE messageid = $2
+            ), logged AS (
+                SELECT * FROM same_id WHERE slotid = $1 AND type = 'A' ORDER BY messagekey DESC LIMIT 1
+            ), leg AS (
+                SELECT root_id AS tx_id, NULL AS cause FROM logged
+                UNION ALL
+                SELECT l.tx_id, l.cause FROM posthaste.lineage l JOIN logged USING (root_id)
+            )
+            SELECT logged.correlationid, logged.messagedate,
+                   ARRAY(SELECT s.type::text FROM ibisstore s
+                         WHERE s.root_id = logged.root_id AND s.type IN ('E', 'H', 'I', 'M')) AS waiting,
+                   leg.cause, j.tx_id, j.mode, j.state, j.attempts
+            FROM logged CROSS JOIN leg
+            LEFT JOIN LATERAL (SELECT * FROM posthaste.journal WHERE tx_id = leg.tx_id OFFSET 0) j ON true LIMIT 1000";
+        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&slot.as_str(), &message_id.as_str()];
+        let rows = self.accept.run(async |client| Ok(client.query(sql, &params).await?)).await?;
+        let Some(first) = rows.first() else { return Ok(None) };
+        let waiting = column::<Vec<&str>>(first, "waiting")?;
+        let waiting = waiting.into_iter().map(store_type).collect::<Result<Vec<_>, _>>()?;
+        let mut legs = Vec::with_capacity(rows.len());
+        for row in &rows {
+            if let Some(tx_id) = column::<Option<Uuid>>(row, "tx_id")? {
+                legs.push(leg(row, TxId(tx_id))?);
+            }
+        }
+        Ok(Some(MessageStatus {
+            slot_id: slot.clone(),
+            message_id: message_id.clone(),
+            correlation_id: column(first, "correlationid")?,
+            state: state_of(&waiting, &legs).public(),
+            received_at: column(first, "messagedate")?,
+        }))
+    }
+}

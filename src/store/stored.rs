@@ -1,0 +1,108 @@
+//! One row of `ibisstore`, with or without its body.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio_postgres::Row;
+
+use super::row::{column, store_type};
+use super::{Store, StoreError};
+use crate::model::{MessageKey, RootId, SlotId, StoreType, TxId};
+
+/// One row of `ibisstore` without its body.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredMessage {
+    /// `messagekey`.
+    pub key: MessageKey,
+    pub slot_id: SlotId,
+    #[serde(rename = "type")]
+    pub kind: StoreType,
+    pub message_id: String,
+    pub correlation_id: Option<String>,
+    pub message_date: Timestamp,
+    pub expiry_date: Option<Timestamp>,
+    pub comments: Option<String>,
+    pub label: Option<String>,
+    pub host: Option<String>,
+    pub content_type: Option<String>,
+    /// Bytes of the body.
+    pub size: i32,
+    pub attempts: i32,
+    pub tx_id: TxId,
+    pub root_id: RootId,
+}
+
+/// One row with its body: text as it is, anything else in base64.
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FullMessage {
+    #[serde(flatten)]
+    pub row: StoredMessage,
+    pub headers: serde_json::Value,
+    pub context: serde_json::Value,
+    /// SHA-256 of the body, in hexadecimal.
+    pub sha256: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_base64: Option<String>,
+}
+
+pub(super) const STORED_COLUMNS: &str =
+    "messagekey, slotid, type, messageid, correlationid, messagedate, expirydate, comments, label,
+       host, content_type, octet_length(message) AS size, attempts, tx_id, root_id";
+
+impl Store {
+    /// One row with its body.
+    pub async fn stored_message(&self, slot: &SlotId, key: MessageKey) -> Result<Option<FullMessage>, StoreError> {
+        let sql = format!(
+            "/* stored_message */ SELECT {STORED_COLUMNS}, headers, context, sha256, message FROM ibisstore
+             WHERE messagekey = $1 AND slotid = $2"
+        );
+        let row = self.house.run(async |client| Ok(client.query_opt(&sql, &[&key.0, &slot.as_str()]).await?)).await?;
+        row.as_ref().map(full_message).transpose()
+    }
+}
+
+/// Reads [`STORED_COLUMNS`].
+pub(super) fn stored_message(row: &Row) -> Result<StoredMessage, StoreError> {
+    Ok(StoredMessage {
+        key: MessageKey(column(row, "messagekey")?),
+        slot_id: SlotId::new(column(row, "slotid")?),
+        kind: store_type(column(row, "type")?)?,
+        message_id: column(row, "messageid")?,
+        correlation_id: column(row, "correlationid")?,
+        message_date: column(row, "messagedate")?,
+        expiry_date: column(row, "expirydate")?,
+        comments: column(row, "comments")?,
+        label: column(row, "label")?,
+        host: column(row, "host")?,
+        content_type: column(row, "content_type")?,
+        size: column(row, "size")?,
+        attempts: column(row, "attempts")?,
+        tx_id: TxId(column(row, "tx_id")?),
+        root_id: RootId(column(row, "root_id")?),
+    })
+}
+
+fn full_message(row: &Row) -> Result<FullMessage, StoreError> {
+    let body: &[u8] = column(row, "message")?;
+    let (message, message_base64) = match std::str::from_utf8(body) {
+        Ok(text) => (Some(text.to_owned()), None),
+        Err(_) => (None, Some(STANDARD.encode(body))),
+    };
+    Ok(FullMessage {
+        row: stored_message(row)?,
+        headers: column(row, "headers")?,
+        context: column(row, "context")?,
+        sha256: hex(column(row, "sha256")?),
+        message,
+        message_base64,
+    })
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
