@@ -5,9 +5,9 @@ use crate::model::{Destination, Envelope};
 
 const ADOPT: &str = "/* adopt */
 WITH seen AS (
-    INSERT INTO posthaste.inbox (queue, message_id, tx_id) SELECT $1, $2, $3 WHERE $2 IS NOT NULL
+    INSERT INTO posthaste.inbox (queue, message_id, tx_id) SELECT $1, $2::text, $3 WHERE $2::text IS NOT NULL
     ON CONFLICT DO NOTHING RETURNING tx_id),
-fresh AS (SELECT $3::uuid AS tx_id WHERE $2 IS NULL OR EXISTS (SELECT FROM seen)),
+fresh AS (SELECT $3::uuid AS tx_id WHERE $2::text IS NULL OR EXISTS (SELECT FROM seen)),
 body AS (
     INSERT INTO posthaste.payload (tx_id, message_id, correlation_id, content_type, headers, message)
     SELECT tx_id, $4, $5, $6, $7, $8 FROM fresh)

@@ -268,9 +268,9 @@ impl Store {
                         "/* park */
                          INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, comments, message, tx_id,
                                                 root_id, content_type, headers, sha256)
-                         SELECT 'H', $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11
-                         WHERE NOT EXISTS (SELECT FROM ibisstore h WHERE h.messageid = $3 AND h.type = 'H'
-                                           AND h.slotid = $1 AND h.tx_id = $7 AND h.sha256 = $11)",
+                         SELECT 'H', $1::text, $2, $3::text, $4, $5, $6, $7, $8, $9, $10, $11
+                         WHERE NOT EXISTS (SELECT FROM ibisstore h WHERE h.messageid = $3::text AND h.type = 'H'
+                                           AND h.slotid = $1::text AND h.tx_id = $7 AND h.sha256 = $11)",
                         &[
                             &slot_id.as_str(),
                             &host,

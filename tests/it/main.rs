@@ -25,3 +25,15 @@ mod outage;
 mod resend;
 #[cfg(test)]
 mod retry;
+#[cfg(test)]
+mod bytes;
+#[cfg(test)]
+mod adopt;
+#[cfg(test)]
+mod wire;
+#[cfg(test)]
+mod schema;
+#[cfg(test)]
+mod logs;
+#[cfg(test)]
+mod alarms;

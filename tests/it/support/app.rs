@@ -64,13 +64,17 @@ impl App {
 
     /// Installed and migrated, but not running.
     pub async fn install(servers: Arc<Servers>, options: Options) -> Self {
+        let app = Self::lay_out(servers, options).await;
+        app.migrate();
+        app
+    }
+
+    /// Files, an empty database and an empty virtual host.
+    pub async fn lay_out(servers: Arc<Servers>, options: Options) -> Self {
         let name = fresh_name("it");
         let postgres_url = servers.postgres.lock().await.create_database(&name).await.unwrap();
         let amqp_url = servers.rabbit.lock().await.create_vhost(&name).await.unwrap();
-        let app = Self::with_files(servers, postgres_url, amqp_url, options);
-        let migrated = app.command(&["migrate"]);
-        assert!(migrated.status.success(), "migrate: {migrated:?}");
-        app
+        Self::with_files(servers, postgres_url, amqp_url, options)
     }
 
     /// Another instance of the same installation: same servers, database and queue, other addresses; not running.
@@ -92,6 +96,12 @@ impl App {
         Self { servers, db, api, console, http: client::new(), postgres_url, amqp_url, folder, process: None }
     }
 
+    /// Must succeed.
+    pub fn migrate(&self) {
+        let migrated = self.command(&["migrate"]);
+        assert!(migrated.status.success(), "migrate: {migrated:?}");
+    }
+
     fn prepare(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_posthaste"));
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
@@ -111,9 +121,15 @@ impl App {
 
     /// Starts the process, on the same ports as before.
     pub fn run(&mut self) {
+        self.run_with(&[]);
+    }
+
+    /// Starts the process with more options.
+    pub fn run_with(&mut self, options: &[&str]) {
         assert!(self.process.is_none(), "it runs already");
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
         let mut command = self.prepare(&["run"]);
+        command.args(options);
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let mut leash = Command::new("/bin/sh");
         leash.args(["-c", r#"cat >/dev/null; kill -KILL "$1""#, "leash", &child.id().to_string()]);
@@ -234,6 +250,39 @@ impl App {
         let log = fs::read_to_string(self.log()).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+}
+
+/// For tests that write files of their own, read logs, or speak to the broker.
+impl App {
+    /// Where `resources.yml` and `configurations/` are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes a file of the installation, and the folders on the way to it.
+    pub fn write(&self, file: &str, text: &str) {
+        let file = self.folder.path().join(file);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
+
+    /// Changes `resources.yml`, which must hold `from`.
+    pub fn edit_resources(&self, from: &str, to: &str) {
+        let file = self.folder.path().join("resources.yml");
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "{from:?} is not in {text}");
+        fs::write(file, text.replace(from, to)).unwrap();
+    }
+
+    /// With user and password.
+    pub fn amqp_url(&self) -> &str {
+        &self.amqp_url
+    }
+
+    /// Everything that all its processes have said so far.
+    pub fn log_text(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
     }
 }
 

@@ -1,7 +1,8 @@
 //! The harness: private servers, the real binary, and ways to look at them from outside.
 
+mod amqp;
 mod app;
-mod client;
+pub mod client;
 mod database;
 mod end_state;
 mod queue;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
+pub use amqp::Amqp;
 pub use app::{App, Options};
 pub use client::Reply;
 pub use raw::{RawReply, exchange};
