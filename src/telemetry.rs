@@ -32,7 +32,7 @@ pub enum TelemetryError {
 /// The filter cannot be read, or a logger is set already.
 pub fn log_to_stderr(filter: &str, format: LogFormat) -> Result<(), TelemetryError> {
     // The AMQP client logs returned messages with their bodies: it stays silent whatever is asked for.
-    let directives = format!("{filter},lapin=off,tokio_postgres=warn,refinery=warn,refinery_core=warn");
+    let directives = format!("{filter},lapin=off,deadpool=error,tokio_postgres=warn,refinery=warn,refinery_core=warn");
     let filter = EnvFilter::try_new(directives)
         .map_err(|error| TelemetryError::Filter { given: filter.to_owned(), reason: error.to_string() })?;
     let registry = tracing_subscriber::registry().with(filter);
