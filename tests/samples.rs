@@ -165,6 +165,17 @@ fn every_link_leads_to_a_file_or_a_heading_that_is_there() {
 }
 
 #[test]
+fn the_readme_leads_to_every_document() {
+    let readme: BTreeSet<String> = document("README.md").links().into_iter().map(|(_, target)| target).collect();
+    let architecture: BTreeSet<String> =
+        document("ARCHITECTURE.md").links().into_iter().map(|(_, target)| target).collect();
+    for document in documents().iter().filter(|one| one.path != "README.md") {
+        let listed = readme.contains(&document.path) || architecture.contains(&document.path);
+        assert!(listed, "neither README.md nor ARCHITECTURE.md leads to {}", document.path);
+    }
+}
+
+#[test]
 fn every_file_that_a_document_names_is_there() {
     let folders = ["src/", "tests/", "docs/", "configurations/", "migrations/", "scripts/"];
     let mut missing = Vec::new();
