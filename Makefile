@@ -20,7 +20,8 @@ setup:
 run: setup
 	$(CARGO) run --release --locked -- dev $(ARGS)
 
-test: setup
+test:
+	@scripts/setup tests
 	$(CARGO) test --locked
 
 check:

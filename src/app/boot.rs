@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Parts, destinations};
-use crate::broker::{Broker, PublisherSettings, TopologyError};
+use crate::broker::{Broker, Ensured, PublisherSettings, TopologyError};
 use crate::config::Settings;
 use crate::lifecycle::Lifecycle;
 use crate::relay::Fenced;
@@ -38,7 +38,7 @@ pub enum RunError {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct MigrationReport {
     pub migrations: Vec<Applied>,
-    /// Queues that were made.
+    /// Queues that were made, or would be.
     pub queues: Vec<String>,
 }
 
@@ -111,7 +111,7 @@ fn applications<'a>(settings: &'a Settings, postgres: &str) -> Vec<ApplicationMi
     settings.configurations.iter().filter_map(of).collect()
 }
 
-/// Brings every database up to date and declares the queues. With `plan`, says what it would do to the databases.
+/// Brings every database up to date and declares the queues. With `plan`, says what it would do.
 ///
 /// # Errors
 /// Databases before the one named in the error are done; running it again goes on.
@@ -129,20 +129,18 @@ pub async fn migrate(settings: &Settings, plan: bool) -> Result<MigrationReport,
         })?;
         report.migrations.extend(applied);
     }
-    if !plan {
-        report.queues = declare_queues(settings).await?;
-    }
+    report.queues = declare_queues(settings, plan).await?;
     Ok(report)
 }
 
-async fn declare_queues(settings: &Settings) -> Result<Vec<String>, RunError> {
+async fn declare_queues(settings: &Settings, plan: bool) -> Result<Vec<String>, RunError> {
     let lifecycle = Lifecycle::default();
     let mut made = Vec::new();
     let mut result = Ok(());
     for amqp in &settings.amqp {
         let broker = Broker::start(amqp, PublisherSettings::default(), &lifecycle)
             .map_err(|error| RunError::Configuration(error.to_string()))?;
-        result = declare_on(&broker, settings, &mut made).await;
+        result = declare_on(&broker, settings, amqp.create_destination && plan, &mut made).await;
         broker.close().await;
         if result.is_err() {
             break;
@@ -152,15 +150,27 @@ async fn declare_queues(settings: &Settings) -> Result<Vec<String>, RunError> {
     result.map(|()| made)
 }
 
-async fn declare_on(broker: &Broker, settings: &Settings, made: &mut Vec<String>) -> Result<(), RunError> {
+/// `only_look`: what is missing counts as made, and is not.
+async fn declare_on(
+    broker: &Broker,
+    settings: &Settings,
+    only_look: bool,
+    made: &mut Vec<String>,
+) -> Result<(), RunError> {
     if !broker.connected(BROKER_BOUND).await {
         let status = broker.publish_status();
         return Err(RunError::Unreachable(format!("broker {} ({}): {status:?}", broker.name(), broker.address())));
     }
     for destination in destinations::of(settings).iter().filter(|one| one.connection == broker.name()) {
-        match broker.ensure_queue(&destination.queue).await {
-            Ok(crate::broker::Ensured::Existed) => {}
-            Ok(crate::broker::Ensured::Declared) => made.push(destination.destination.to_string()),
+        let found = if only_look {
+            broker.queue_state(&destination.queue).await.map(|_state| Ensured::Existed)
+        } else {
+            broker.ensure_queue(&destination.queue).await
+        };
+        match found {
+            Ok(Ensured::Existed) => {}
+            Ok(Ensured::Declared) => made.push(destination.destination.to_string()),
+            Err(TopologyError::Missing { .. }) if only_look => made.push(destination.destination.to_string()),
             Err(error @ TopologyError::Missing { .. }) => {
                 return Err(RunError::Configuration(error.to_string()));
             }

@@ -7,7 +7,7 @@ use crate::app::{self, MigrationReport};
 
 #[derive(Debug, Clone, Args)]
 pub struct MigrateArgs {
-    /// Say what would be applied to the databases; change nothing.
+    /// Say what would be applied and declared; change nothing.
     #[arg(long)]
     plan: bool,
 }
@@ -23,10 +23,10 @@ pub async fn migrate(global: &Global, args: &MigrateArgs) -> Result<(), Failure>
 }
 
 fn text(report: &MigrationReport, plan: bool) -> String {
-    let verb = if plan { "would apply" } else { "applied" };
+    let (apply, declare) = if plan { ("would apply", "would declare") } else { ("applied", "declared") };
     let mut lines: Vec<String> =
-        report.migrations.iter().map(|applied| format!("{verb} {} of {}", applied.migration, applied.of)).collect();
-    lines.extend(report.queues.iter().map(|queue| format!("declared {queue}")));
+        report.migrations.iter().map(|applied| format!("{apply} {} of {}", applied.migration, applied.of)).collect();
+    lines.extend(report.queues.iter().map(|queue| format!("{declare} {queue}")));
     if lines.is_empty() {
         lines.push("nothing to do: everything is up to date".to_owned());
     }

@@ -56,7 +56,7 @@ impl From<tokio_postgres::Error> for StoreError {
         match error.as_db_error() {
             Some(db) if is_plain_error(db) => Self::Refused {
                 sqlstate: db.code().code().to_owned(),
-                message: db.message().to_owned(),
+                message: without_values(db.code().code(), db.message()),
                 constraint: db.constraint().map(str::to_owned),
             },
             Some(db) => Self::Unknown(format!("{} (SQLSTATE {})", db.message(), db.code().code())),
@@ -81,6 +81,14 @@ impl From<deadpool_postgres::PoolError> for StoreError {
             PoolError::NoRuntimeSpecified => Self::Unreachable("the pool has no runtime".to_owned()),
             PoolError::PostCreateHook(error) => Self::Unreachable(error.to_string()),
         }
+    }
+}
+
+/// Data errors (class 22) quote the value that was refused: a payload has no business in a log.
+fn without_values(sqlstate: &str, message: &str) -> String {
+    match (sqlstate.starts_with("22"), message.split_once('"'), message.rsplit_once('"')) {
+        (true, Some((before, _)), Some((_, after))) => format!("{before}\"…\"{after}"),
+        (true | false, _, _) => message.to_owned(),
     }
 }
 
@@ -119,4 +127,28 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_values;
+
+    #[test]
+    fn a_data_error_does_not_quote_the_value() {
+        for (given, told) in [
+            ("invalid input syntax for type integer: \"secret\"", "invalid input syntax for type integer: \"…\""),
+            ("invalid input syntax for type integer: \"a \"b\" c\"", "invalid input syntax for type integer: \"…\""),
+            ("value \"99999999999\" is out of range for type integer", "value \"…\" is out of range for type integer"),
+            ("value too long for type character varying(30)", "value too long for type character varying(30)"),
+            ("one \" alone", "one \"…\" alone"),
+        ] {
+            assert_eq!(without_values("22P02", given), told);
+        }
+    }
+
+    #[test]
+    fn other_errors_keep_the_names_that_they_quote() {
+        let unique = "duplicate key value violates unique constraint \"once_body_key\"";
+        assert_eq!(without_values("23505", unique), unique);
+    }
 }

@@ -7,6 +7,7 @@ use refinery::{Migration, Runner, Target};
 use serde::Serialize;
 use tokio_postgres::{Client, NoTls};
 
+use super::pool::OWN_SCHEMA_HIDDEN;
 use super::{PostgresSettings, StoreError};
 
 /// The engine's migrations, in order.
@@ -128,7 +129,9 @@ async fn connect(settings: &PostgresSettings) -> Result<Client, MigrateError> {
     #[expect(clippy::disallowed_methods, reason = "ends with the client, a few lines below")]
     tokio::spawn(connection);
     client
-        .batch_execute("SET synchronous_commit = on; SET application_name = 'posthaste:migrate'")
+        .batch_execute(&format!(
+            "SET synchronous_commit = on; SET application_name = 'posthaste:migrate'; {OWN_SCHEMA_HIDDEN}"
+        ))
         .await
         .map_err(|error| unreachable(StoreError::from(error).to_string()))?;
     Ok(client)

@@ -2,11 +2,21 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::{ClientWrapper, Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts,
+};
 use tokio_postgres::NoTls;
 
 use super::{PostgresSettings, SessionTimeouts, StoreError};
 use crate::model::Incarnation;
+
+/// For a role that is called like the engine's schema, `"$user"` in the search path means that schema: its tables would
+/// stand in the way of the application's, and `ibisstore` would be made there.
+pub(super) const OWN_SCHEMA_HIDDEN: &str = r"/* own_schema_hidden */
+SELECT set_config('search_path',
+                  coalesce(nullif(regexp_replace(current_setting('search_path'), '.\$user.(\s*,\s*)?', ''), ''), 'public'),
+                  false)
+WHERE current_user = 'posthaste'";
 
 /// A pool for one purpose. Accepting, working and housekeeping have one each, so that none starves another.
 #[derive(Clone, Debug)]
@@ -38,6 +48,9 @@ impl Pool {
         let inner = deadpool_postgres::Pool::builder(manager)
             .max_size(max_size.max(1))
             .runtime(Runtime::Tokio1)
+            .post_create(Hook::async_fn(|client, _metrics| {
+                Box::pin(async move { client.batch_execute(OWN_SCHEMA_HIDDEN).await.map_err(HookError::Backend) })
+            }))
             .timeouts(Timeouts { wait: Some(second), create: Some(second), recycle: Some(second) })
             .build()
             .map_err(|error| unreadable(&error))?;

@@ -280,6 +280,13 @@ impl App {
         &self.amqp_url
     }
 
+    /// As resources.yml has it.
+    pub fn db_url(&self) -> String {
+        let text = fs::read_to_string(self.folder.path().join("resources.yml")).unwrap();
+        let line = text.lines().find(|line| line.trim_start().starts_with("url: postgres"));
+        line.unwrap().trim().trim_start_matches("url: ").to_owned()
+    }
+
     /// Everything that all its processes have said so far.
     pub fn log_text(&self) -> String {
         fs::read_to_string(self.log()).unwrap_or_default()
