@@ -47,7 +47,7 @@ async fn kill_all(app: &mut App, servers: &Servers, dice: &mut Dice) {
         if !dice.one_in(4) {
             app.ready(LONG).await;
         }
-        tokio::time::sleep(Duration::from_millis(300 + dice.below(700))).await;
+        tokio::time::sleep(Duration::from_millis(200 + dice.below(500))).await;
         let down = Duration::from_millis(dice.below(700));
         match victim {
             Victim::Posthaste => {
