@@ -37,7 +37,7 @@ fn every_202_takes_effect_once_whatever_is_killed() {
         tokio::time::sleep(Duration::from_secs(2)).await;
         let trial = Trial::start("crash", seed, &[app.api]);
         kill_all(&mut app, &servers, &mut Dice(seed.into())).await;
-        trial.judge(&mut app).await.accepted_at_least(300);
+        trial.judge(&mut app).await.accepted_at_least(150);
     });
 }
 

@@ -24,7 +24,7 @@ fn a_broker_that_hangs_and_wakes_costs_nothing() {
             servers.rabbit.lock().await.resume().unwrap();
             app.ready(LONG).await;
         }
-        trial.judge(&mut app).await.accepted_at_least(100);
+        trial.judge(&mut app).await.accepted_at_least(50);
     });
 }
 
@@ -42,7 +42,7 @@ fn a_database_that_hangs_and_wakes_costs_nothing() {
             servers.postgres.lock().await.resume().unwrap();
             app.ready(LONG).await;
         }
-        trial.judge(&mut app).await.accepted_at_least(100);
+        trial.judge(&mut app).await.accepted_at_least(50);
     });
 }
 
@@ -61,7 +61,7 @@ fn a_broker_that_blocks_its_publishers_for_want_of_memory_costs_nothing() {
         let clear = "rabbit_alarm:clear_alarm({resource_limit, memory, node()})";
         servers.rabbit.lock().await.eval(clear).await.unwrap();
         app.ready(LONG).await;
-        trial.judge(&mut app).await.accepted_at_least(100);
+        trial.judge(&mut app).await.accepted_at_least(50);
     });
 }
 
@@ -86,7 +86,7 @@ fn an_instance_that_was_frozen_beyond_its_lease_does_no_harm_when_it_wakes() {
             some_seconds(2).await;
         }
         assert_eq!(first.stop().await, Some(0));
-        trial.judge(&mut second).await.accepted_at_least(100);
+        trial.judge(&mut second).await.accepted_at_least(50);
     });
 }
 
@@ -108,6 +108,6 @@ fn of_two_instances_one_may_be_killed_at_any_time() {
             }
         }
         assert_eq!(first.stop().await, Some(0));
-        trial.judge(&mut second).await.accepted_at_least(100);
+        trial.judge(&mut second).await.accepted_at_least(50);
     });
 }
