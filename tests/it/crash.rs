@@ -37,7 +37,7 @@ fn every_202_takes_effect_once_whatever_is_killed() {
         tokio::time::sleep(Duration::from_secs(2)).await;
         let trial = Trial::start("crash", seed, &[app.api]);
         kill_all(&mut app, &servers, &mut Dice(seed.into())).await;
-        trial.judge(&mut app).await.accepted_at_least(300);
+        trial.judge(&mut app).await.accepted_at_least(150);
     });
 }
 
@@ -47,7 +47,7 @@ async fn kill_all(app: &mut App, servers: &Servers, dice: &mut Dice) {
         if !dice.one_in(4) {
             app.ready(LONG).await;
         }
-        tokio::time::sleep(Duration::from_millis(300 + dice.below(700))).await;
+        tokio::time::sleep(Duration::from_millis(200 + dice.below(500))).await;
         let down = Duration::from_millis(dice.below(700));
         match victim {
             Victim::Posthaste => {

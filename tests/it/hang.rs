@@ -11,6 +11,7 @@ async fn some_seconds(seconds: u64) {
 }
 
 #[test]
+#[ignore = "a minute each; make crash runs them"]
 fn a_broker_that_hangs_and_wakes_costs_nothing() {
     run(async {
         let servers = Servers::own().await;
@@ -23,11 +24,12 @@ fn a_broker_that_hangs_and_wakes_costs_nothing() {
             servers.rabbit.lock().await.resume().unwrap();
             app.ready(LONG).await;
         }
-        trial.judge(&mut app).await.accepted_at_least(100);
+        trial.judge(&mut app).await.accepted_at_least(50);
     });
 }
 
 #[test]
+#[ignore = "a minute each; make crash runs them"]
 fn a_database_that_hangs_and_wakes_costs_nothing() {
     run(async {
         let servers = Servers::own().await;
@@ -40,11 +42,12 @@ fn a_database_that_hangs_and_wakes_costs_nothing() {
             servers.postgres.lock().await.resume().unwrap();
             app.ready(LONG).await;
         }
-        trial.judge(&mut app).await.accepted_at_least(100);
+        trial.judge(&mut app).await.accepted_at_least(50);
     });
 }
 
 #[test]
+#[ignore = "a minute each; make crash runs them"]
 fn a_broker_that_blocks_its_publishers_for_want_of_memory_costs_nothing() {
     run(async {
         let servers = Servers::own().await;
@@ -58,11 +61,12 @@ fn a_broker_that_blocks_its_publishers_for_want_of_memory_costs_nothing() {
         let clear = "rabbit_alarm:clear_alarm({resource_limit, memory, node()})";
         servers.rabbit.lock().await.eval(clear).await.unwrap();
         app.ready(LONG).await;
-        trial.judge(&mut app).await.accepted_at_least(100);
+        trial.judge(&mut app).await.accepted_at_least(50);
     });
 }
 
 #[test]
+#[ignore = "a minute each; make crash runs them"]
 fn an_instance_that_was_frozen_beyond_its_lease_does_no_harm_when_it_wakes() {
     run(async {
         let mut first = App::start(Servers::shared().await).await;
@@ -82,11 +86,12 @@ fn an_instance_that_was_frozen_beyond_its_lease_does_no_harm_when_it_wakes() {
             some_seconds(2).await;
         }
         assert_eq!(first.stop().await, Some(0));
-        trial.judge(&mut second).await.accepted_at_least(100);
+        trial.judge(&mut second).await.accepted_at_least(50);
     });
 }
 
 #[test]
+#[ignore = "a minute each; make crash runs them"]
 fn of_two_instances_one_may_be_killed_at_any_time() {
     run(async {
         let mut first = App::start(Servers::shared().await).await;
@@ -103,6 +108,6 @@ fn of_two_instances_one_may_be_killed_at_any_time() {
             }
         }
         assert_eq!(first.stop().await, Some(0));
-        trial.judge(&mut second).await.accepted_at_least(100);
+        trial.judge(&mut second).await.accepted_at_least(50);
     });
 }

@@ -59,7 +59,7 @@ impl Amqp {
         let got = self.channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await.unwrap();
         got.map(|message| Taken {
             properties: message.delivery.properties.clone(),
-            body: message.delivery.data.clone(),
+            body: message.delivery.data,
         })
     }
 
