@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::verdict::{AfterFailure, after_failure};
 use super::{Accept, DuplicateKey, InboundSettings};
 use crate::model::{Envelope, MessageId};
-use crate::pipeline::{AdapterRegistry, AmqpSenderSettings, Pipelines, StepFailure, Work};
+use crate::pipeline::{AdapterRegistry, AmqpSenderSettings, FailureKind, Pipelines, StepFailure, Work};
 use crate::relay::Relay;
 use crate::store::{AcceptRequest, Claimed, CommitError, Inserted, LogEntry, Outgoing, Store, StoreError, Winner};
 
@@ -274,9 +274,14 @@ impl Acceptor {
         let sent = std::mem::take(&mut work.sent);
         match result {
             Ok(Ok(())) => {}
-            Ok(Err(StepFailure { step, chain, reason, .. })) => {
+            Ok(Err(StepFailure { step, chain, reason, kind })) => {
                 transaction.roll_back(&self.store).await;
-                return Answer::Failed { step: format!("{chain} > {step}"), reason };
+                let step = format!("{chain} > {step}");
+                return match kind {
+                    // The same message may well pass a moment later.
+                    FailureKind::Infrastructure => Answer::Refused { reason: format!("{step}: {reason}") },
+                    FailureKind::Step | FailureKind::Permanent => Answer::Failed { step, reason },
+                };
             }
             Err(_elapsed) => {
                 transaction.cancel().await;

@@ -55,7 +55,7 @@ impl Home {
         migrate(&settings, true, &[], false).await.unwrap();
         let (sql, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
         drop(tasks.tasks.spawn(connection));
-        sql.batch_execute("CREATE TABLE message (message varchar(30))").await.unwrap();
+        sql.batch_execute("CREATE TABLE public.message (message varchar(30))").await.unwrap();
 
         let store = Store::new(&settings, Incarnation::mint(), SessionTimeouts::default()).unwrap();
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();

@@ -65,6 +65,13 @@ adapters:
     pipeline:
       - { name: send, amqpSender: { connection: rabbit, destinationName: others } }
       - { name: keep, query: { database: main, sql: 'INSERT INTO once (id, body) VALUES ($1, $2)', params: [messageId, payload] } }
+  - name: cutOff
+    receiver:
+      checkForDuplicates: true
+      listener: { api: { uriPattern: /cut-off } }
+      messageLog: { slotId: cut-off-req }
+    pipeline:
+      - { name: cut, query: { database: main, sql: 'SELECT pg_terminate_backend(pg_backend_pid()) WHERE $1::text IS NOT NULL', params: [messageId] } }
 "#;
 
 async fn started() -> (App, Amqp) {
@@ -212,6 +219,20 @@ fn an_inbound_pipeline_of_several_steps_is_one_transaction() {
         assert_eq!(amqp.take(OTHERS).await.body, b"another");
         let rows: Vec<String> = app.db.column("SELECT id FROM once ORDER BY id", &[]).await;
         assert_eq!(rows, ["1", "2"]);
+    });
+}
+
+#[test]
+fn a_connection_lost_inside_an_inbound_pipeline_is_a_refusal_that_may_be_repeated() {
+    run(async {
+        let (app, _amqp) = started().await;
+        let before = app.traces().await;
+        let refused = app.send("/api/cut-off", &[("Message-Id", "c")], b"c").await;
+        let problem = refused.problem(503);
+        assert_eq!(refused.header("x-outcome"), "none", "{refused:?}");
+        assert!(problem["detail"].as_str().unwrap().contains("cutOff > cut"), "{problem}");
+        assert_eq!(app.traces().await, before);
+        assert_eq!(app.send("/api/once", &[("Message-Id", "c")], b"c").await.status, 202, "the pool is whole");
     });
 }
 
