@@ -3,12 +3,13 @@
 #   make run     everything on this machine: PostgreSQL, RabbitMQ, Posthaste
 #   make run ARGS="--port 0"
 #   make test    all tests, on real servers
+#   make crash   the longer proof: kills and hangs under load, one after the other
 #   make check   formatting, lints, documentation
 
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: help run test check setup
+.PHONY: help run test crash check setup
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -23,6 +24,10 @@ run: setup
 test:
 	@scripts/setup tests
 	$(CARGO) test --locked
+
+crash:
+	@scripts/setup tests
+	$(CARGO) test --locked --test it -- --nocapture --test-threads=1 --include-ignored crash:: hang::
 
 check:
 	$(CARGO) fmt --check
