@@ -57,10 +57,7 @@ impl Amqp {
     /// Takes a message away, if one is there.
     pub async fn try_take(&self, queue: &str) -> Option<Taken> {
         let got = self.channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await.unwrap();
-        got.map(|message| Taken {
-            properties: message.delivery.properties.clone(),
-            body: message.delivery.data,
-        })
+        got.map(|message| Taken { properties: message.delivery.properties.clone(), body: message.delivery.data })
     }
 
     /// Takes the next message away.
