@@ -12,6 +12,12 @@ mod trial;
 #[cfg(test)]
 mod accept;
 #[cfg(test)]
+mod adopt;
+#[cfg(test)]
+mod alarms;
+#[cfg(test)]
+mod bytes;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod fake;
@@ -20,20 +26,16 @@ mod hang;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod logs;
+#[cfg(test)]
 mod outage;
+#[cfg(test)]
+mod prove;
 #[cfg(test)]
 mod resend;
 #[cfg(test)]
 mod retry;
 #[cfg(test)]
-mod bytes;
-#[cfg(test)]
-mod adopt;
-#[cfg(test)]
-mod wire;
-#[cfg(test)]
 mod schema;
 #[cfg(test)]
-mod logs;
-#[cfg(test)]
-mod alarms;
+mod wire;
