@@ -2,7 +2,9 @@
 
 mod boot;
 mod destinations;
+mod prove;
 mod readiness;
+mod verdict;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +14,8 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 pub use boot::{MigrationReport, RunError, migrate};
+pub use prove::{ProveRequest, prove};
+pub use verdict::Proof;
 
 use crate::broker::{Broker, PublisherSettings};
 use crate::config::Settings;

@@ -116,6 +116,7 @@ fn the_help_of_every_command_is_as_it_was() {
         &["store", "delete"],
         &["store", "export"],
         &["trace"],
+        &["prove"],
         &["send"],
     ];
     for words in commands {

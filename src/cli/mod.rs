@@ -8,6 +8,7 @@ mod exit;
 mod find;
 mod migrate;
 mod output;
+mod prove;
 mod run;
 mod select;
 mod send;
@@ -112,6 +113,8 @@ enum Command {
     Store(store::StoreCommand),
     /// Show one message's whole life by its id.
     Trace(trace::TraceArgs),
+    /// Show from one snapshot that every message is accounted for; exit status 1 when one is not.
+    Prove(prove::ProveArgs),
     /// Post a message to an adapter's API listener.
     Send(send::SendArgs),
 }
@@ -167,6 +170,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Adapter(command) => adapter::adapter(&global, &command).await,
         Command::Store(command) => store::store(&global, &command).await,
         Command::Trace(args) => trace::trace(&global, &args).await,
+        Command::Prove(args) => prove::prove(&global, &args).await,
         Command::Send(args) => send::send(&global, &args).await,
     }
 }

@@ -30,6 +30,8 @@ mod logs;
 #[cfg(test)]
 mod outage;
 #[cfg(test)]
+mod prove;
+#[cfg(test)]
 mod resend;
 #[cfg(test)]
 mod retry;
