@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{AttemptEnd, Processor, ReceiverSettings};
-use crate::model::{MessageKey, SlotId, TxId};
-use crate::store::{ResendClaim, ResendRequest, StoreError};
+use crate::model::{AdapterName, Destination, Envelope, MessageKey, Mode, SlotId, TxId};
+use crate::relay::{DestinationSettings, MAX_PUBLISHES, Published};
+use crate::store::{Claimed, PUBLISH_AFTER, ResendClaim, ResendRequest, ResendWay, StoreError};
 
 /// Who asks, and why; both go on record.
 #[derive(Debug, Clone)]
@@ -63,27 +64,24 @@ impl Resender {
         confirmed: bool,
         bound: Duration,
     ) -> Result<ResendOutcome, StoreError> {
-        let Some(settings) = self.receivers.iter().find(|receiver| receiver.error_slot == *slot_id) else {
-            let reason = format!("no receiver claims slot {slot_id}; its messages can be shown, exported and deleted");
-            return Ok(ResendOutcome::Refused { reason });
+        let target = match self.target(slot_id) {
+            Ok(target) => target,
+            Err(reason) => return Ok(ResendOutcome::Refused { reason }),
         };
-        if !self.processor.registry.is_wanted(&settings.adapter) {
-            let reason = format!("adapter {} is stopped; start it first", settings.adapter);
-            return Ok(ResendOutcome::Refused { reason });
-        }
         let tx_id = self.processor.relay.mint();
         let running = self.processor.relay.run(tx_id);
         let request = ResendRequest {
             slot_id,
             key,
             tx_id,
-            destination: &settings.destination,
-            adapter: settings.adapter.as_str(),
+            destination: target.destination(),
+            adapter: target.adapter().as_str(),
             who: &actor.who,
             why: actor.why.as_deref(),
-            watch: settings.transaction_timeout + Duration::from_secs(10),
+            watch: target.watch(),
             keep: KEEP,
             confirmed,
+            way: target.way(),
         };
         let envelope = match self.processor.store.claim_resend(&request).await? {
             ResendClaim::Claimed(envelope) => envelope,
@@ -94,12 +92,11 @@ impl Resender {
                 return Ok(ResendOutcome::Refused { reason });
             }
         };
-        metrics::counter!("posthaste_resent_total", "adapter" => settings.adapter.to_string()).increment(1);
-        let (processor, settings) = (self.processor.clone(), settings.clone());
+        metrics::counter!("posthaste_resent_total", "adapter" => target.adapter().to_string()).increment(1);
+        let processor = self.processor.clone();
         let work = self.processor.relay.tasks().spawn(async move {
-            let end = processor.attempt(&settings, &envelope, 1, true).await;
+            let outcome = target.send(&processor, *envelope).await;
             drop(running);
-            let outcome = outcome(end, tx_id);
             if let Err(error) = processor.store.note_resend_outcome(tx_id, outcome.word()).await {
                 tracing::debug!(%error, "the end of a resend was not noted beside its request");
             }
@@ -109,6 +106,83 @@ impl Resender {
         match tokio::time::timeout(bound, work).await {
             Ok(Ok(outcome)) => Ok(outcome),
             Ok(Err(_)) | Err(_) => Ok(ResendOutcome::Running { tx_id }),
+        }
+    }
+
+    /// Who takes the messages of a slot, or why nobody does.
+    fn target(&self, slot_id: &SlotId) -> Result<Target, String> {
+        if let Some(receiver) = self.receivers.iter().find(|receiver| receiver.error_slot == *slot_id) {
+            if !self.processor.registry.is_wanted(&receiver.adapter) {
+                return Err(format!("adapter {} is stopped; start it first", receiver.adapter));
+            }
+            return Ok(Target::Pipeline(Box::new(receiver.clone())));
+        }
+        let destinations = &self.processor.relay.settings().destinations;
+        match destinations.iter().find(|one| one.error_slot == *slot_id) {
+            Some(destination) => {
+                self.processor.relay.ready(&destination.destination)?;
+                Ok(Target::Queue(Box::new(destination.clone())))
+            }
+            None => Err(format!("no receiver claims slot {slot_id}; its messages can be shown, exported and deleted")),
+        }
+    }
+}
+
+/// Where a resent message goes.
+enum Target {
+    Pipeline(Box<ReceiverSettings>),
+    /// A queue of others: what could not be published is published again.
+    Queue(Box<DestinationSettings>),
+}
+
+impl Target {
+    fn destination(&self) -> &Destination {
+        match self {
+            Self::Pipeline(receiver) => &receiver.destination,
+            Self::Queue(queue) => &queue.destination,
+        }
+    }
+
+    fn adapter(&self) -> &AdapterName {
+        match self {
+            Self::Pipeline(receiver) => &receiver.adapter,
+            Self::Queue(queue) => &queue.adapter,
+        }
+    }
+
+    fn watch(&self) -> Duration {
+        match self {
+            Self::Pipeline(receiver) => receiver.transaction_timeout + Duration::from_secs(10),
+            Self::Queue(_) => PUBLISH_AFTER,
+        }
+    }
+
+    fn way(&self) -> ResendWay {
+        match self {
+            Self::Pipeline(_) => ResendWay::Pipeline,
+            Self::Queue(_) => ResendWay::Publish { max_attempts: MAX_PUBLISHES },
+        }
+    }
+
+    async fn send(&self, processor: &Processor, envelope: Envelope) -> ResendOutcome {
+        let tx_id = envelope.tx_id;
+        match self {
+            Self::Pipeline(receiver) => outcome(processor.attempt(receiver, &envelope, 1, true).await, tx_id),
+            Self::Queue(queue) => {
+                let message = Claimed {
+                    envelope,
+                    destination: queue.destination.clone(),
+                    mode: Mode::Handover,
+                    attempts: 0,
+                    max_attempts: MAX_PUBLISHES,
+                    publishes: 0,
+                };
+                match processor.relay.publish(message).await {
+                    Published::Confirmed => ResendOutcome::Succeeded,
+                    // The journal's row brings it there, or back into the error store.
+                    Published::Later => ResendOutcome::Running { tx_id },
+                }
+            }
         }
     }
 }

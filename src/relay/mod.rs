@@ -14,7 +14,7 @@ mod topology;
 
 pub use board::OpenCounts;
 pub use clock::DatabaseClock;
-pub use decide::{Facts, Next, decide, redo_after};
+pub use decide::{Facts, MAX_PUBLISHES, Next, decide, redo_after};
 pub use heartbeat::{Fenced, Shared, heartbeat};
 pub use lease::LeaseObserver;
 pub use publish::{DestinationSettings, Published, Relay, RelaySettings, Running};

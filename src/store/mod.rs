@@ -40,7 +40,7 @@ pub use prove::{Count, Finding, Load, Offender, SlotRows, Snapshot, Standing};
 pub use prove_rules::Rule;
 pub use receive::{FailedAttempt, JournalRow};
 pub use remove::{Removal, RemovalRequest};
-pub use resend::{ResendClaim, ResendRequest};
+pub use resend::{ResendClaim, ResendRequest, ResendWay};
 pub use settings::{PostgresSettings, SessionTimeouts};
 pub use stored::{FullMessage, StoredMessage};
 pub use sweep::{Claimed, Mark, OpenRow};

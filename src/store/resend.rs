@@ -38,6 +38,16 @@ pub struct ResendRequest<'a> {
     /// Parked messages older than this need a confirmation, which is given or not.
     pub keep: Duration,
     pub confirmed: bool,
+    pub way: ResendWay,
+}
+
+/// Where a resent message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResendWay {
+    /// Into the pipeline, in this process: its one attempt is started with the claim.
+    Pipeline,
+    /// To a queue of others, which could not be reached before: its row is published like any other.
+    Publish { max_attempts: i32 },
 }
 
 const CLAIM: &str = "/* claim_resend */
@@ -54,12 +64,14 @@ body AS (
 job AS (
     INSERT INTO posthaste.journal (tx_id, root_id, sha256, mode, destination, max_attempts, attempts, owner, running_by,
                                    started_at)
-    SELECT $3, root_id, sha256, 'DIRECT', $4, 1, 1, $5, $5, clock_timestamp() FROM claimed),
+    SELECT $3, root_id, sha256, CASE WHEN $12::boolean THEN 'DIRECT' ELSE 'HANDOVER' END, $4, $13::int4,
+           $12::boolean::int4, $5::uuid, CASE WHEN $12::boolean THEN $5::uuid END,
+           CASE WHEN $12::boolean THEN clock_timestamp() END FROM claimed),
 kin AS (
     INSERT INTO posthaste.lineage (root_id, tx_id, parent_id, cause) SELECT root_id, $3, tx_id, 'RESEND' FROM claimed),
 begun AS (
     INSERT INTO posthaste.attempt (tx_id, n, adapter, started_at, outcome, instance)
-    SELECT $3, 1, $6, clock_timestamp(), 'RUNNING', $5 FROM claimed),
+    SELECT $3, 1, $6, clock_timestamp(), 'RUNNING', $5::uuid FROM claimed WHERE $12::boolean),
 watched AS (
     INSERT INTO posthaste.due (tx_id, at) SELECT $3, clock_timestamp() + $7 * interval '1 second' FROM claimed),
 noted AS (
@@ -73,6 +85,10 @@ FROM claimed";
 impl Store {
     /// Claims and deletes the row, and inserts what replaces it, in one statement: of two operators one wins.
     pub async fn claim_resend(&self, request: &ResendRequest<'_>) -> Result<ResendClaim, StoreError> {
+        let (in_process, max_attempts) = match request.way {
+            ResendWay::Pipeline => (true, 1),
+            ResendWay::Publish { max_attempts } => (false, max_attempts),
+        };
         self.work
             .transaction(async |client| {
                 let statement = client.prepare_cached(CLAIM).await?;
@@ -91,6 +107,8 @@ impl Store {
                             &request.why,
                             &request.confirmed,
                             &request.keep.as_secs_f64(),
+                            &in_process,
+                            &max_attempts,
                         ],
                     )
                     .await?;

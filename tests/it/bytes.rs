@@ -6,7 +6,7 @@ use reqwest::Method;
 use crate::support::{Amqp, App, LONG, Options, SOON, Servers, client, eventually, run, same};
 
 /// A queue that nobody of ours consumes.
-const OTHERS: &str = "others";
+pub const OTHERS: &str = "others";
 
 const TABLES: &str = "
 CREATE TABLE blob (id text PRIMARY KEY, tenant text, body bytea NOT NULL, correlation text);
@@ -74,7 +74,7 @@ adapters:
       - { name: cut, query: { database: main, sql: 'SELECT pg_terminate_backend(pg_backend_pid()) WHERE $1::text IS NOT NULL', params: [messageId] } }
 "#;
 
-async fn started() -> (App, Amqp) {
+pub async fn started() -> (App, Amqp) {
     let mut app = App::lay_out(Servers::shared().await, Options::default()).await;
     app.write("configurations/bytes/adapters.yml", ADAPTERS);
     app.write("configurations/bytes/migrations/main/V1__tables.sql", TABLES);

@@ -22,6 +22,8 @@ mod crash;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod handover;
+#[cfg(test)]
 mod hang;
 #[cfg(test)]
 mod hostile;
