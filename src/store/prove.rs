@@ -112,9 +112,9 @@ pub struct SlotRows {
     pub rows: i64,
 }
 
-/// The memory for one sort or hash keeps a million rows out of temporary files.
+/// The memory for one sort or hash keeps a million rows out of temporary files; hash joins need no sort of them.
 const BEGIN: &str = "/* prove_begin */ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-SET LOCAL work_mem = '192MB'; SET LOCAL jit = off";
+SET LOCAL work_mem = '192MB'; SET LOCAL jit = off; SET LOCAL enable_mergejoin = off";
 
 const LOADS: &str = "/* prove_loads */
 SELECT destination, count(*) FILTER (WHERE mode = 'OWN' AND state = 'PUBLISHED') AS own_published,

@@ -131,7 +131,7 @@ impl Rule {
                  WHERE p.messagekey IS NOT NULL GROUP BY p.messagekey HAVING count(*) > 1"
             }
             Self::AcceptedTwice => {
-                "SELECT max(tx_id::text)::uuid AS tx_id, dedup_key::text AS message_id FROM ibisstore
+                "SELECT NULL::uuid AS tx_id, dedup_key::text AS message_id FROM ibisstore
                  WHERE dedup_key IS NOT NULL GROUP BY slotid, dedup_key HAVING count(*) > 1"
             }
             Self::DedupIndex => {

@@ -106,6 +106,7 @@ impl Trial {
             let broken: Vec<String> = app.db.column(sql, &[]).await;
             assert!(broken.is_empty(), "{name}, seed {seed}: {rule}: {broken:?}");
         }
+        app.everything_is_accounted_for();
         Passed { accepted }
     }
 }
