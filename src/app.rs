@@ -124,6 +124,7 @@ fn assemble(settings: Settings, lifecycle: &Lifecycle) -> Result<Parts, RunError
     let relay_settings = RelaySettings {
         destinations: destinations::of(&settings),
         watch: destinations::watch(&settings),
+        late_commits: destinations::late_commits(&settings),
         lease: settings.instance.lease,
         host: host.to_string(),
     };

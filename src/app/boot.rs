@@ -12,7 +12,7 @@ use crate::relay::Fenced;
 use crate::store::migrate::{
     ApplicationMigrations, Applied, MigrateError, migrate as migrate_database, refuse_other_schema,
 };
-use crate::store::{HomeCheck, Registration, Retention, Store, StoreError};
+use crate::store::{HomeCheck, HomeDecision, HomeSettled, Registration, Retention, Store, StoreError, settle_home};
 
 /// Between two tries to reach the home database.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -38,6 +38,9 @@ pub enum RunError {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct MigrationReport {
     pub migrations: Vec<Applied>,
+    /// What became of a home that has moved, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub home: Option<HomeSettled>,
     /// Queues that were made, or would be.
     pub queues: Vec<String>,
 }
@@ -95,11 +98,7 @@ async fn register(parts: &Parts) -> Result<(), Wait> {
     };
     match parts.store.register(&registration).await? {
         HomeCheck::Same(_) => Ok(()),
-        HomeCheck::Moved { known, found } => Err(Wait::Later(format!(
-            "this database lived in {known} and is now in {found}: a clone, a restored copy, or a fail-over. Nothing is \
-             sent or processed until you say which: `posthaste migrate --home same` when it took the other's place, \
-             `--home copy` when the other lives on"
-        ))),
+        moved @ HomeCheck::Moved { .. } => Err(Wait::Later(moved.advice())),
     }
 }
 
@@ -115,22 +114,31 @@ fn applications<'a>(settings: &'a Settings, postgres: &str) -> Vec<ApplicationMi
 ///
 /// # Errors
 /// Databases before the one named in the error are done; running it again goes on.
-pub async fn migrate(settings: &Settings, plan: bool) -> Result<MigrationReport, RunError> {
+pub async fn migrate(settings: &Settings, plan: bool, home: Option<HomeDecision>) -> Result<MigrationReport, RunError> {
     let mut report = MigrationReport::default();
     for postgres in &settings.postgres {
         let is_home = postgres.name == settings.instance.home;
         let applications = applications(settings, &postgres.name);
         let applied = migrate_database(postgres, is_home, &applications, plan).await;
-        let applied = applied.map_err(|error| match error {
+        let failed = |error| match error {
             MigrateError::Unreachable(reason) => RunError::Unreachable(format!("database {}: {reason}", postgres.name)),
             error @ (MigrateError::File { .. } | MigrateError::Failed { .. } | MigrateError::Name(_)) => {
                 RunError::Schema(format!("database {}: {error}", postgres.name))
             }
-        })?;
-        report.migrations.extend(applied);
+        };
+        report.migrations.extend(applied.map_err(failed)?);
+        if let (true, false, Some(decision)) = (is_home, plan, home) {
+            report.home = Some(settle_home(postgres, decision, &operator()).await.map_err(failed)?);
+        }
     }
     report.queues = declare_queues(settings, plan).await?;
     Ok(report)
+}
+
+/// Who is at the command line, for the record.
+fn operator() -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::effective()).ok().flatten();
+    user.map_or_else(|| "posthaste migrate".to_owned(), |user| format!("{} (posthaste migrate)", user.name))
 }
 
 async fn declare_queues(settings: &Settings, plan: bool) -> Result<Vec<String>, RunError> {

@@ -7,6 +7,7 @@ use crate::config::Settings;
 use crate::model::{Destination, SlotId};
 use crate::pipeline::StepKind;
 use crate::relay::DestinationSettings;
+use crate::store::SessionTimeouts;
 
 /// Queues that are consumed here, and queues that are only sent to.
 pub fn of(settings: &Settings) -> Vec<DestinationSettings> {
@@ -40,4 +41,12 @@ pub fn of(settings: &Settings) -> Vec<DestinationSettings> {
 pub fn watch(settings: &Settings) -> Duration {
     let longest = settings.receivers.iter().map(|receiver| receiver.transaction_timeout).max();
     longest.unwrap_or(Duration::from_secs(30)) + Duration::from_secs(10)
+}
+
+/// How much later than its id a journal row may be committed: a transaction makes it, and a process that is stopped in
+/// between is cut off by the bound on idle transactions.
+pub fn late_commits(settings: &Settings) -> Duration {
+    let inbound = settings.inbound.iter().map(|inbound| inbound.transaction_timeout);
+    let longest = settings.receivers.iter().map(|receiver| receiver.transaction_timeout).chain(inbound).max();
+    longest.unwrap_or_default() + 2 * SessionTimeouts::default().idle_in_transaction
 }

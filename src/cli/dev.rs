@@ -120,7 +120,7 @@ async fn run_on(servers: &DevServers, settings: &mut Settings, stop: impl Future
     let metrics = MetricsHandle::install().map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
     let mut stop = std::pin::pin!(stop);
     tokio::select! {
-        migrated = app::migrate(settings, false) => migrated.map(|_report| ())?,
+        migrated = app::migrate(settings, false, None) => migrated.map(|_report| ())?,
         () = &mut stop => return Ok(()),
     }
     let listeners = listen(servers.api, servers.console).await?;

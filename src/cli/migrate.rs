@@ -1,21 +1,37 @@
 //! `posthaste migrate`: schema and queues.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{Failure, Global, OutputFormat, output};
 use crate::app::{self, MigrationReport};
+use crate::store::HomeDecision;
 
 #[derive(Debug, Clone, Args)]
 pub struct MigrateArgs {
     /// Say what would be applied and declared; change nothing.
     #[arg(long)]
     plan: bool,
+    /// Say what a home database is that is not where it was: it took the other's place, or the other lives on.
+    #[arg(long, value_enum, conflicts_with = "plan")]
+    home: Option<Home>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Home {
+    /// A fail-over or a restored backup: go on in the other's place.
+    Same,
+    /// A copy: the other goes on; what was under way is put on hold here.
+    Copy,
 }
 
 pub async fn migrate(global: &Global, args: &MigrateArgs) -> Result<(), Failure> {
     global.start_logging()?;
     let settings = global.load()?;
-    let report = app::migrate(&settings, args.plan).await?;
+    let home = args.home.map(|home| match home {
+        Home::Same => HomeDecision::Same,
+        Home::Copy => HomeDecision::Copy,
+    });
+    let report = app::migrate(&settings, args.plan, home).await?;
     match global.output {
         OutputFormat::Table => output::print(&text(&report, args.plan)),
         OutputFormat::Json => output::print_json(&report),
@@ -26,6 +42,10 @@ fn text(report: &MigrationReport, plan: bool) -> String {
     let (apply, declare) = if plan { ("would apply", "would declare") } else { ("applied", "declared") };
     let mut lines: Vec<String> =
         report.migrations.iter().map(|applied| format!("{apply} {} of {}", applied.migration, applied.of)).collect();
+    lines.extend(report.home.iter().map(|settled| match settled.on_hold {
+        0 => format!("home {} settled: {}", settled.home, settled.decision),
+        held => format!("home {} settled: {}; {held} messages put on hold", settled.home, settled.decision),
+    }));
     lines.extend(report.queues.iter().map(|queue| format!("{declare} {queue}")));
     if lines.is_empty() {
         lines.push("nothing to do: everything is up to date".to_owned());

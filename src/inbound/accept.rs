@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::verdict::{AfterFailure, after_failure};
@@ -55,9 +57,22 @@ pub struct Acceptor {
 pub enum Path {
     /// `amqpSender` steps alone: one statement.
     Enqueue(Vec<AmqpSenderSettings>),
-    /// Anything else: a transaction around the pipeline.
-    Transaction,
+    /// Anything else: a transaction around the pipeline, which may send to these.
+    Transaction(Vec<AmqpSenderSettings>),
 }
+
+impl Path {
+    /// Where a message that takes this path may be sent.
+    #[must_use]
+    pub fn senders(&self) -> &[AmqpSenderSettings] {
+        match self {
+            Self::Enqueue(senders) | Self::Transaction(senders) => senders,
+        }
+    }
+}
+
+/// The memory that a body takes; given back when nobody holds the body any more.
+pub type Room = Arc<Option<OwnedSemaphorePermit>>;
 
 impl Acceptor {
     /// Whether a message would be taken now; the text says why not. Asks no server.
@@ -68,8 +83,7 @@ impl Acceptor {
         if self.store.home().is_none() || self.relay.clock().now().is_none() {
             return Err("the home database was not reached yet".to_owned());
         }
-        let Path::Enqueue(senders) = path else { return Ok(()) };
-        for sender in senders {
+        for sender in path.senders() {
             if inbound.accept == Accept::Confirmed {
                 self.relay.ready(&sender.destination)?;
             }
@@ -83,11 +97,11 @@ impl Acceptor {
 
     /// What is wrong with the destinations alone.
     pub fn trouble(&self, inbound: &InboundSettings, path: &Path) -> Vec<String> {
-        match path {
-            Path::Enqueue(senders) if inbound.accept == Accept::Confirmed => {
-                senders.iter().filter_map(|sender| self.relay.ready(&sender.destination).err()).collect()
+        match inbound.accept {
+            Accept::Confirmed => {
+                path.senders().iter().filter_map(|sender| self.relay.ready(&sender.destination).err()).collect()
             }
-            Path::Enqueue(_) | Path::Transaction => Vec::new(),
+            Accept::Journalled => Vec::new(),
         }
     }
 
@@ -103,14 +117,20 @@ impl Acceptor {
     }
 
     /// Decides. Must run in a task of its own: a client that hangs up cancels nothing.
-    pub async fn accept(&self, inbound: &InboundSettings, path: &Path, envelope: Envelope) -> Answer {
+    pub async fn accept(&self, inbound: &InboundSettings, path: &Path, envelope: Envelope, room: &Room) -> Answer {
         match path {
-            Path::Enqueue(senders) => self.enqueue(inbound, senders, envelope).await,
-            Path::Transaction => self.in_transaction(inbound, envelope).await,
+            Path::Enqueue(senders) => self.enqueue(inbound, senders, envelope, room).await,
+            Path::Transaction(_) => self.in_transaction(inbound, envelope, room).await,
         }
     }
 
-    async fn enqueue(&self, inbound: &InboundSettings, senders: &[AmqpSenderSettings], envelope: Envelope) -> Answer {
+    async fn enqueue(
+        &self,
+        inbound: &InboundSettings,
+        senders: &[AmqpSenderSettings],
+        envelope: Envelope,
+        room: &Room,
+    ) -> Answer {
         let outgoing: Vec<Outgoing> = senders
             .iter()
             .enumerate()
@@ -123,7 +143,8 @@ impl Acceptor {
             .collect();
         let answer = self.decide(inbound, &envelope, &outgoing).await;
         if answer == Answer::Accepted {
-            self.publish(inbound, envelope, outgoing).await;
+            let sent = outgoing.into_iter().map(|row| (row, envelope.body.clone())).collect();
+            self.publish(inbound, &envelope, sent, room).await;
         }
         answer
     }
@@ -196,10 +217,11 @@ impl Acceptor {
     }
 
     /// Past the decision the answer is never negative: what cannot be published now is published later.
-    async fn publish(&self, inbound: &InboundSettings, envelope: Envelope, outgoing: Vec<Outgoing>) {
-        let publishes = outgoing.into_iter().map(|row| {
+    async fn publish(&self, inbound: &InboundSettings, envelope: &Envelope, sent: Vec<(Outgoing, Bytes)>, room: &Room) {
+        let publishes = sent.into_iter().map(|(row, body)| {
             let mut envelope = envelope.clone();
             envelope.tx_id = row.tx_id;
+            envelope.body = body;
             let message = Claimed {
                 envelope,
                 destination: row.destination,
@@ -207,9 +229,13 @@ impl Acceptor {
                 attempts: 0,
                 max_attempts: row.max_attempts,
                 publishes: 0,
+                suspect: false,
             };
-            let relay = self.relay.clone();
-            self.relay.tasks().spawn(async move { relay.publish(message).await })
+            let (relay, room) = (self.relay.clone(), room.clone());
+            self.relay.tasks().spawn(async move {
+                let _until_published = room;
+                relay.publish(message).await
+            })
         });
         let publishes: Vec<_> = publishes.collect();
         if inbound.accept == Accept::Confirmed {
@@ -222,9 +248,9 @@ impl Acceptor {
     }
 
     /// Log row first, then the steps; COMMIT decides, and a failing step rolls everything back.
-    async fn in_transaction(&self, inbound: &InboundSettings, envelope: Envelope) -> Answer {
+    async fn in_transaction(&self, inbound: &InboundSettings, envelope: Envelope, room: &Room) -> Answer {
         let refused = |error: StoreError| Answer::Refused { reason: error.to_string() };
-        let transaction = match self.store.begin_work().await {
+        let transaction = match self.store.begin_submit().await {
             Ok(transaction) => transaction,
             Err(error) => return refused(error),
         };
@@ -235,7 +261,7 @@ impl Acceptor {
                 retention: log.retention,
                 dedup_key: key.as_ref().map(MessageId::as_str),
             };
-            match transaction.insert_log(&entry, &envelope, &self.host).await {
+            match transaction.insert_log(&self.store, &entry, &envelope, &self.host).await {
                 Ok(true) => {}
                 Ok(false) => {
                     transaction.roll_back(&self.store).await;
@@ -291,11 +317,7 @@ impl Acceptor {
         }
         match transaction.commit(&self.store).await {
             Ok(()) => {
-                for (row, body) in sent {
-                    let mut envelope = envelope.clone();
-                    envelope.body = body;
-                    self.publish(inbound, envelope, vec![row]).await;
-                }
+                self.publish(inbound, &envelope, sent, room).await;
                 Answer::Accepted
             }
             Err(CommitError::RolledBack(error)) => {

@@ -18,8 +18,8 @@ use super::accept::{Acceptor, Answer, Path};
 use super::problem::{Effect, Problem, every_error_is_a_problem};
 use super::request::{BodyBudget, Head, read_body, read_head};
 use super::{ApiSettings, InboundSettings};
-use crate::model::{Envelope, MessageId, SlotId};
-use crate::pipeline::{AdapterSettings, StepKind};
+use crate::model::{AdapterName, Envelope, MessageId, SlotId};
+use crate::pipeline::{AdapterSettings, AmqpSenderSettings, StepKind};
 
 /// Everything in a path segment that is not itself.
 const SEGMENT: &AsciiSet = &CONTROLS
@@ -91,17 +91,40 @@ pub fn router(
 
 /// How an inbound adapter decides: `amqpSender` steps alone take one statement.
 pub fn path_of(inbound: &InboundSettings, adapters: &[AdapterSettings]) -> Path {
-    let adapter = adapters.iter().find(|adapter| adapter.name == inbound.adapter);
-    let senders: Option<Vec<_>> = adapter.and_then(|adapter| {
-        let sender = |step: &crate::pipeline::StepSettings| match &step.kind {
-            StepKind::AmqpSender(sender) => Some(sender.clone()),
-            StepKind::Query(_) | StepKind::Call(_) => None,
-        };
-        adapter.steps.iter().map(sender).collect()
-    });
-    match senders {
-        Some(senders) if !senders.is_empty() => Path::Enqueue(senders),
-        Some(_) | None => Path::Transaction,
+    let mut found = Found::default();
+    found.enter(&inbound.adapter, adapters);
+    if found.other || found.senders.is_empty() {
+        Path::Transaction(found.senders)
+    } else {
+        Path::Enqueue(found.senders)
+    }
+}
+
+/// What a pipeline consists of, with those that it calls.
+#[derive(Default)]
+struct Found<'a> {
+    senders: Vec<AmqpSenderSettings>,
+    other: bool,
+    entered: Vec<&'a AdapterName>,
+}
+
+impl<'a> Found<'a> {
+    fn enter(&mut self, name: &AdapterName, adapters: &'a [AdapterSettings]) {
+        let Some(adapter) = adapters.iter().find(|adapter| adapter.name == *name) else { return };
+        if self.entered.contains(&&adapter.name) {
+            return;
+        }
+        self.entered.push(&adapter.name);
+        for step in &adapter.steps {
+            match &step.kind {
+                StepKind::AmqpSender(sender) => self.senders.push(sender.clone()),
+                StepKind::Query(_) => self.other = true,
+                StepKind::Call(call) => {
+                    self.other = true;
+                    self.enter(&call.adapter, adapters);
+                }
+            }
+        }
     }
 }
 
@@ -145,9 +168,9 @@ async fn receive(api: Arc<Api>, request: Request, index: usize) -> Result<Respon
     };
     let (acceptor, settings) = (api.acceptor.clone(), inbound.clone());
     let work = api.acceptor.relay.tasks().spawn(async move {
-        let _room = held.room;
+        let room = held.room;
         match acceptor.ready(&settings, &path) {
-            Ok(()) => acceptor.accept(&settings, &path, envelope).await,
+            Ok(()) => acceptor.accept(&settings, &path, envelope, &room).await,
             Err(reason) => acceptor.refuse(&settings, &envelope, reason).await,
         }
     });

@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::InboundSettings;
+use super::accept::Room;
 use super::problem::{Effect, Problem};
 use crate::broker::fits;
 use crate::model::{Headers, MessageId};
@@ -32,7 +33,7 @@ pub struct BodyBudget(Arc<Semaphore>);
 #[derive(Debug)]
 pub struct HeldBody {
     pub bytes: Bytes,
-    pub room: Vec<OwnedSemaphorePermit>,
+    pub room: Room,
 }
 
 impl BodyBudget {
@@ -130,7 +131,8 @@ pub async fn read_body(
 
 async fn collect(mut body: Body, max_body: usize, budget: &BodyBudget) -> Result<HeldBody, Problem> {
     let mut bytes = BytesMut::new();
-    let mut room = Vec::new();
+    // One permit for all: a body that comes byte by byte must not cost more than its bytes.
+    let mut room: Option<OwnedSemaphorePermit> = None;
     while let Some(frame) = body.frame().await {
         let frame =
             frame.map_err(|_error| bad_request("the body ended before it was complete, or its framing is broken"))?;
@@ -138,10 +140,14 @@ async fn collect(mut body: Body, max_body: usize, budget: &BodyBudget) -> Result
         if bytes.len() + data.len() > max_body {
             return Err(too_large(max_body));
         }
-        room.push(budget.take(data.len())?);
+        let more = budget.take(data.len())?;
+        match &mut room {
+            Some(room) => room.merge(more),
+            None => room = Some(more),
+        }
         bytes.extend_from_slice(&data);
     }
-    Ok(HeldBody { bytes: bytes.freeze(), room })
+    Ok(HeldBody { bytes: bytes.freeze(), room: Arc::new(room) })
 }
 
 fn too_large(max_body: usize) -> Problem {

@@ -10,7 +10,9 @@ use super::attempt::{Unclaimed, Verdict, after_failure, unclaimed};
 use crate::model::{Envelope, TxId};
 use crate::pipeline::{AdapterRegistry, FailureKind, Pipelines, StepFailure, Work};
 use crate::relay::Relay;
-use crate::store::{Claim, Claimed, CommitError, FailedAttempt, Outgoing, Store, StoreError, WorkTransaction};
+use crate::store::{
+    Claim, Claimed, CommitError, FailedAttempt, GivenUpBy, Outgoing, Store, StoreError, WorkTransaction,
+};
 
 /// What every attempt needs. Cheap to clone.
 #[derive(Clone)]
@@ -198,7 +200,7 @@ impl Processor {
             Verdict::GiveUp => {
                 tracing::warn!(verdict = "error store", slot = %settings.error_slot, reason = %error);
                 metrics::counter!("posthaste_failed_total", "adapter" => adapter).increment(1);
-                let written = self.store.give_up(&record, &settings.error_slot, &self.host, false).await;
+                let written = self.store.give_up(&record, &settings.error_slot, &self.host, GivenUpBy::Attempt).await;
                 (self.or_later(written.map(|key| key.is_some()), &record).await, true)
             }
         };
@@ -223,7 +225,8 @@ impl Processor {
                 tracing::error!(tx_id = %record.tx_id, %error, "the error store refused a message; trying again later");
                 let doublings = u32::try_from(record.n.clamp(0, 6)).unwrap_or(0);
                 let delay = Duration::from_secs(60) * 2_u32.pow(doublings);
-                self.store.retry(&FailedAttempt { n: record.n - 1, ..record.clone() }, delay).await
+                // The attempt stays counted (I7): the sweeper tries the error store again, not the pipeline.
+                self.store.retry(record, delay).await
             }
             written => written,
         }
@@ -269,7 +272,7 @@ impl Processor {
             error: &error,
             took: Duration::ZERO,
         };
-        if self.store.give_up(&record, &settings.error_slot, &self.host, true).await?.is_some() {
+        if self.store.give_up(&record, &settings.error_slot, &self.host, GivenUpBy::Observer).await?.is_some() {
             metrics::counter!("posthaste_failed_total", "adapter" => settings.adapter.to_string()).increment(1);
             tracing::warn!(tx.id = %tx_id, reason = %error, "moved to the error store");
         }
@@ -289,6 +292,7 @@ impl Processor {
                 attempts: 0,
                 max_attempts: outgoing.max_attempts,
                 publishes: 0,
+                suspect: false,
             };
             let relay = self.relay.clone();
             self.relay.tasks().spawn(async move { relay.publish(message).await });

@@ -176,6 +176,7 @@ impl Target {
                     attempts: 0,
                     max_attempts: MAX_PUBLISHES,
                     publishes: 0,
+                    suspect: false,
                 };
                 match processor.relay.publish(message).await {
                     Published::Confirmed => ResendOutcome::Succeeded,

@@ -9,7 +9,7 @@ use super::ReceiverSettings;
 use super::attempt::{Entry, entry};
 use super::process::{AttemptEnd, HAND_BACK_AFTER, Processor};
 use crate::broker::{AckToken, Delivery, Incoming, Source};
-use crate::model::{Envelope, MessageId, RootId, TxId};
+use crate::model::{Envelope, Headers, MessageId, RootId, TxId};
 use crate::relay::Shared;
 use crate::store::Claimed;
 
@@ -50,10 +50,10 @@ impl Worker {
         }
     }
 
-    /// A row that is processed without a broker.
+    /// A row that is processed without a broker. Whoever adopted it has tried it already, uncounted, and may have died of
+    /// it: from now on every attempt is counted (I7).
     pub async fn direct(&self, message: Claimed) -> AttemptEnd {
-        let entry = if message.attempts == 0 { Entry::First } else { Entry::Start { suspect: false } };
-        self.enter(&message.envelope, entry).await
+        self.enter(&message.envelope, Entry::Start { suspect: message.suspect }).await
     }
 
     async fn enter(&self, envelope: &Envelope, entry: Entry) -> AttemptEnd {
@@ -77,8 +77,8 @@ impl Worker {
             root_id: tx_id.into(),
             correlation_id: incoming.correlation_id.clone().unwrap_or_else(|| message_id.clone()),
             message_id,
-            content_type: incoming.content_type.clone(),
-            headers: incoming.headers.clone(),
+            content_type: incoming.content_type.filter(|text| storable(text)),
+            headers: storable_headers(incoming.headers),
             body: incoming.body,
         };
         if foreign_id.is_none() {
@@ -142,8 +142,18 @@ fn own_envelope(incoming: Incoming, tx_id: TxId, root_id: Option<RootId>) -> Env
         root_id: root_id.unwrap_or_else(|| tx_id.into()),
         correlation_id: incoming.correlation_id.unwrap_or_else(|| message_id.clone()),
         message_id,
-        content_type: incoming.content_type,
-        headers: incoming.headers,
+        content_type: incoming.content_type.filter(|text| storable(text)),
+        headers: storable_headers(incoming.headers),
         body: incoming.body,
     }
+}
+
+/// PostgreSQL's text and jsonb hold no NUL: a message that could not be stored would come back for ever.
+fn storable(text: &str) -> bool {
+    !text.contains('\0')
+}
+
+fn storable_headers(mut headers: Headers) -> Headers {
+    headers.retain(|name, value| storable(name) && storable(value));
+    headers
 }

@@ -11,6 +11,8 @@ pub const T_REDO: Duration = Duration::from_secs(10);
 pub const T_REDO_MAX: Duration = Duration::from_secs(3600);
 /// Failed publishes after which a message goes to the error store.
 pub const MAX_PUBLISHES: i32 = 10;
+/// The longest pause between two looks at a published message.
+const LONGEST_LOOK: Duration = Duration::from_secs(600);
 /// A look again soon.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -68,11 +70,16 @@ pub fn decide(row: &OpenRow, facts: &Facts<'_>) -> Next {
     if somebody_runs(row, facts) {
         return Next::Later(SOON);
     }
-    if row.attempts >= row.max_attempts {
-        return Next::GiveUp;
-    }
     if !row.due {
         return Next::Later(SOON);
+    }
+    if row.attempts >= row.max_attempts {
+        return match (facts.known, facts.served) {
+            (true, _) => Next::GiveUp,
+            // Whoever serves it knows its error store.
+            (false, true) => Next::Later(T_REDO),
+            (false, false) => Next::NoConsumer,
+        };
     }
     let owned = row.owner.is_some_and(|owner| facts.live.contains(&owner));
     match (row.mode, row.state) {
@@ -91,7 +98,7 @@ pub fn decide(row: &OpenRow, facts: &Facts<'_>) -> Next {
         (Mode::Own | Mode::Handover, JournalState::Ready) => {
             if owned && !row.publish_due {
                 Next::Later(SOON)
-            } else if row.publishes >= MAX_PUBLISHES {
+            } else if row.publishes >= MAX_PUBLISHES && row.published_at.is_none() {
                 Next::Unpublishable
             } else if !facts.known {
                 Next::NoConsumer
@@ -122,7 +129,8 @@ fn published(row: &OpenRow, facts: &Facts<'_>) -> Next {
         (Some(_) | None, None) | (None, Some(_)) => false,
     };
     if !(facts.queue_empty || overtaken) {
-        return Next::Later(T_REDO);
+        // A long queue is full of old messages: they are looked at the less often the longer they wait.
+        return Next::Later((age / 8).clamp(T_REDO, LONGEST_LOOK));
     }
     if facts.publishable { Next::Publish } else { Next::Later(SOON) }
 }
@@ -236,6 +244,28 @@ mod tests {
     fn ten_failed_publishes_are_enough() {
         let tired = OpenRow { publishes: MAX_PUBLISHES, publish_due: true, ..row() };
         assert_eq!(decide(&tired, &facts()), Next::Unpublishable);
+    }
+
+    #[test]
+    fn a_message_that_was_confirmed_once_is_not_called_unpublishable() {
+        let redone = OpenRow { publishes: MAX_PUBLISHES + 1, published_at: Some(1), publish_due: true, ..row() };
+        assert_eq!(decide(&redone, &facts()), Next::Publish);
+    }
+
+    #[test]
+    fn what_the_error_store_refused_waits_for_its_time_and_for_somebody_who_knows_the_store() {
+        let exhausted = OpenRow { attempts: 6, ..row() };
+        assert_eq!(decide(&OpenRow { due: false, ..exhausted.clone() }, &facts()), Next::Later(SOON));
+        let stranger = Facts { known: false, ..facts() };
+        assert_eq!(decide(&exhausted, &stranger), Next::Later(T_REDO));
+        assert_eq!(decide(&exhausted, &Facts { served: false, ..stranger }), Next::NoConsumer);
+    }
+
+    #[test]
+    fn old_messages_of_a_long_queue_are_looked_at_less_often() {
+        let look = |seconds| decide(&published_row(Duration::from_secs(seconds)), &facts());
+        assert_eq!(look(800), Next::Later(Duration::from_secs(100)));
+        assert_eq!(look(80_000), Next::Later(LONGEST_LOOK));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{LeaseObserver, Relay};
 use crate::model::{AdapterName, Destination, Incarnation};
-use crate::store::Instance;
+use crate::store::{HomeCheck, Instance};
 
 /// Between two beats.
 const BEAT: Duration = Duration::from_secs(1);
@@ -100,6 +100,8 @@ pub async fn heartbeat<E>(
         let before = epoch();
         match tokio::time::timeout(relay.0.settings.lease, store.beat(&seen)).await {
             Ok(Ok(beat)) if !beat.live => return Err(Fenced),
+            // After a break it may be another server: a fail-over, a restored copy.
+            Ok(Ok(_)) if shared.trouble().is_some() && !still_at_home(&relay, &shared, &mut observer).await => {}
             Ok(Ok(beat)) => {
                 relay.0.clock.set(beat.clock, asked);
                 wishes(&beat.stopped, before);
@@ -135,6 +137,22 @@ fn lost_sight(shared: &Shared, observer: &mut LeaseObserver, reason: String) {
         tracing::warn!(%reason, "the home database cannot be reached");
     }
     known.trouble = Some(reason);
+}
+
+/// Whether the home database is where it was; when not, nothing is swept or consumed until an operator has said what it
+/// is.
+async fn still_at_home(relay: &Relay, shared: &Shared, observer: &mut LeaseObserver) -> bool {
+    match relay.store().check_home().await {
+        Ok(HomeCheck::Same(_)) => true,
+        Ok(moved @ HomeCheck::Moved { .. }) => {
+            lost_sight(shared, observer, moved.advice());
+            false
+        }
+        Err(error) => {
+            lost_sight(shared, observer, error.to_string());
+            false
+        }
+    }
 }
 
 async fn fence_the_silent(relay: &Relay, silent: Vec<(Incarnation, i64)>) {

@@ -3,6 +3,7 @@
 //! Deliberately not here: accepting and processing. The relay moves what is already decided, and a second publish never
 //! harms.
 
+mod act;
 mod board;
 mod clock;
 mod decide;
@@ -11,6 +12,7 @@ mod lease;
 mod publish;
 mod sweeper;
 mod topology;
+mod walk;
 
 pub use board::OpenCounts;
 pub use clock::DatabaseClock;

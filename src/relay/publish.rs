@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::DatabaseClock;
 use super::board::{Board, OpenCounts};
-use crate::broker::{Broker, LinkStatus, OutMessage, PublishError};
+use crate::broker::{Broker, LinkStatus, NotSent, OutMessage, PublishError};
 use crate::lifecycle::Lifecycle;
 use crate::model::{AdapterName, Destination, HomeId, Mode, SlotId, TxId};
 use crate::store::{Claimed, Mark, Store};
@@ -41,6 +41,8 @@ pub struct RelaySettings {
     pub destinations: Vec<DestinationSettings>,
     /// How long an attempt may take before it is nobody's.
     pub watch: Duration,
+    /// How much later than its id a row may be committed; the walk over open rows stays behind by as much.
+    pub late_commits: Duration,
     pub lease: Duration,
     pub host: String,
 }
@@ -151,8 +153,9 @@ impl Relay {
             Ok(_confirmed) => {
                 metrics::counter!("posthaste_published_total").increment(1);
                 let mark = Mark { tx_id, attempts, mode, published_at };
-                if self.0.marks.send((mark, Instant::now())).await.is_err() {
-                    tracing::debug!(tx_id = %tx_id, "not marked: stopping; a second publish does no harm");
+                // A database that hangs must not hold up whoever waits for this confirm.
+                if self.0.marks.send_timeout((mark, Instant::now()), CONFIRM_BOUND).await.is_err() {
+                    tracing::debug!(tx_id = %tx_id, "not marked; a second publish does no harm");
                 }
                 Published::Confirmed
             }
@@ -179,7 +182,11 @@ impl Relay {
     /// The row waits longer each time; whoever accepts for its destination is told that something is wrong with it.
     async fn publish_failed(&self, tx_id: TxId, attempts: i32, error: &PublishError) {
         let counts = match error {
-            PublishError::NotSent(_) => false,
+            // It will never fit: the error store has it after ten tries.
+            PublishError::NotSent(NotSent::Unfit(_)) => true,
+            PublishError::NotSent(
+                NotSent::Down(_) | NotSent::Blocked(_) | NotSent::Full | NotSent::Expired | NotSent::Closed,
+            ) => false,
             PublishError::Returned { .. } | PublishError::Nacked | PublishError::Unknown(_) => true,
         };
         if matches!(error, PublishError::Returned { .. }) {
@@ -310,7 +317,7 @@ async fn mark_in_batches(
             }
         }
         let marks: Vec<Mark> = batch.drain(..).map(|(mark, _)| mark).collect();
-        if let Err(error) = store.mark(&marks).await {
+        if let Err(error) = store.mark(&marks, super::decide::T_REDO).await {
             tracing::debug!(%error, rows = marks.len(), "not marked; a second publish does no harm");
         }
     }

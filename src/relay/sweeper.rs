@@ -3,38 +3,53 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
 use uuid::Uuid;
 
+use super::act::Actions;
+use super::walk::{Walk, millis_of};
 use super::{Facts, Next, OpenCounts, Relay, Shared, decide};
 use crate::model::{Destination, JournalState, Mode};
-use crate::store::{FailedAttempt, OpenRow, PUBLISH_AFTER, StoreError};
+use crate::store::{OpenRow, StoreError};
 
 /// Between two looks at what is due.
 const SWEEP: Duration = Duration::from_secs(1);
-/// Between two walks over what is open; a walk never takes more than a twentieth of the time.
+/// Between two rounds, however much there is to do.
+const BREATH: Duration = Duration::from_millis(20);
+/// Between two walks over what is open; reading for a walk takes no more than a twentieth of the time.
 const WALK: Duration = Duration::from_secs(5);
+/// The longest such pause: a row that nobody watches is looked at least so often.
+const WALK_MAX: Duration = Duration::from_secs(60);
 /// Rows per statement.
 const PAGE: i64 = 500;
 /// Rows per walk; the next one goes on where it stopped.
 const WALK_PAGES: usize = 40;
-/// Ids are minted by the database's clock, carried forward; commits come later than their ids by less than this.
-const LATE_COMMITS: Duration = Duration::from_secs(120);
 /// Between two looks at a row that nobody consumes.
-const NO_CONSUMER: Duration = Duration::from_secs(10);
+const NO_CONSUMER: Duration = Duration::from_secs(30);
+/// How old the news of an empty queue may be. Far less than T_redo: what was published so recently is not looked at.
+const EMPTY_NEWS: Duration = Duration::from_secs(1);
 
 /// Sweeps until the stop.
 pub async fn sweep(relay: Relay, shared: Shared) {
     let soft = relay.0.lifecycle.soft.clone();
     let mut sweeper = Sweeper::new(relay, shared);
     while !soft.is_cancelled() {
-        if let Err(error) = sweeper.round().await {
-            tracing::debug!(%error, "sweep interrupted");
-        }
-        let pause = sweeper.pause().await;
+        // Without a view of who lives every row looks like nobody's.
+        let blind = sweeper.shared.stopped().is_none() || sweeper.shared.trouble().is_some();
+        let pause = if blind {
+            SWEEP
+        } else {
+            if let Err(error) = sweeper.round().await {
+                tracing::debug!(%error, "sweep interrupted");
+            }
+            sweeper.pause().await
+        };
+        let woken = async {
+            tokio::time::sleep(BREATH).await;
+            sweeper.relay.0.wake.notified().await;
+        };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = sweeper.relay.0.wake.notified() => {}
+            () = woken => {}
             () = soft.cancelled() => {}
         }
     }
@@ -44,22 +59,15 @@ struct Sweeper {
     relay: Relay,
     shared: Shared,
     next_walk: Instant,
-    walk_from: Option<Uuid>,
+    /// A walk that has not come to its end.
+    walk: Option<Walk>,
     known_live: BTreeSet<Uuid>,
     counts: BTreeMap<Destination, OpenCounts>,
     /// Destinations with published rows old enough to be asked about: their queues are looked at before the next read.
     suspected: BTreeSet<Destination>,
+    /// Those whose queues were empty, and when that was asked.
+    empty: (Option<Instant>, BTreeSet<Destination>),
     unserved: BTreeSet<Destination>,
-}
-
-/// What a round has decided, by kind.
-#[derive(Default)]
-struct Actions {
-    publish: Vec<OpenRow>,
-    dispatch: Vec<OpenRow>,
-    give_up: Vec<OpenRow>,
-    unpublishable: Vec<OpenRow>,
-    later: BTreeMap<Duration, Vec<Uuid>>,
 }
 
 impl Sweeper {
@@ -68,17 +76,18 @@ impl Sweeper {
             relay,
             shared,
             next_walk: Instant::now(),
-            walk_from: None,
+            walk: None,
             known_live: BTreeSet::new(),
             counts: BTreeMap::new(),
             suspected: BTreeSet::new(),
+            empty: (None, BTreeSet::new()),
             unserved: BTreeSet::new(),
         }
     }
 
     async fn pause(&self) -> Duration {
         match self.relay.store().next_due().await {
-            Ok(Some(next)) => next.clamp(Duration::from_millis(10), SWEEP),
+            Ok(Some(next)) => next.clamp(BREATH, SWEEP),
             Ok(None) | Err(_) => SWEEP,
         }
     }
@@ -86,21 +95,33 @@ impl Sweeper {
     async fn round(&mut self) -> Result<(), StoreError> {
         // Asked before the rows are read: a message published in between cannot look lost.
         let empty = self.empty_queues().await;
-        let rows = self.relay.store().due_rows(PAGE).await?;
-        let actions = self.decide_all(&rows, &empty);
-        self.act(actions).await?;
         let live: BTreeSet<Uuid> = self.shared.live().into_iter().map(|incarnation| incarnation.0).collect();
+        let begins = self.known_live.is_empty();
         let somebody_died = self.known_live.iter().any(|one| !live.contains(one));
         self.known_live = live;
+        if begins || somebody_died {
+            self.relay.store().hasten_orphans().await?;
+        }
+        let rows = self.relay.store().due_rows(PAGE).await?;
+        let actions = self.decide_all(&rows, &empty);
+        actions.take(&self.relay).await?;
+        if somebody_died {
+            // What was his is looked at from the beginning.
+            self.walk = None;
+        }
         if somebody_died || Instant::now() >= self.next_walk {
-            let began = Instant::now();
             self.walk(&empty).await?;
-            self.next_walk = Instant::now() + WALK.max(began.elapsed() * 20);
         }
         Ok(())
     }
 
-    async fn empty_queues(&self) -> BTreeSet<Destination> {
+    async fn empty_queues(&mut self) -> BTreeSet<Destination> {
+        if let (Some(asked), empty) = &self.empty
+            && asked.elapsed() < EMPTY_NEWS
+        {
+            return empty.clone();
+        }
+        let asked = Instant::now();
         let mut empty = BTreeSet::new();
         for destination in &self.suspected {
             let Some(settings) = self.relay.destination(destination) else { continue };
@@ -109,6 +130,7 @@ impl Sweeper {
                 empty.insert(destination.clone());
             }
         }
+        self.empty = (Some(asked), empty.clone());
         empty
     }
 
@@ -163,97 +185,55 @@ impl Sweeper {
         }
     }
 
-    async fn act(&self, actions: Actions) -> Result<(), StoreError> {
-        let store = self.relay.store();
-        for (pause, rows) in &actions.later {
-            store.postpone(rows, *pause).await?;
-        }
-        for row in &actions.give_up {
-            let reason = format!("the process ended during attempt {}", row.attempts);
-            self.to_error_store(row, &reason, true).await?;
-        }
-        for row in &actions.unpublishable {
-            let reason = format!("cannot be published: {} tries failed", row.publishes);
-            self.to_error_store(row, &reason, false).await?;
-        }
-        if !actions.dispatch.is_empty() {
-            for message in store.claim(&actions.dispatch, self.relay.settings().watch).await? {
-                let Some(route) = self.relay.route(&message.destination) else { continue };
-                if let Err(error) = route.try_send(message) {
-                    tracing::debug!(%error, "no room to process in process; it stays due");
-                }
-            }
-        }
-        if !actions.publish.is_empty() {
-            let claimed = store.claim(&actions.publish, PUBLISH_AFTER).await?;
-            join_all(claimed.into_iter().map(|message| self.relay.publish(message))).await;
-        }
-        Ok(())
-    }
-
-    async fn to_error_store(&self, row: &OpenRow, reason: &str, crashed: bool) -> Result<(), StoreError> {
-        let (slot, adapter) = match self.relay.destination(&row.destination) {
-            Some(settings) => (settings.error_slot.clone(), settings.adapter.as_str()),
-            None => (crate::model::SlotId::new(row.destination.as_str()), ""),
-        };
-        let failed = FailedAttempt {
-            tx_id: row.tx_id,
-            destination: &row.destination,
-            seen: row.attempts,
-            n: row.attempts,
-            adapter,
-            step: None,
-            error: reason,
-            took: Duration::ZERO,
-        };
-        let host = &self.relay.settings().host;
-        if let Some(key) = self.relay.store().give_up(&failed, &slot, host, crashed).await? {
-            metrics::counter!("posthaste_failed_total", "adapter" => adapter.to_owned()).increment(1);
-            tracing::warn!(tx_id = %row.tx_id, slot = %slot, messagekey = %key, reason, "moved to the error store");
-        }
-        Ok(())
-    }
-
-    /// Counts what is open and does what must be done with rows that nobody watches.
+    /// Counts what is open and does what must be done with rows that nobody watches; what is left after its part is done
+    /// in the next rounds.
     async fn walk(&mut self, empty: &BTreeSet<Destination>) -> Result<(), StoreError> {
-        let store = self.relay.store().clone();
-        let (open_from, clock_ms) = store.open_from().await?;
-        let mut after = match self.walk_from.take() {
-            Some(from) => from,
-            None => {
-                self.counts.clear();
-                open_from
-            }
+        let mut walk = match self.walk.take() {
+            Some(walk) => walk,
+            None => self.begin_walk().await?,
         };
-        let mut oldest_unwatched = None;
-        for page in 0..WALK_PAGES {
-            let rows = store.open_rows(after, PAGE).await?;
-            let Some(last) = rows.last() else { break };
-            after = last.tx_id.0;
+        let store = self.relay.store().clone();
+        for _page in 0..WALK_PAGES {
+            let began = Instant::now();
+            let rows = store.open_rows(walk.after, PAGE).await?;
+            walk.reading += began.elapsed();
             for row in &rows {
-                self.count(row, clock_ms);
-                if !row.has_due_row {
-                    oldest_unwatched.get_or_insert(row.tx_id.0);
-                }
+                walk.pass(row);
+                self.count(row, walk.clock_ms);
             }
             let complete = rows.len() < usize::try_from(PAGE).unwrap_or(usize::MAX);
             let unwatched: Vec<OpenRow> = rows.into_iter().filter(|row| !row.has_due_row).collect();
             let actions = self.decide_all(&unwatched, empty);
-            self.act(actions).await?;
+            actions.take(&self.relay).await?;
             if complete {
-                break;
-            }
-            if page + 1 == WALK_PAGES {
-                self.walk_from = Some(after);
-                return Ok(());
+                return self.end_walk(&walk).await;
             }
         }
+        self.walk = Some(walk);
+        Ok(())
+    }
+
+    async fn begin_walk(&mut self) -> Result<Walk, StoreError> {
+        let store = self.relay.store();
+        let (open_from, clock_ms) = store.open_from().await?;
+        let walk = Walk::begin(open_from, clock_ms, self.relay.settings().late_commits);
+        self.counts.clear();
+        for before in store.open_before(walk.after).await? {
+            let counts = self.counts.entry(before.destination).or_default();
+            counts.open = before.open;
+            counts.unpublished = before.unpublished;
+            counts.oldest_seconds = clock_ms.saturating_sub(millis_of(before.oldest)) / 1000;
+        }
+        Ok(walk)
+    }
+
+    async fn end_walk(&mut self, walk: &Walk) -> Result<(), StoreError> {
+        self.next_walk = Instant::now() + (walk.reading * 20).clamp(WALK, WALK_MAX);
         self.share_counts();
-        let settled = id_at(clock_ms.saturating_sub(u64::try_from(LATE_COMMITS.as_millis()).unwrap_or(0)));
-        let begin = oldest_unwatched.map_or(settled, |oldest: Uuid| before(oldest).min(settled));
-        // The mark moves seldom: a walk over settled rows costs less than a write each time.
-        if millis_of(begin) > millis_of(open_from).saturating_add(30_000) {
-            store.set_open_from(begin).await?;
+        let mark = walk.next_mark();
+        // It moves seldom: a walk over settled rows costs less than a write each time.
+        if millis_of(mark) > millis_of(walk.from).saturating_add(30_000) {
+            self.relay.store().set_open_from(mark).await?;
         }
         Ok(())
     }
@@ -282,30 +262,5 @@ impl Sweeper {
             metrics::gauge!("posthaste_journal_open").set(total.open as f64);
             metrics::gauge!("posthaste_journal_oldest_seconds").set(total.oldest_seconds as f64);
         }
-    }
-}
-
-/// The smallest UUIDv7 of a millisecond.
-fn id_at(millis: u64) -> Uuid {
-    Uuid::from_u128(u128::from(millis) << 80)
-}
-
-fn before(id: Uuid) -> Uuid {
-    Uuid::from_u128(id.as_u128().saturating_sub(1))
-}
-
-fn millis_of(id: Uuid) -> u64 {
-    u64::try_from(id.as_u128() >> 80).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_time_in_an_id_is_read_back() {
-        let id = Uuid::now_v7();
-        assert!(id_at(millis_of(id)) <= id && id < id_at(millis_of(id) + 1));
-        assert!(before(id) < id);
     }
 }

@@ -33,28 +33,31 @@ pub struct Removed {
 
 const LOCK: i64 = 0x706f_7374_6861_7375;
 
-/// Only A and L, past expiry, with nothing of the same root open or waiting for a person.
+/// Only A and L, past expiry, with nothing of the same root open or waiting for a person. `OFFSET 0` keeps each question
+/// a look into an index: as joins they would read the whole journal. `now()`, because no index serves a volatile clock.
 const LOG: &str = "/* clean_log */
 DELETE FROM ibisstore WHERE messagekey IN (
     SELECT s.messagekey FROM ibisstore s
-    WHERE s.expirydate < clock_timestamp() AND s.type IN ('A', 'L')
-      AND NOT EXISTS (SELECT FROM ibisstore w WHERE w.root_id = s.root_id AND w.type IN ('E', 'H', 'I', 'M'))
-      AND NOT EXISTS (SELECT FROM posthaste.journal j WHERE j.tx_id = s.root_id AND j.state IN ('READY', 'PUBLISHED'))
+    WHERE s.expirydate < now() AND s.type IN ('A', 'L')
+      AND NOT EXISTS (SELECT FROM ibisstore w WHERE w.root_id = s.root_id AND w.type IN ('E', 'H', 'I', 'M') OFFSET 0)
+      AND NOT EXISTS (SELECT FROM posthaste.journal j WHERE j.tx_id = s.root_id AND j.state IN ('READY', 'PUBLISHED')
+                      OFFSET 0)
       AND NOT EXISTS (SELECT FROM posthaste.lineage k JOIN posthaste.journal j ON j.tx_id = k.tx_id
-                      WHERE k.root_id = s.root_id AND j.state IN ('READY', 'PUBLISHED'))
+                      WHERE k.root_id = s.root_id AND j.state IN ('READY', 'PUBLISHED') OFFSET 0)
     LIMIT $1 FOR UPDATE OF s SKIP LOCKED)";
 
-/// Settled rows past T_keep, along the primary key: a row made after the bound cannot have settled before it.
+/// Settled rows past T_keep with all that hangs on them, along the primary key: an id younger than the bound cannot have
+/// settled before it. What still waits for a person keeps its history.
 const JOURNAL: &str = "/* clean_journal */
 WITH old AS (
-    SELECT tx_id FROM posthaste.journal
-    WHERE state IN ('DONE', 'ERROR') AND finished_at < clock_timestamp() - $1 * interval '1 second' AND tx_id < $3
-    ORDER BY tx_id LIMIT $2 FOR UPDATE SKIP LOCKED),
+    SELECT j.tx_id, j.root_id FROM posthaste.journal j
+    WHERE j.state IN ('DONE', 'ERROR') AND j.finished_at < clock_timestamp() - $1 * interval '1 second'
+      AND j.tx_id < (lpad(to_hex(((extract(epoch FROM now()) - $1) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
+      AND NOT EXISTS (SELECT FROM ibisstore w WHERE w.root_id = j.root_id AND w.type IN ('E', 'H', 'I', 'M') OFFSET 0)
+    ORDER BY j.tx_id LIMIT $2 FOR UPDATE OF j SKIP LOCKED),
 bodies AS (DELETE FROM posthaste.payload p USING old WHERE p.tx_id = old.tx_id),
-tries AS (
-    DELETE FROM posthaste.attempt a USING old, posthaste.journal j
-    WHERE a.tx_id = old.tx_id AND j.tx_id = old.tx_id
-      AND NOT EXISTS (SELECT FROM ibisstore w WHERE w.root_id = j.root_id AND w.type IN ('E', 'H', 'I', 'M'))),
+tries AS (DELETE FROM posthaste.attempt a USING old WHERE a.tx_id = old.tx_id),
+kin AS (DELETE FROM posthaste.lineage k USING old WHERE k.root_id = old.root_id AND k.tx_id = old.tx_id),
 gone AS (DELETE FROM posthaste.due d USING old WHERE d.tx_id = old.tx_id)
 DELETE FROM posthaste.journal j USING old WHERE j.tx_id = old.tx_id";
 
@@ -72,7 +75,6 @@ DELETE FROM posthaste.conflict c WHERE last_seen < clock_timestamp() - $1 * inte
 impl Store {
     /// One round of batches. `None`: another instance is at it.
     pub async fn clean_up(&self, retention: Retention) -> Result<Option<Removed>, StoreError> {
-        let bound = uuid::Uuid::max();
         self.house
             .transaction(async |client| {
                 let locked =
@@ -85,7 +87,7 @@ impl Store {
                 let journal = retention.journal.as_secs_f64();
                 let removed = Removed {
                     log: client.execute(LOG, &[&retention.batch]).await?,
-                    journal: client.execute(JOURNAL, &[&journal, &retention.batch, &bound]).await?,
+                    journal: client.execute(JOURNAL, &[&journal, &retention.batch]).await?,
                     inbox: client.execute(INBOX, &[&retention.inbox.as_secs_f64(), &retention.batch]).await?,
                 };
                 client.execute(REST, &[&journal]).await?;

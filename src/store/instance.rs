@@ -41,6 +41,21 @@ pub enum HomeCheck {
     },
 }
 
+impl HomeCheck {
+    /// What an operator is told; empty when there is nothing to say.
+    #[must_use]
+    pub fn advice(&self) -> String {
+        match self {
+            Self::Same(_) => String::new(),
+            Self::Moved { known, found } => format!(
+                "this database lived in {known} and is now in {found}: a clone, a restored copy, or a fail-over. Nothing \
+                 is sent or processed until you say which: `posthaste migrate --home same` when it took the other's \
+                 place, `--home copy` when the other lives on"
+            ),
+        }
+    }
+}
+
 /// The answer to a heart-beat.
 #[derive(Debug, Clone)]
 pub struct Beat {
@@ -53,7 +68,7 @@ pub struct Beat {
     pub stopped: Vec<AdapterName>,
 }
 
-const WHERE_AM_I: &str = "(pg_control_system()).system_identifier::text,
+pub(super) const WHERE_AM_I: &str = "(pg_control_system()).system_identifier::text,
     ('x' || lpad(substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), 16, '0'))::bit(64)::bigint";
 
 impl Store {

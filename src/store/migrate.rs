@@ -19,6 +19,11 @@ pub const SCHEMA_VERSION: i32 = 1;
 /// Key of the advisory lock under which migrations run: "posthast" in ASCII.
 const LOCK: i64 = 0x706f_7374_6861_7374;
 
+/// A migration takes as long as it takes, whatever role and database say; a step of it may read what it has written.
+const SESSION: &str = "SET synchronous_commit = on; SET application_name = 'posthaste:migrate'; SET statement_timeout = 0; \
+                       SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
+                       SET default_transaction_isolation = 'read committed'";
+
 /// One configuration's migrations for one database.
 #[derive(Debug, Clone)]
 pub struct ApplicationMigrations<'a> {
@@ -120,7 +125,7 @@ pub async fn refuse_other_schema(
     Ok(None)
 }
 
-async fn connect(settings: &PostgresSettings) -> Result<Client, MigrateError> {
+pub(super) async fn connect(settings: &PostgresSettings) -> Result<Client, MigrateError> {
     let unreachable = |reason: String| MigrateError::Unreachable(format!("{} ({reason})", settings.address()));
     let config =
         settings.client_config().map_err(|error| MigrateError::Unreachable(format!("{}: {error}", settings.name)))?;
@@ -129,9 +134,7 @@ async fn connect(settings: &PostgresSettings) -> Result<Client, MigrateError> {
     #[expect(clippy::disallowed_methods, reason = "ends with the client, a few lines below")]
     tokio::spawn(connection);
     client
-        .batch_execute(&format!(
-            "SET synchronous_commit = on; SET application_name = 'posthaste:migrate'; {OWN_SCHEMA_HIDDEN}"
-        ))
+        .batch_execute(&format!("{SESSION}; {OWN_SCHEMA_HIDDEN}"))
         .await
         .map_err(|error| unreachable(StoreError::from(error).to_string()))?;
     Ok(client)

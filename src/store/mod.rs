@@ -7,8 +7,11 @@ mod audit;
 mod browse;
 mod cleanup;
 mod error;
+mod give_up;
+mod home;
 mod instance;
 mod lifecourse;
+mod mark;
 mod message_status;
 pub mod migrate;
 mod params;
@@ -31,8 +34,11 @@ pub use audit::AuditEntry;
 pub use browse::{COUNT_CAP, Cursor, Filter, MAX_PAGE, Page, SlotCount};
 pub use cleanup::{Removed, Retention};
 pub use error::StoreError;
+pub use give_up::GivenUpBy;
+pub use home::{HomeDecision, HomeSettled, settle_home};
 pub use instance::{Beat, HomeCheck, Instance, Registration};
 pub use lifecourse::{Attempt, AttemptOutcome, Cause, MessageState};
+pub use mark::Mark;
 pub use message_status::MessageStatus;
 pub use params::{BadParameter, StepParam};
 pub use pool::{Pool, Session};
@@ -43,7 +49,7 @@ pub use remove::{Removal, RemovalRequest};
 pub use resend::{ResendClaim, ResendRequest, ResendWay};
 pub use settings::{PostgresSettings, SessionTimeouts};
 pub use stored::{FullMessage, StoredMessage};
-pub use sweep::{Claimed, Mark, OpenRow};
+pub use sweep::{Claimed, OpenBefore, OpenRow};
 pub use trace::{AuditRecord, JournalEntry, Trace, TracedMessage};
 pub use work::{Claim, CommitError, WorkTransaction};
 
@@ -56,8 +62,10 @@ use crate::model::{HomeId, Incarnation};
 pub struct Store {
     /// Accepting: short statements that clients wait for.
     pub accept: Pool,
-    /// Processing: transactions of the pipelines.
+    /// Processing: transactions of the pipelines of receivers.
     pub work: Pool,
+    /// Accepting by a pipeline in a transaction: long ones, kept apart from what receivers and short statements need.
+    pub submit: Pool,
     /// Sweeping, leases, browsing, clean-up.
     pub house: Pool,
     /// The heart-beat's own connection.
@@ -68,6 +76,8 @@ pub struct Store {
 
 /// Connections that accept messages; a group commit needs few.
 const ACCEPT_CONNECTIONS: usize = 8;
+/// Connections for accepting pipelines that are more than an enqueue.
+const SUBMIT_CONNECTIONS: usize = 8;
 /// Connections that keep house: sweeper, heart-beat, console.
 const HOUSE_CONNECTIONS: usize = 6;
 
@@ -82,6 +92,7 @@ impl Store {
         Ok(Self {
             accept: Pool::new(settings, incarnation, timeouts, ACCEPT_CONNECTIONS)?,
             work: Pool::new(settings, incarnation, timeouts, settings.pool_max_size)?,
+            submit: Pool::new(settings, incarnation, timeouts, SUBMIT_CONNECTIONS)?,
             house: Pool::new(settings, incarnation, timeouts, HOUSE_CONNECTIONS)?,
             beat: Pool::new(settings, incarnation, timeouts, 1)?,
             incarnation,

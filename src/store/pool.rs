@@ -82,11 +82,11 @@ impl Pool {
             let client = session.client()?;
             client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
             match work(client).await {
-                Ok(value) => commit(client).await.map(|()| value),
-                Err(error) => {
-                    client.batch_execute("ROLLBACK").await?;
-                    Err(error)
-                }
+                Ok(value) => match commit(client).await {
+                    Ok(()) => Ok(value),
+                    Err(error) => roll_back(client, error).await,
+                },
+                Err(error) => roll_back(client, error).await,
             }
         })
         .await;
@@ -143,6 +143,16 @@ impl Pool {
 pub(super) async fn commit(client: &ClientWrapper) -> Result<(), StoreError> {
     client.batch_execute("SELECT 1").await?;
     client.batch_execute("COMMIT").await.map_err(StoreError::from)
+}
+
+/// Leaves no transaction open behind a refusal, whatever it was that was refused.
+async fn roll_back<T>(client: &ClientWrapper, error: StoreError) -> Result<T, StoreError> {
+    match error {
+        StoreError::Refused { .. } | StoreError::Unexpected(_) => client.batch_execute("ROLLBACK").await?,
+        // The connection is closed, not asked.
+        StoreError::Unreachable(_) | StoreError::Unknown(_) => {}
+    }
+    Err(error)
 }
 
 fn settle<T>(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{Store, StoreError};
-use crate::model::{Destination, Envelope, Incarnation, JournalState, MessageKey, SlotId, TxId};
+use crate::model::{Destination, Envelope, Incarnation, JournalState, SlotId, TxId};
 
 /// A journal row as it is decided upon.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +69,7 @@ const RETRY: &str = "/* retry */
 WITH failed AS (
     UPDATE posthaste.journal
     SET state = 'READY', attempts = $4, owner = NULL, running_by = NULL, publish_after = NULL, publishes = 0,
-        not_before = clock_timestamp() + $5 * interval '1 second'
+        published_at = NULL, not_before = clock_timestamp() + $5 * interval '1 second'
     WHERE tx_id = $1 AND destination = $2 AND attempts = $3 AND state IN ('READY', 'PUBLISHED')
     RETURNING tx_id, not_before),
 kept AS (
@@ -81,43 +81,6 @@ watched AS (
     INSERT INTO posthaste.due (tx_id, at) SELECT tx_id, not_before FROM failed
     ON CONFLICT (tx_id) DO UPDATE SET at = excluded.at)
 SELECT 1 FROM failed";
-
-const GIVE_UP: &str = "/* give_up */
-WITH failed AS (
-    UPDATE posthaste.journal
-    SET state = 'ERROR', attempts = $4, owner = NULL, running_by = NULL, finished_at = clock_timestamp()
-    WHERE tx_id = $1 AND destination = $2 AND attempts = $3 AND state IN ('READY', 'PUBLISHED')
-    RETURNING tx_id, root_id, log_key, sha256, attempts),
-kept AS (
-    INSERT INTO posthaste.attempt (tx_id, n, adapter, step, started_at, finished_at, outcome, error, instance)
-    SELECT tx_id, $4, $5, $6, clock_timestamp() - $7 * interval '1 second', clock_timestamp(), 'FAILED', $8, $9
-    FROM failed WHERE $4 > 0
-    ON CONFLICT (tx_id, n) DO UPDATE
-    SET outcome = CASE WHEN $12 THEN 'CRASHED' ELSE 'FAILED' END, finished_at = excluded.finished_at,
-        step = excluded.step, error = excluded.error),
-freed AS (DELETE FROM posthaste.due d USING failed WHERE d.tx_id = failed.tx_id),
-logged AS (
-    INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, comments, message, tx_id, root_id,
-                           content_type, headers, context, sha256, attempts)
-    SELECT 'E', $10, $11, l.messageid, l.correlationid, $8, l.message, failed.tx_id, failed.root_id,
-           l.content_type, l.headers, l.context, failed.sha256, failed.attempts
-    FROM failed JOIN ibisstore l ON l.messagekey = failed.log_key RETURNING messagekey),
-carried AS (
-    INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, comments, message, tx_id, root_id,
-                           content_type, headers, context, sha256, attempts)
-    SELECT 'E', $10, $11, p.message_id, p.correlation_id, $8, p.message, failed.tx_id, failed.root_id,
-           p.content_type, p.headers, p.context, failed.sha256, failed.attempts
-    FROM failed JOIN posthaste.payload p ON p.tx_id = failed.tx_id
-    WHERE failed.log_key IS NULL AND p.messagekey IS NULL RETURNING messagekey),
-returned AS (
-    INSERT INTO ibisstore (messagekey, messagedate, type, slotid, host, messageid, correlationid, comments, message,
-                           tx_id, root_id, content_type, headers, context, sha256, attempts)
-    SELECT p.messagekey, p.messagedate, 'E', $10, $11, p.message_id, p.correlation_id, $8, p.message, failed.tx_id,
-           failed.root_id, p.content_type, p.headers, p.context, failed.sha256, failed.attempts + p.prior_attempts
-    FROM failed JOIN posthaste.payload p ON p.tx_id = failed.tx_id
-    WHERE failed.log_key IS NULL AND p.messagekey IS NOT NULL RETURNING messagekey)
-SELECT (SELECT count(*) FROM failed),
-       (SELECT messagekey FROM logged UNION ALL SELECT messagekey FROM carried UNION ALL SELECT messagekey FROM returned)";
 
 impl Store {
     /// Commits a start: from now on the attempt counts, whatever ends it. Answers its number, or nothing when the row
@@ -201,47 +164,6 @@ impl Store {
                     )
                     .await?;
                 Ok(row.is_some())
-            })
-            .await
-    }
-
-    /// One transaction: ERROR, the attempt, and the message in the error store with the reason. A resent message goes
-    /// back under its own messagekey. `None`: overtaken, nothing written. `crashed`: no attempt ended, its process did.
-    pub async fn give_up(
-        &self,
-        failed: &FailedAttempt<'_>,
-        slot_id: &SlotId,
-        host: &str,
-        crashed: bool,
-    ) -> Result<Option<MessageKey>, StoreError> {
-        let error = comment(failed.error);
-        self.work
-            .transaction(async |client| {
-                let statement = client.prepare_cached(GIVE_UP).await?;
-                let row = client
-                    .query_one(
-                        &statement,
-                        &[
-                            &failed.tx_id.0,
-                            &failed.destination.as_str(),
-                            &failed.seen,
-                            &failed.n,
-                            &failed.adapter,
-                            &failed.step,
-                            &failed.took.as_secs_f64(),
-                            &error,
-                            &self.incarnation.0,
-                            &slot_id.as_str(),
-                            &host,
-                            &crashed,
-                        ],
-                    )
-                    .await?;
-                match (row.get::<_, i64>(0), row.get::<_, Option<i64>>(1)) {
-                    (0, _) => Ok(None),
-                    (_, Some(key)) => Ok(Some(MessageKey(key))),
-                    (_, None) => Err(StoreError::Unexpected(format!("the message of {} is gone", failed.tx_id))),
-                }
             })
             .await
     }
@@ -330,7 +252,7 @@ pub(super) fn journal_row_of(row: &tokio_postgres::Row) -> Result<JournalRow, St
 }
 
 /// A text that fits `comments`: no NUL, at most 1000 characters.
-fn comment(text: &str) -> String {
+pub(super) fn comment(text: &str) -> String {
     text.chars().filter(|character| *character != '\0').take(MAX_COMMENT).collect()
 }
 

@@ -40,16 +40,17 @@ pub struct Claimed {
     pub attempts: i32,
     pub max_attempts: i32,
     pub publishes: i32,
+    /// The process may have ended in its last attempt: an attempt was started and never ended, or none was counted yet.
+    pub suspect: bool,
 }
 
-/// A message that the broker has confirmed, with the `attempts` that were published.
-#[derive(Debug, Clone, Copy)]
-pub struct Mark {
-    pub tx_id: TxId,
-    pub attempts: i32,
-    pub mode: Mode,
-    /// Microseconds since the epoch, as on the wire.
-    pub published_at: i64,
+/// Open rows of one destination that the walk does not come by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenBefore {
+    pub destination: Destination,
+    pub open: u64,
+    pub unpublished: u64,
+    pub oldest: Uuid,
 }
 
 const OPEN_COLUMNS: &str = "j.tx_id, j.destination, j.mode, j.state, j.attempts, j.max_attempts, j.publishes, j.owner,
@@ -101,6 +102,22 @@ impl Store {
             .await
     }
 
+    /// Makes due at once what instances that are gone were at work on, instead of when their attempts would be overdue.
+    pub async fn hasten_orphans(&self) -> Result<u64, StoreError> {
+        self.house
+            .run(async |client| {
+                let sql = "/* hasten_orphans */
+                    UPDATE posthaste.due SET at = clock_timestamp() WHERE tx_id IN (
+                        SELECT d.tx_id FROM posthaste.due d JOIN posthaste.journal j ON j.tx_id = d.tx_id
+                        WHERE d.at > clock_timestamp() AND j.state IN ('READY', 'PUBLISHED') AND j.running_by IS NOT NULL
+                          AND NOT EXISTS (SELECT FROM posthaste.instance i
+                                          WHERE i.incarnation = j.running_by AND i.state = 'LIVE')
+                        ORDER BY d.tx_id FOR UPDATE OF d SKIP LOCKED)";
+                Ok(client.execute(sql, &[]).await?)
+            })
+            .await
+    }
+
     /// Open rows along the primary key after `after`, in time order.
     pub async fn open_rows(&self, after: Uuid, limit: i64) -> Result<Vec<OpenRow>, StoreError> {
         let sql = format!(
@@ -111,8 +128,8 @@ impl Store {
         );
         self.house
             .run(async |client| {
-                let statement = client.prepare_cached(&sql).await?;
-                client.query(&statement, &[&after, &limit]).await?.iter().map(open_row).collect()
+                // Planned anew each time: a plan that does not know `after` reads the whole journal.
+                client.query(&sql, &[&after, &limit]).await?.iter().map(open_row).collect()
             })
             .await
     }
@@ -148,20 +165,49 @@ impl Store {
             .await
     }
 
-    /// Claims rows for publishing, each fenced by state and `attempts`; rows that others hold are left out.
+    /// Open rows up to `open_from`, which stand in `due` alone, counted by destination.
+    pub async fn open_before(&self, open_from: Uuid) -> Result<Vec<OpenBefore>, StoreError> {
+        self.house
+            .run(async |client| {
+                let rows = client
+                    .query(
+                        "/* open_before */
+                         SELECT j.destination, count(*), count(*) FILTER (WHERE j.state = 'READY'), min(j.tx_id::text)::uuid
+                         FROM posthaste.due d JOIN posthaste.journal j ON j.tx_id = d.tx_id
+                         WHERE d.tx_id <= $1 AND j.state IN ('READY', 'PUBLISHED') GROUP BY j.destination",
+                        &[&open_from],
+                    )
+                    .await?;
+                let count = |row: &tokio_postgres::Row, column| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);
+                let read = |row: &tokio_postgres::Row| OpenBefore {
+                    destination: Destination::new(row.get(0)),
+                    open: count(row, 1),
+                    unpublished: count(row, 2),
+                    oldest: row.get(3),
+                };
+                Ok(rows.iter().map(read).collect())
+            })
+            .await
+    }
+
+    /// Claims rows for publishing, each fenced by state, `attempts` and the owner that was seen; rows that others hold
+    /// or have claimed meanwhile are left out, and so is one whose message somebody has deleted.
     /// `spacing`: nobody else publishes them before that is over.
     pub async fn claim(&self, rows: &[OpenRow], spacing: Duration) -> Result<Vec<Claimed>, StoreError> {
         let tx_ids: Vec<Uuid> = rows.iter().map(|row| row.tx_id.0).collect();
         let attempts: Vec<i32> = rows.iter().map(|row| row.attempts).collect();
         let states: Vec<&str> = rows.iter().map(|row| row.state.as_str()).collect();
+        let owners: Vec<Option<Uuid>> = rows.iter().map(|row| row.owner.map(|owner| owner.0)).collect();
         self.house
             .transaction(async |client| {
                 let statement = client
                     .prepare_cached(
                         "/* claim */
-                         WITH wanted AS (SELECT * FROM unnest($1::uuid[], $2::int4[], $3::text[]) w(tx_id, attempts, state)),
+                         WITH wanted AS (
+                             SELECT * FROM unnest($1::uuid[], $2::int4[], $3::text[], $6::uuid[]) w(tx_id, attempts, state, owner)),
                          picked AS (
-                             SELECT j.tx_id FROM posthaste.journal j JOIN wanted USING (tx_id, attempts, state)
+                             SELECT j.tx_id FROM posthaste.journal j JOIN wanted w USING (tx_id, attempts, state)
+                             WHERE j.owner IS NOT DISTINCT FROM w.owner
                              ORDER BY j.tx_id FOR NO KEY UPDATE OF j SKIP LOCKED),
                          claimed AS (
                              UPDATE posthaste.journal j
@@ -178,7 +224,7 @@ impl Store {
                 let claimed = client
                     .query(
                         &statement,
-                        &[&tx_ids, &attempts, &states, &self.incarnation.0, &spacing.as_secs_f64()],
+                        &[&tx_ids, &attempts, &states, &self.incarnation.0, &spacing.as_secs_f64(), &owners],
                     )
                     .await?;
                 let claimed: Vec<Uuid> = claimed.iter().map(|row| row.get(0)).collect();
@@ -186,6 +232,7 @@ impl Store {
                     .query(
                         "/* claimed_messages */
                          SELECT j.tx_id, j.root_id, j.destination, j.mode, j.attempts, j.max_attempts, j.publishes,
+                                j.attempts = 0 OR j.running_by IS NOT NULL AS suspect,
                                 coalesce(l.messageid, p.message_id) AS message_id,
                                 coalesce(l.correlationid, p.correlation_id) AS correlation_id,
                                 CASE WHEN l.messagekey IS NULL THEN p.content_type ELSE l.content_type END AS content_type,
@@ -193,10 +240,14 @@ impl Store {
                          FROM posthaste.journal j
                          LEFT JOIN ibisstore l ON l.messagekey = j.log_key
                          LEFT JOIN posthaste.payload p ON p.tx_id = j.tx_id AND j.log_key IS NULL
-                         WHERE j.tx_id = ANY ($1) ORDER BY j.tx_id",
+                         WHERE j.tx_id = ANY ($1) AND coalesce(l.message, p.message) IS NOT NULL ORDER BY j.tx_id",
                         &[&claimed],
                     )
                     .await?;
+                if rows.len() < claimed.len() {
+                    let missing = claimed.len() - rows.len();
+                    tracing::error!(missing, "open journal rows whose messages were deleted from the database");
+                }
                 rows.iter().map(claimed_row).collect()
             })
             .await
@@ -212,66 +263,6 @@ impl Store {
                          SELECT t, clock_timestamp() + $2 * interval '1 second' FROM unnest($1::uuid[]) t ORDER BY t
                          ON CONFLICT (tx_id) DO UPDATE SET at = excluded.at",
                         &[&tx_ids, &by.as_secs_f64()],
-                    )
-                    .await?;
-                Ok(())
-            })
-            .await
-    }
-
-    /// Marks what the broker has confirmed, without waiting for the disk: a lost mark is a harmless second publish.
-    /// OWN becomes PUBLISHED, HANDOVER is done. Rows overtaken meanwhile are left alone.
-    pub async fn mark(&self, marks: &[Mark]) -> Result<u64, StoreError> {
-        let tx_ids: Vec<Uuid> = marks.iter().map(|mark| mark.tx_id.0).collect();
-        let attempts: Vec<i32> = marks.iter().map(|mark| mark.attempts).collect();
-        let published: Vec<i64> = marks.iter().map(|mark| mark.published_at).collect();
-        self.house
-            .transaction(async |client| {
-                client.batch_execute("SET LOCAL synchronous_commit = off").await?;
-                let statement = client
-                    .prepare_cached(
-                        "/* mark */
-                         WITH confirmed AS (
-                             SELECT * FROM unnest($1::uuid[], $2::int4[], $3::int8[]) c(tx_id, attempts, published_at)),
-                         picked AS (
-                             SELECT j.tx_id, c.published_at FROM posthaste.journal j JOIN confirmed c USING (tx_id, attempts)
-                             WHERE j.state = 'READY' ORDER BY j.tx_id FOR NO KEY UPDATE OF j SKIP LOCKED),
-                         marked AS (
-                             UPDATE posthaste.journal j
-                             SET state = CASE j.mode WHEN 'HANDOVER' THEN 'DONE' ELSE 'PUBLISHED' END,
-                                 finished_at = CASE j.mode WHEN 'HANDOVER' THEN clock_timestamp() END,
-                                 published_at = to_timestamp(picked.published_at / 1000000.0)
-                             FROM picked WHERE j.tx_id = picked.tx_id RETURNING j.tx_id)
-                         DELETE FROM posthaste.due d USING marked WHERE d.tx_id = marked.tx_id",
-                    )
-                    .await?;
-                Ok(client.execute(&statement, &[&tx_ids, &attempts, &published]).await?)
-            })
-            .await
-    }
-
-    /// The last publish failed: whoever comes next waits longer, and the sweeper is told when.
-    /// `counts`: something may have reached the broker; ten of those are enough.
-    pub async fn publish_failed(
-        &self,
-        tx_id: TxId,
-        attempts: i32,
-        spacing: Duration,
-        counts: bool,
-    ) -> Result<(), StoreError> {
-        self.house
-            .run(async |client| {
-                client
-                    .execute(
-                        "/* publish_failed */
-                         WITH open AS (
-                             UPDATE posthaste.journal
-                             SET publishes = publishes + $4::int,
-                                 publish_after = clock_timestamp() + $3 * power(2, least(publishes, 8)) * interval '1 second'
-                             WHERE tx_id = $1 AND attempts = $2 AND state = 'READY' RETURNING tx_id, publish_after)
-                         INSERT INTO posthaste.due (tx_id, at) SELECT tx_id, publish_after FROM open
-                         ON CONFLICT (tx_id) DO UPDATE SET at = excluded.at",
-                        &[&tx_id.0, &attempts, &spacing.as_secs_f64(), &i32::from(counts)],
                     )
                     .await?;
                 Ok(())
@@ -318,5 +309,6 @@ fn claimed_row(row: &tokio_postgres::Row) -> Result<Claimed, StoreError> {
         attempts: row.try_get("attempts")?,
         max_attempts: row.try_get("max_attempts")?,
         publishes: row.try_get("publishes")?,
+        suspect: row.try_get("suspect")?,
     })
 }

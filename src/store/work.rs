@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::accept::Columns;
-use super::{Outgoing, Session, StepParam, Store, StoreError};
+use super::{Outgoing, Pool, Session, StepParam, Store, StoreError};
 use crate::model::{Destination, Envelope, Headers, MessageId, RootId, TxId};
 
 /// Which row an attempt claims, and what it saw of it.
@@ -55,6 +55,20 @@ kept AS (
 freed AS (DELETE FROM posthaste.due d USING taken WHERE d.tx_id = taken.tx_id)
 SELECT max_attempts FROM taken";
 
+const INSERT_LOG: &str = "/* insert_log */
+INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, message, expirydate, dedup_key,
+                       tx_id, root_id, content_type, headers, sha256)
+VALUES ('A', $1, $2, $3, $4, $5, clock_timestamp() + $6 * interval '1 second', $7, $8, $9, $10, $11, $12)
+ON CONFLICT (slotid, dedup_key) WHERE dedup_key IS NOT NULL DO NOTHING";
+
+/// Fails in a broken transaction, and takes back what a step's function may have done to this setting: an asynchronous
+/// commit loses what was promised.
+const PROBE: &str = "SET LOCAL synchronous_commit = on";
+/// What a step's function did to these settings must not reach the next user of the connection; a rollback undoes it
+/// itself.
+const COMMIT: &str = "COMMIT; RESET synchronous_commit; RESET lock_timeout; RESET statement_timeout;
+    RESET idle_in_transaction_session_timeout";
+
 const OUTGOING: &str = "/* add_outgoing */
 WITH sent AS (SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int4[]) s(tx_id, mode, destination, max_attempts)),
 body AS (
@@ -68,11 +82,19 @@ SELECT sent.tx_id, $10, $12, sent.mode, sent.destination, sent.max_attempts, $13
 FROM sent";
 
 impl Store {
-    /// Opens a transaction, explicitly READ COMMITTED.
+    /// Opens a transaction of a receiver, explicitly READ COMMITTED.
     pub async fn begin_work(&self) -> Result<WorkTransaction, StoreError> {
-        let session = self.work.session().await?;
-        self.work
-            .bounded(async { Ok(session.client()?.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?) })
+        self.begin(&self.work).await
+    }
+
+    /// Opens the transaction of an accepting pipeline.
+    pub async fn begin_submit(&self) -> Result<WorkTransaction, StoreError> {
+        self.begin(&self.submit).await
+    }
+
+    async fn begin(&self, pool: &Pool) -> Result<WorkTransaction, StoreError> {
+        let session = pool.session().await?;
+        pool.bounded(async { Ok(session.client()?.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?) })
             .await?;
         Ok(WorkTransaction { session })
     }
@@ -84,15 +106,18 @@ impl WorkTransaction {
     pub async fn take(&self, store: &Store, claim: Claim<'_>) -> Result<Option<i32>, StoreError> {
         let client = self.session.client()?;
         let (tx_id, destination) = (claim.tx_id.0, claim.destination.as_str());
-        let row = if claim.started {
-            let statement = client.prepare_cached(TAKE_STARTED).await?;
-            let me = store.incarnation.0;
-            client.query_opt(&statement, &[&tx_id, &destination, &claim.attempts, &claim.sha256, &me]).await?
-        } else {
-            let statement = client.prepare_cached(TAKE_FIRST).await?;
-            client.query_opt(&statement, &[&tx_id, &destination, &claim.attempts, &claim.sha256]).await?
+        let taken = async {
+            let row = if claim.started {
+                let statement = client.prepare_cached(TAKE_STARTED).await?;
+                let me = store.incarnation.0;
+                client.query_opt(&statement, &[&tx_id, &destination, &claim.attempts, &claim.sha256, &me]).await?
+            } else {
+                let statement = client.prepare_cached(TAKE_FIRST).await?;
+                client.query_opt(&statement, &[&tx_id, &destination, &claim.attempts, &claim.sha256]).await?
+            };
+            Ok(row.map(|row| row.get(0)))
         };
-        Ok(row.map(|row| row.get(0)))
+        store.work.bounded(taken).await
     }
 
     /// Runs a step's statement with its parameters bound.
@@ -117,35 +142,37 @@ impl WorkTransaction {
     /// Inserts the message log's row. `false`: the key is taken; roll back.
     pub async fn insert_log(
         &self,
+        store: &Store,
         log: &super::LogEntry<'_>,
         envelope: &Envelope,
         host: &str,
     ) -> Result<bool, StoreError> {
         let client = self.session.client()?;
-        let inserted = client
-            .execute(
-                "/* insert_log */
-                 INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, message, expirydate, dedup_key,
-                                        tx_id, root_id, content_type, headers, sha256)
-                 VALUES ('A', $1, $2, $3, $4, $5, clock_timestamp() + $6 * interval '1 second', $7, $8, $9, $10, $11, $12)
-                 ON CONFLICT (slotid, dedup_key) WHERE dedup_key IS NOT NULL DO NOTHING",
-                &[
-                    &log.slot_id.as_str(),
-                    &host,
-                    &envelope.message_id.as_str(),
-                    &envelope.correlation_id.as_str(),
-                    &&envelope.body[..],
-                    &log.retention.as_secs_f64(),
-                    &log.dedup_key,
-                    &envelope.tx_id.0,
-                    &envelope.root_id.0,
-                    &envelope.content_type,
-                    &serde_json::json!(envelope.headers),
-                    &envelope.sha256().as_slice(),
-                ],
-            )
-            .await?;
-        Ok(inserted == 1)
+        let sha256 = envelope.sha256();
+        let headers = serde_json::json!(envelope.headers);
+        let insert = async {
+            let inserted = client
+                .execute(
+                    INSERT_LOG,
+                    &[
+                        &log.slot_id.as_str(),
+                        &host,
+                        &envelope.message_id.as_str(),
+                        &envelope.correlation_id.as_str(),
+                        &&envelope.body[..],
+                        &log.retention.as_secs_f64(),
+                        &log.dedup_key,
+                        &envelope.tx_id.0,
+                        &envelope.root_id.0,
+                        &envelope.content_type,
+                        &headers,
+                        &sha256.as_slice(),
+                    ],
+                )
+                .await?;
+            Ok(inserted == 1)
+        };
+        store.submit.bounded(insert).await
     }
 
     /// Journal rows for what the pipeline sends, all with this envelope's payload.
@@ -180,12 +207,12 @@ impl WorkTransaction {
     /// The decision. A probe statement first: a broken transaction answers COMMIT with ROLLBACK, which the client
     /// reports as success.
     pub async fn commit(self, store: &Store) -> Result<(), CommitError> {
-        let probe = store.work.bounded(async { Ok(self.session.client()?.batch_execute("SELECT 1").await?) }).await;
+        let probe = store.work.bounded(async { Ok(self.session.client()?.batch_execute(PROBE).await?) }).await;
         if let Err(error) = probe {
             self.roll_back(store).await;
             return Err(CommitError::RolledBack(error));
         }
-        let commit = store.work.bounded(async { Ok(self.session.client()?.batch_execute("COMMIT").await?) }).await;
+        let commit = store.work.bounded(async { Ok(self.session.client()?.batch_execute(COMMIT).await?) }).await;
         match commit {
             Ok(()) => {
                 self.session.release();

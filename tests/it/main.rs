@@ -18,6 +18,10 @@ mod alarms;
 #[cfg(test)]
 mod bytes;
 #[cfg(test)]
+mod core_poison;
+#[cfg(test)]
+mod core_store;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod fake;

@@ -17,6 +17,7 @@ use tokio::runtime::Runtime;
 pub use amqp::Amqp;
 pub use app::{App, Options};
 pub use client::Reply;
+pub use database::Database;
 pub use queue::depth;
 pub use raw::{RawReply, exchange};
 pub use servers::Servers;

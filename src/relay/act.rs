@@ -1,0 +1,126 @@
+//! Doing what was decided about open rows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use uuid::Uuid;
+
+use super::Relay;
+use crate::model::Destination;
+use crate::store::{Claimed, FailedAttempt, GivenUpBy, OpenRow, PUBLISH_AFTER, StoreError};
+
+/// Between two looks at a row that could not be claimed: somebody holds it, or there is no room to process it.
+const HELD: Duration = Duration::from_secs(1);
+/// Between two looks at a row that the error store refused.
+const REFUSED: Duration = Duration::from_secs(60);
+
+/// What a round has decided, by kind.
+#[derive(Default)]
+pub(super) struct Actions {
+    pub publish: Vec<OpenRow>,
+    pub dispatch: Vec<OpenRow>,
+    pub give_up: Vec<OpenRow>,
+    pub unpublishable: Vec<OpenRow>,
+    pub later: BTreeMap<Duration, Vec<Uuid>>,
+}
+
+impl Actions {
+    /// Does it all; one row's trouble is not that of the others.
+    pub async fn take(self, relay: &Relay) -> Result<(), StoreError> {
+        let store = relay.store();
+        for (pause, rows) in &self.later {
+            store.postpone(rows, *pause).await?;
+        }
+        for row in &self.give_up {
+            let reason = format!("the process ended during attempt {}", row.attempts);
+            to_error_store(relay, row, &reason).await?;
+        }
+        for row in &self.unpublishable {
+            let reason = format!("cannot be published: {} tries failed", row.publishes);
+            to_error_store(relay, row, &reason).await?;
+        }
+        dispatch(relay, &self.dispatch).await?;
+        if !self.publish.is_empty() {
+            let claimed = store.claim(&self.publish, PUBLISH_AFTER).await?;
+            look_again_at_others(relay, &self.publish, &claimed).await?;
+            join_all(claimed.into_iter().map(|message| relay.publish(message))).await;
+        }
+        Ok(())
+    }
+}
+
+/// Hands rows to their receivers, as many as these have room for.
+async fn dispatch(relay: &Relay, rows: &[OpenRow]) -> Result<(), StoreError> {
+    let mut room: BTreeMap<&Destination, usize> = BTreeMap::new();
+    let (mut now, mut later) = (Vec::new(), Vec::new());
+    for row in rows {
+        let free = || relay.route(&row.destination).map_or(0, |route| route.capacity());
+        let left = room.entry(&row.destination).or_insert_with(free);
+        match left.checked_sub(1) {
+            Some(less) => {
+                *left = less;
+                now.push(row.clone());
+            }
+            None => later.push(row.tx_id.0),
+        }
+    }
+    let store = relay.store();
+    if !later.is_empty() {
+        store.postpone(&later, HELD).await?;
+    }
+    if now.is_empty() {
+        return Ok(());
+    }
+    let claimed = store.claim(&now, relay.settings().watch).await?;
+    look_again_at_others(relay, &now, &claimed).await?;
+    for message in claimed {
+        let Some(route) = relay.route(&message.destination) else { continue };
+        if let Err(error) = route.try_send(message) {
+            tracing::debug!(%error, "no room to process in process; it stays due");
+        }
+    }
+    Ok(())
+}
+
+/// Rows that were due and could not be claimed would be due again at once, for as long as somebody holds them.
+async fn look_again_at_others(relay: &Relay, wanted: &[OpenRow], claimed: &[Claimed]) -> Result<(), StoreError> {
+    let claimed: BTreeSet<Uuid> = claimed.iter().map(|message| message.envelope.tx_id.0).collect();
+    let others = wanted.iter().filter(|row| row.has_due_row && !claimed.contains(&row.tx_id.0));
+    let others: Vec<Uuid> = others.map(|row| row.tx_id.0).collect();
+    if others.is_empty() { Ok(()) } else { relay.store().postpone(&others, HELD).await }
+}
+
+async fn to_error_store(relay: &Relay, row: &OpenRow, reason: &str) -> Result<(), StoreError> {
+    let (slot, adapter) = match relay.destination(&row.destination) {
+        Some(settings) => (settings.error_slot.clone(), settings.adapter.as_str()),
+        None => (crate::model::SlotId::new(row.destination.as_str()), ""),
+    };
+    let failed = FailedAttempt {
+        tx_id: row.tx_id,
+        destination: &row.destination,
+        seen: row.attempts,
+        n: row.attempts,
+        adapter,
+        step: None,
+        error: reason,
+        took: Duration::ZERO,
+    };
+    let store = relay.store();
+    let host = &relay.settings().host;
+    match store.give_up(&failed, &slot, host, GivenUpBy::Observer).await {
+        Ok(Some(key)) => {
+            metrics::counter!("posthaste_failed_total", "adapter" => adapter.to_owned()).increment(1);
+            tracing::warn!(tx_id = %row.tx_id, %slot, messagekey = %key, reason, "moved to the error store");
+            Ok(())
+        }
+        Ok(None) => store.postpone(&[row.tx_id.0], HELD).await,
+        Err(error) if error.is_infrastructure() => Err(error),
+        // One row's trouble is not that of all others.
+        Err(error) if error.sqlstate() == Some("55P03") => store.postpone(&[row.tx_id.0], HELD).await,
+        Err(error) => {
+            tracing::error!(tx_id = %row.tx_id, %slot, %error, "the error store refused a message; trying again later");
+            store.postpone(&[row.tx_id.0], REFUSED).await
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What an operator says of a home database that has moved: it took the other's place, or the other lives on
+//! (protocol §5, "Clones and point-in-time recovery").
+
+use serde::Serialize;
+use tokio_postgres::Transaction;
+
+use super::StoreError;
+use super::instance::WHERE_AM_I;
+use super::migrate::{MigrateError, connect};
+use super::settings::PostgresSettings;
+use crate::model::HomeId;
+
+/// The operator's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HomeDecision {
+    /// A fail-over or a restored backup: the other is gone, and this database goes on in its place.
+    Same,
+    /// A copy: the original lives on and owns what was under way.
+    Copy,
+}
+
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HomeSettled {
+    pub home: HomeId,
+    pub decision: &'static str,
+    /// Messages that were under way and are now on hold.
+    pub on_hold: u64,
+}
+
+const SAME: &str = "/* home_same */ UPDATE posthaste.home SET system_identifier = $1, timeline = $2 RETURNING id";
+
+const COPY: &str = "/* home_copy */
+UPDATE posthaste.home SET id = gen_random_uuid(), system_identifier = $1, timeline = $2 RETURNING id";
+
+/// Instances that this copy knows of serve the original.
+const FENCE_ALL: &str = "/* home_copy_fence */
+UPDATE posthaste.instance SET state = 'FENCED', fenced_at = clock_timestamp(), fenced_by = incarnation
+WHERE state = 'LIVE'";
+
+/// A message that was being resent goes back under its own messagekey.
+const HOLD: &str = "/* home_copy_hold */
+WITH open AS (
+    UPDATE posthaste.journal SET state = 'ERROR', owner = NULL, running_by = NULL, finished_at = clock_timestamp()
+    WHERE state IN ('READY', 'PUBLISHED') RETURNING tx_id, root_id, log_key, destination, sha256, attempts),
+unwatched AS (DELETE FROM posthaste.due d USING open WHERE d.tx_id = open.tx_id)
+INSERT INTO ibisstore (messagekey, type, slotid, messageid, correlationid, comments, message, tx_id, root_id,
+                       content_type, headers, context, sha256, attempts)
+SELECT coalesce(p.messagekey, nextval(pg_get_serial_sequence('ibisstore', 'messagekey'))), 'H',
+       left(open.destination, 100), coalesce(l.messageid, p.message_id), coalesce(l.correlationid, p.correlation_id),
+       'this database is a copy: the original installation owns this message and goes on with it; it was under way to '
+           || left(open.destination, 300),
+       coalesce(l.message, p.message), open.tx_id, open.root_id,
+       CASE WHEN l.messagekey IS NULL THEN p.content_type ELSE l.content_type END,
+       coalesce(l.headers, p.headers), coalesce(l.context, p.context), open.sha256, open.attempts
+FROM open LEFT JOIN ibisstore l ON l.messagekey = open.log_key
+LEFT JOIN posthaste.payload p ON p.tx_id = open.tx_id AND open.log_key IS NULL
+WHERE coalesce(l.message, p.message) IS NOT NULL";
+
+const AUDIT: &str = "/* home_audit */
+INSERT INTO posthaste.audit (who, what, target, outcome, detail)
+VALUES ($1, 'home', $2, 'succeeded', jsonb_build_object('decision', $3::text, 'was', $4::text, 'is', $5::text,
+                                                        'onHold', $6::bigint))";
+
+/// Does what the operator says, in one transaction and on record. Safe to repeat; `Same` changes nothing in a home that
+/// has not moved.
+///
+/// # Errors
+/// Nothing was changed.
+pub async fn settle_home(
+    settings: &PostgresSettings,
+    decision: HomeDecision,
+    who: &str,
+) -> Result<HomeSettled, MigrateError> {
+    let mut client = connect(settings).await?;
+    let failed = |error: tokio_postgres::Error| MigrateError::Failed {
+        of: "home".to_owned(),
+        reason: StoreError::from(error).to_string(),
+    };
+    let transaction = client.transaction().await.map_err(failed)?;
+    let settled = settle(&transaction, decision, who).await.map_err(failed)?;
+    transaction.commit().await.map_err(failed)?;
+    Ok(settled)
+}
+
+async fn settle(
+    transaction: &Transaction<'_>,
+    decision: HomeDecision,
+    who: &str,
+) -> Result<HomeSettled, tokio_postgres::Error> {
+    let look =
+        format!("/* home_look */ SELECT id, system_identifier, timeline, {WHERE_AM_I} FROM posthaste.home FOR UPDATE");
+    let row = transaction.query_one(&look, &[]).await?;
+    let place = |system: &str, timeline: i64| format!("system {system} timeline {timeline}");
+    let was = place(row.get(1), row.get(2));
+    let (system, timeline): (String, i64) = (row.get(3), row.get(4));
+    let is = place(&system, timeline);
+    let (word, home, on_hold) = match decision {
+        HomeDecision::Same => ("same", transaction.query_one(SAME, &[&system, &timeline]).await?.get(0), 0),
+        HomeDecision::Copy => {
+            let home: uuid::Uuid = transaction.query_one(COPY, &[&system, &timeline]).await?.get(0);
+            transaction.execute(FENCE_ALL, &[]).await?;
+            ("copy", home, transaction.execute(HOLD, &[]).await?)
+        }
+    };
+    let held = i64::try_from(on_hold).unwrap_or(i64::MAX);
+    transaction.execute(AUDIT, &[&who, &home.to_string(), &word, &was, &is, &held]).await?;
+    Ok(HomeSettled { home: HomeId(home), decision: word, on_hold })
+}
