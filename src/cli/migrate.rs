@@ -11,16 +11,16 @@ pub struct MigrateArgs {
     /// Say what would be applied and declared; change nothing.
     #[arg(long)]
     plan: bool,
-    /// Say what a home database is that is not where it was: it took the other's place, or the other lives on.
+    /// What a home database is that was moved: it goes on in the other's place, or is a copy beside it.
     #[arg(long, value_enum, conflicts_with = "plan")]
     home: Option<Home>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Home {
-    /// A fail-over or a restored backup: go on in the other's place.
+    // A fail-over or a restored backup: the other is gone.
     Same,
-    /// A copy: the other goes on; what was under way is put on hold here.
+    // The other goes on; what was under way is put on hold here.
     Copy,
 }
 

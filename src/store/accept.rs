@@ -54,24 +54,14 @@ pub struct Winner {
 /// How long the accepting instance has for publishing before a sweeper may do it.
 pub const PUBLISH_AFTER: Duration = Duration::from_secs(10);
 
-/// The smallest id of a row that may be inserted now. A process that was stopped after it had made an id comes too late
-/// with it: the walk over open rows has gone by, and nobody would ever find the row again.
-macro_rules! oldest_id {
-    () => {
-        "(lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint - 60000), 12, '0') || repeat('0', 20))::uuid"
-    };
-}
-pub(super) use oldest_id;
-
-const LOGGED: &str = concat!(
-    "/* accept_logged */
+/// Neither takes an id that is a minute old: a process that was stopped after it had made the id comes too late with it.
+/// The walk over open rows has gone by, and nobody would ever find the row again.
+const LOGGED: &str = "/* accept_logged */
 WITH log AS (
     INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, message, expirydate, dedup_key,
                            tx_id, root_id, content_type, headers, sha256)
     SELECT 'A', $1, $2, $3, $4, $5, clock_timestamp() + $6 * interval '1 second', $7, $8, $9, $10, $11, $12
-    WHERE $8 >= ",
-    oldest_id!(),
-    "
+    WHERE $8 >= (lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint - 60000), 12, '0') || repeat('0', 20))::uuid
     ON CONFLICT (slotid, dedup_key) WHERE dedup_key IS NOT NULL DO NOTHING
     RETURNING messagekey),
 kin AS (
@@ -82,15 +72,11 @@ job AS (
     SELECT sent.tx_id, $9, log.messagekey, $12, sent.mode, sent.destination, sent.max_attempts, $17,
            clock_timestamp() + $18 * interval '1 second'
     FROM log, unnest($13::uuid[], $14::text[], $15::text[], $16::int4[]) sent(tx_id, mode, destination, max_attempts))
-SELECT messagekey FROM log"
-);
+SELECT messagekey FROM log";
 
-const UNLOGGED: &str = concat!(
-    "/* accept_unlogged */
+const UNLOGGED: &str = "/* accept_unlogged */
 WITH sent AS (SELECT * FROM unnest($8::uuid[], $9::text[], $10::text[], $11::int4[]) s(tx_id, mode, destination, max_attempts)
-    WHERE $6 >= ",
-    oldest_id!(),
-    "),
+    WHERE $6 >= (lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint - 60000), 12, '0') || repeat('0', 20))::uuid),
 body AS (
     INSERT INTO posthaste.payload (tx_id, message_id, correlation_id, content_type, headers, message)
     SELECT sent.tx_id, $1, $2, $3, $4, $5 FROM sent),
@@ -99,8 +85,7 @@ kin AS (
     SELECT $6, sent.tx_id, $6, 'OUTGOING' FROM sent WHERE sent.tx_id <> $6)
 INSERT INTO posthaste.journal (tx_id, root_id, sha256, mode, destination, max_attempts, owner, publish_after)
 SELECT sent.tx_id, $6, $7, sent.mode, sent.destination, sent.max_attempts, $12, clock_timestamp() + $13 * interval '1 second'
-FROM sent"
-);
+FROM sent";
 
 impl Store {
     /// Sends the accepting statement once. Its implicit COMMIT is the decision. An id that is a minute old is not taken:

@@ -3,8 +3,7 @@
 use super::{Store, StoreError};
 use crate::model::{Destination, Envelope};
 
-const ADOPT: &str = concat!(
-    "/* adopt */
+const ADOPT: &str = "/* adopt */
 WITH seen AS (
     INSERT INTO posthaste.inbox (queue, message_id, tx_id) SELECT $1, $2::text, $3 WHERE $2::text IS NOT NULL
     ON CONFLICT DO NOTHING RETURNING tx_id),
@@ -14,13 +13,10 @@ body AS (
     SELECT tx_id, $4, $5, $6, $7, $8 FROM fresh),
 late AS (
     INSERT INTO posthaste.due (tx_id, at) SELECT tx_id, clock_timestamp() + $12 * interval '1 second' FROM fresh
-    WHERE tx_id < ",
-    super::accept::oldest_id!(),
-    ")
+    WHERE tx_id < (lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint - 60000), 12, '0') || repeat('0', 20))::uuid)
 INSERT INTO posthaste.journal (tx_id, root_id, sha256, mode, destination, max_attempts, owner, publish_after)
 SELECT tx_id, tx_id, $9, 'DIRECT', $1, $10, $11, clock_timestamp() + $12 * interval '1 second' FROM fresh
-RETURNING tx_id"
-);
+RETURNING tx_id";
 
 impl Store {
     /// Takes over a message that came without a journal row of ours: inbox, payload and a DIRECT row in one statement.
