@@ -284,7 +284,10 @@ fn postgresql_understands_every_statement_of_the_store() {
         let statements = statements(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store"));
         let names: BTreeSet<&str> = statements.iter().map(|(name, _)| name.as_str()).collect();
         assert!(names.len() >= 40 && names.contains("adopt") && names.contains("park"), "{names:?}");
-        for (name, sql) in &statements {
+        // What opens a transaction cannot be prepared.
+        let prepares =
+            |sql: &str| sql.split_once("*/").is_some_and(|(_, text)| !text.trim_start().starts_with("BEGIN"));
+        for (name, sql) in statements.iter().filter(|(_, sql)| prepares(sql)) {
             let prepared = app.db.try_rows(&format!("PREPARE statement AS {sql}"), &[]).await;
             assert!(prepared.is_ok(), "{name}: {prepared:?}");
         }
