@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use super::verdict::{AfterFailure, after_failure};
 use super::{Accept, DuplicateKey, InboundSettings};
 use crate::model::{Envelope, MessageId};
-use crate::pipeline::{AdapterRegistry, AmqpSenderSettings, FailureKind, Pipelines, StepFailure, Work};
+use crate::pipeline::{AdapterRegistry, AmqpSenderSettings, Engine, FailureKind, NotCommitted, Pipelines, StepFailure};
 use crate::relay::Relay;
-use crate::store::{AcceptRequest, Claimed, CommitError, Inserted, LogEntry, Outgoing, Store, StoreError, Winner};
+use crate::store::{AcceptRequest, Claimed, Inserted, LogEntry, Outgoing, Store, StoreError, Winner};
 
 /// Longest search for a definite answer after the connection was lost; then the answer is unknown.
 const SEARCH: Duration = Duration::from_secs(10);
@@ -284,46 +284,22 @@ impl Acceptor {
         }
         let relay = self.relay.clone();
         let mint = move || relay.mint();
-        let mut work = Work {
-            store: &self.store,
-            transaction: &transaction,
-            registry: &self.registry,
-            pipelines: &self.pipelines,
-            envelope: &envelope,
-            original: envelope.body.clone(),
-            sent: Vec::new(),
-            chain: Vec::new(),
-            mint: &mint,
-        };
-        let run = Box::pin(self.pipelines.run(&inbound.adapter, &mut work));
-        let result = tokio::time::timeout(inbound.transaction_timeout, run).await;
-        let sent = std::mem::take(&mut work.sent);
-        match result {
-            Ok(Ok(())) => {}
-            Ok(Err(StepFailure { step, chain, reason, kind })) => {
-                transaction.roll_back(&self.store).await;
-                let step = format!("{chain} > {step}");
-                return match kind {
-                    // The same message may well pass a moment later.
-                    FailureKind::Infrastructure => Answer::Refused { reason: format!("{step}: {reason}") },
-                    FailureKind::Step | FailureKind::Permanent => Answer::Failed { step, reason },
-                };
-            }
-            Err(_elapsed) => {
-                transaction.cancel().await;
-                let reason = format!("not finished within {:?}", inbound.transaction_timeout);
-                return Answer::Failed { step: inbound.adapter.to_string(), reason };
-            }
-        }
-        match transaction.commit(&self.store).await {
-            Ok(()) => {
+        let engine = Engine { store: &self.store, registry: &self.registry, mint: &mint };
+        let (adapter, bound) = (&inbound.adapter, inbound.transaction_timeout);
+        match self.pipelines.run_and_commit(adapter, &envelope, transaction, engine, bound).await {
+            Ok(sent) => {
                 self.publish(inbound, &envelope, sent, room).await;
                 Answer::Accepted
             }
-            Err(CommitError::RolledBack(error)) => {
-                Answer::Failed { step: format!("{} > commit", inbound.adapter), reason: error.to_string() }
+            Err(NotCommitted::Failed(StepFailure { step, chain, reason, kind })) => {
+                let step = format!("{chain} > {step}");
+                match kind {
+                    // The same message may well pass a moment later.
+                    FailureKind::Infrastructure => Answer::Refused { reason: format!("{step}: {reason}") },
+                    FailureKind::Step | FailureKind::Permanent => Answer::Failed { step, reason },
+                }
             }
-            Err(CommitError::Unknown(error)) => Answer::Unknown { reason: error.to_string() },
+            Err(NotCommitted::Unknown(error)) => Answer::Unknown { reason: error.to_string() },
         }
     }
 }

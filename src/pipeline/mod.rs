@@ -1,12 +1,13 @@
 //! What happens to a message: adapters, their steps, and who is started.
 //!
-//! Deliberately not here: transactions are opened and ended by whoever received the message.
+//! Deliberately not here: opening transactions, and what follows a failure; whoever received the message does that.
 
 mod pipe;
 mod pipes;
 mod registry;
 mod runner;
 mod settings;
+mod transaction;
 
 pub use pipe::{FailureKind, Pipe, StepFailure, Work};
 pub use registry::{AdapterRegistry, AdapterStatus, Announced, CHANGE_BOUND, ChangeError, Changing, Wanted};
@@ -15,3 +16,4 @@ pub use settings::{
     AdapterSettings, AmqpSenderSettings, CallSettings, DEFAULT_TRANSACTION_TIMEOUT, Input, Param, QuerySettings,
     StepKind, StepSettings,
 };
+pub use transaction::{Engine, NotCommitted};

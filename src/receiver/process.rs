@@ -8,11 +8,9 @@ use tracing::Instrument;
 use super::ReceiverSettings;
 use super::attempt::{Unclaimed, Verdict, after_failure, unclaimed};
 use crate::model::{Envelope, TxId};
-use crate::pipeline::{AdapterRegistry, FailureKind, Pipelines, StepFailure, Work};
+use crate::pipeline::{AdapterRegistry, Engine, FailureKind, NotCommitted, Pipelines, StepFailure};
 use crate::relay::Relay;
-use crate::store::{
-    Claim, Claimed, CommitError, FailedAttempt, GivenUpBy, Outgoing, Store, StoreError, WorkTransaction,
-};
+use crate::store::{Claim, Claimed, FailedAttempt, GivenUpBy, Outgoing, Store, StoreError, WorkTransaction};
 
 /// What every attempt needs. Cheap to clone.
 #[derive(Clone)]
@@ -133,40 +131,18 @@ impl Processor {
     ) -> Result<Vec<(Outgoing, bytes::Bytes)>, StepFailure> {
         let relay = self.relay.clone();
         let mint = move || relay.mint();
-        let mut work = Work {
-            store: &self.store,
-            transaction: &transaction,
-            registry: &self.registry,
-            pipelines: &self.pipelines,
-            envelope,
-            original: envelope.body.clone(),
-            sent: Vec::new(),
-            chain: Vec::new(),
-            mint: &mint,
-        };
-        let run = Box::pin(self.pipelines.run(&settings.adapter, &mut work));
-        let result = tokio::time::timeout(settings.transaction_timeout, run).await;
-        let sent = std::mem::take(&mut work.sent);
-        match result {
-            Ok(Ok(())) => match transaction.commit(&self.store).await {
-                Ok(()) => Ok(sent),
-                Err(CommitError::RolledBack(error)) => Err(commit_failure(settings, &error, FailureKind::of(&error))),
-                Err(CommitError::Unknown(error)) => Err(commit_failure(settings, &error, FailureKind::Infrastructure)),
-            },
-            Ok(Err(failure)) => {
-                transaction.roll_back(&self.store).await;
-                Err(failure)
-            }
-            Err(_elapsed) => {
-                transaction.cancel().await;
-                let bound = settings.transaction_timeout;
-                Err(StepFailure {
-                    step: "transactionTimeout".to_owned(),
-                    chain: settings.adapter.to_string(),
-                    reason: format!("not finished within {bound:?}"),
-                    kind: FailureKind::Step,
-                })
-            }
+        let engine = Engine { store: &self.store, registry: &self.registry, mint: &mint };
+        let (adapter, bound) = (&settings.adapter, settings.transaction_timeout);
+        match self.pipelines.run_and_commit(adapter, envelope, transaction, engine, bound).await {
+            Ok(sent) => Ok(sent),
+            Err(NotCommitted::Failed(failure)) => Err(failure),
+            // The next start, which locks the row, tells (DQ2).
+            Err(NotCommitted::Unknown(error)) => Err(StepFailure {
+                step: "commit".to_owned(),
+                chain: adapter.to_string(),
+                reason: error.to_string(),
+                kind: FailureKind::Infrastructure,
+            }),
         }
     }
 
@@ -310,10 +286,6 @@ struct Failed {
 /// How long a started attempt may take before it is nobody's.
 fn watch(settings: &ReceiverSettings) -> Duration {
     settings.transaction_timeout + Duration::from_secs(10)
-}
-
-fn commit_failure(settings: &ReceiverSettings, error: &StoreError, kind: FailureKind) -> StepFailure {
-    StepFailure { step: "commit".to_owned(), chain: settings.adapter.to_string(), reason: error.to_string(), kind }
 }
 
 /// An error outside the pipeline never counts against the message.
