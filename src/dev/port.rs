@@ -4,11 +4,15 @@ use std::collections::HashSet;
 use std::fmt;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::{Mutex, PoisonError};
 
 use super::DevError;
 use super::children::{all_pids, command_line};
 
-/// A port of 127.0.0.1 that was free a moment ago.
+/// Ports given out by this process. Each is given once: whoever has it may be stopped at the moment, to come back on it.
+static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
+
+/// A port of 127.0.0.1 that was free a moment ago, and that this process has not given out before.
 ///
 /// It lies below the range from which the kernel picks ports for outgoing connections: a client that keeps knocking at
 /// a stopped server's port inside that range sooner or later connects to itself, and the server cannot come back.
@@ -26,12 +30,16 @@ pub fn free_port() -> Result<u16, DevError> {
             break;
         }
         let port = first_outgoing - 1 - random_u16() % width;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() && first_time(port) {
             return Ok(port);
         }
     }
     let any = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
     any.map(|address| address.port()).map_err(|_| DevError::NoFreePort)
+}
+
+fn first_time(port: u16) -> bool {
+    GIVEN.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(HashSet::new).insert(port)
 }
 
 fn random_u16() -> u16 {
@@ -103,5 +111,12 @@ mod tests {
             assert!(port < first, "{port} is not below {first}");
             assert!(holder_of(port).is_none());
         }
+    }
+
+    #[test]
+    fn no_port_is_given_out_twice() {
+        let mut given: Vec<u16> = (0..600).map(|_| free_port().unwrap()).collect();
+        given.sort_unstable();
+        assert!(given.windows(2).all(|pair| pair[0] != pair[1]));
     }
 }
