@@ -40,7 +40,7 @@ pub struct QueueState {
     pub consumers: u32,
 }
 
-/// What [`ensure`] found or did.
+/// What making sure of a queue found or did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ensured {
     Existed,
