@@ -21,7 +21,8 @@ const ATTEMPTS: &str = "x-attempts";
 const PUBLISHED_AT: &str = "x-published-at";
 const ROOT_ID: &str = "x-root-id";
 const HOME: &str = "x-posthaste-home";
-const OURS: [&str; 5] = [MESSAGE_ID, ATTEMPTS, PUBLISHED_AT, ROOT_ID, HOME];
+const REDONE: &str = "x-posthaste-redone";
+const OURS: [&str; 6] = [MESSAGE_ID, ATTEMPTS, PUBLISHED_AT, ROOT_ID, HOME, REDONE];
 
 /// A message cannot be carried by AMQP. Nothing was sent; the message itself must change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +51,9 @@ pub struct OutMessage {
     pub published_at: i64,
     /// The installation's id for an OWN row, `None` for a hand-over: without it nobody takes the message for his own.
     pub home: Option<HomeId>,
+    /// An earlier copy may have been delivered, and a process may have died of it: the consumer treats this one as it
+    /// treats a redelivery. Otherwise fresh copies of one poison message would never be counted (I7).
+    pub redone: bool,
 }
 
 impl OutMessage {
@@ -107,6 +111,9 @@ pub(super) fn encode(message: &OutMessage) -> Result<BasicProperties, WireError>
     table.insert(ROOT_ID.into(), long(&envelope.root_id.to_string()));
     if let Some(home) = message.home {
         table.insert(HOME.into(), long(&home.to_string()));
+        if message.redone {
+            table.insert(REDONE.into(), AMQPValue::Boolean(true));
+        }
     }
     let mut properties = BasicProperties::default().with_delivery_mode(2).with_headers(table);
     if let Some(id) = short(&envelope.tx_id.to_string()) {
@@ -149,7 +156,7 @@ pub enum Source {
 #[derive(Clone)]
 pub struct Incoming {
     pub source: Source,
-    /// A hint only: RabbitMQ sets it on never-delivered messages after a hard restart (protocol §5).
+    /// Also for a copy that was published again. A hint only: RabbitMQ sets it on never-delivered messages after a hard restart (protocol §5).
     pub redelivered: bool,
     /// The business id; `None`: the sender gave none, or none that is valid, and one is to be minted.
     pub message_id: Option<MessageId>,
@@ -186,6 +193,8 @@ pub(super) fn decode(properties: &BasicProperties, redelivered: bool, body: Byte
         Source::Own { .. } => named,
         Source::Foreign { .. } => named.or_else(|| id.and_then(|id| MessageId::parse(id).ok())),
     };
+    let redone = matches!(table.inner().get(REDONE), Some(AMQPValue::Boolean(true)));
+    let redelivered = redelivered || redone;
     let correlation_id = properties.correlation_id().as_ref().and_then(|id| MessageId::parse(id.as_str()).ok());
     let content_type = properties.content_type().as_ref().map(|text| text.as_str().to_owned());
     Incoming { source, redelivered, message_id, correlation_id, content_type, headers: travelling(table), body }

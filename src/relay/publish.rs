@@ -176,7 +176,8 @@ impl Relay {
         };
         let published_at = self.0.clock.now()?;
         let queue = destination.queue.clone();
-        Some((broker, OutMessage { queue, envelope: message.envelope, attempts: message.attempts, published_at, home }))
+        let (attempts, redone) = (message.attempts, message.suspect);
+        Some((broker, OutMessage { queue, envelope: message.envelope, attempts, published_at, home, redone }))
     }
 
     /// The row waits longer each time; whoever accepts for its destination is told that something is wrong with it.

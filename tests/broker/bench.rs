@@ -79,6 +79,7 @@ pub fn message(queue: &str) -> OutMessage {
         attempts: 2,
         published_at: 1_764_000_000_123_456,
         home: Some(HOME),
+        redone: false,
     }
 }
 

@@ -22,6 +22,7 @@ fn message(home: Option<HomeId>) -> OutMessage {
         attempts: 3,
         published_at: 1_700_000_000_000_001,
         home,
+        redone: false,
     }
 }
 
@@ -45,6 +46,14 @@ fn an_own_message_comes_back_as_it_was_sent() {
     assert_eq!(incoming.message_id.as_ref(), Some(&sent.envelope.message_id));
     assert_eq!(incoming.correlation_id.as_ref(), Some(&sent.envelope.correlation_id));
     assert_eq!(incoming.content_type, sent.envelope.content_type);
+    assert_eq!(incoming.headers, sent.envelope.headers);
+}
+
+#[test]
+fn a_copy_that_was_published_again_is_read_as_a_redelivery() {
+    let sent = OutMessage { redone: true, ..message(Some(home())) };
+    let incoming = read(&encode(&sent).unwrap());
+    assert!(incoming.redelivered && !read(&encode(&message(Some(home()))).unwrap()).redelivered);
     assert_eq!(incoming.headers, sent.envelope.headers);
 }
 
