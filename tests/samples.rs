@@ -214,11 +214,12 @@ fn every_command_that_a_document_for_users_names_exists() {
 
 #[test]
 fn no_document_leads_out_of_the_repository() {
-    let beside = root().parent().unwrap().display().to_string();
+    // With its slash: a clone in /work must not take fault with worker.rs.
+    let beside = format!("{}/", root().parent().unwrap().display());
     for document in documents() {
         let depth = document.path.matches('/').count();
         for (number, line) in document.text.lines().enumerate() {
-            let outside = line.contains(&"../".repeat(depth + 1)) || (beside.len() > 4 && line.contains(&beside));
+            let outside = line.contains(&"../".repeat(depth + 1)) || (beside.len() > 5 && line.contains(&beside));
             assert!(!outside, "{}:{}: {line}", document.path, number + 1);
         }
     }
