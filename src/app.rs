@@ -1,7 +1,9 @@
 //! Putting the parts together: what `run` starts, in which order, and how it ends.
 
 mod boot;
+mod databases;
 mod destinations;
+mod doctor;
 mod prove;
 mod readiness;
 mod verdict;
@@ -14,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 pub use boot::{MigrationReport, RunError, migrate};
+pub use doctor::{Finding, Level, Report, doctor};
 pub use prove::{ProveRequest, prove};
 pub use verdict::Proof;
 
@@ -21,12 +24,12 @@ use crate::broker::{Broker, PublisherSettings};
 use crate::config::Settings;
 use crate::console::{self, ClaimedSlot, Console, Readiness, SlotPurpose};
 use crate::inbound::server::{ServerSettings, serve};
-use crate::inbound::{self, Acceptor};
+use crate::inbound::{self, Acceptor, Groups};
 use crate::lifecycle::Lifecycle;
 use crate::model::Incarnation;
 use crate::pipeline::{AdapterRegistry, Announced, Pipelines};
 use crate::receiver::{Processor, Resender, supervise};
-use crate::relay::{Relay, RelaySettings, Shared, heartbeat, sweep, verify_destinations};
+use crate::relay::{Relay, RelaySettings, Shared, heartbeat, last_round, recover, sweep, verify_destinations};
 use crate::store::{SessionTimeouts, Store};
 use crate::telemetry::MetricsHandle;
 
@@ -76,9 +79,12 @@ pub async fn run(
     }
     let (relay, store, shared) = (parts.relay.clone(), parts.store.clone(), parts.shared.clone());
     let registry = parts.registry.clone();
-    let relay_end = parts.relay.clone();
+    let (relay_end, shared_end) = (parts.relay.clone(), parts.shared.clone());
     let live = async {
-        boot::until_registered(&parts).await?;
+        let reached = boot::until_registered(&parts).await?;
+        let (settings, store) = (parts.settings.clone(), parts.store.clone());
+        let rest = databases::wait_for_the_rest(settings, store, lifecycle.clone(), reached);
+        lifecycle.tasks.spawn(rest);
         start_work(&parts, &lifecycle);
         let wishes = |stopped: &[_], epoch| registry.follow(stopped, epoch, Timestamp::now());
         heartbeat(relay, shared, || registry.epoch(), wishes).await.map_err(RunError::Fenced)
@@ -103,10 +109,11 @@ pub async fn run(
     relay_end.close().await;
     lifecycle.soft.cancel();
     lifecycle.hard.cancel();
-    if ended.is_ok()
-        && let Err(error) = store.sign_off().await
-    {
-        tracing::debug!(%error, "not signed off; the lease ends by itself");
+    if ended.is_ok() {
+        last_round(&relay_end, &shared_end).await;
+        if let Err(error) = store.sign_off().await {
+            tracing::debug!(%error, "not signed off; the lease ends by itself");
+        }
     }
     ended
 }
@@ -115,7 +122,7 @@ fn assemble(settings: Settings, lifecycle: &Lifecycle) -> Result<Parts, RunError
     let incarnation = Incarnation::mint();
     let home =
         settings.home().ok_or_else(|| RunError::Configuration("instance.home names no postgres entry".to_owned()))?;
-    let store = Store::new(home, incarnation, SessionTimeouts::default())
+    let store = Store::new(&settings.postgres, &home.name, incarnation, SessionTimeouts::default())
         .map_err(|error| RunError::Configuration(error.to_string()))?;
     let host: Arc<str> = gethostname::gethostname().to_string_lossy().chars().take(100).collect::<String>().into();
     let brokers: Result<Vec<Broker>, _> =
@@ -137,9 +144,11 @@ fn assemble(settings: Settings, lifecycle: &Lifecycle) -> Result<Parts, RunError
         registry: registry.clone(),
         pipelines: pipelines.clone(),
         host: host.clone(),
+        pace: Arc::default(),
     };
     let acceptor = Acceptor {
         store: store.clone(),
+        groups: Groups::new(store.clone(), lifecycle.tasks.clone()),
         relay: relay.clone(),
         registry: registry.clone(),
         pipelines,
@@ -235,6 +244,7 @@ fn start_work(parts: &Parts, lifecycle: &Lifecycle) {
     let tasks = &lifecycle.tasks;
     tasks.spawn(verify_destinations(parts.relay.clone()));
     tasks.spawn(sweep(parts.relay.clone(), parts.shared.clone()));
+    tasks.spawn(recover(parts.relay.clone(), parts.shared.clone()));
     tasks.spawn(boot::keep_clean(parts.store.clone(), lifecycle.clone()));
     for receiver in &parts.settings.receivers {
         let (processor, shared) = (parts.processor.clone(), parts.shared.clone());

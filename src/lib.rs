@@ -4,6 +4,8 @@
 
 pub mod model;
 
+pub mod txn;
+
 pub mod broker;
 pub mod console;
 pub mod inbound;

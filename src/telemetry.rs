@@ -59,6 +59,12 @@ const COUNTERS: &[(&str, &str)] = &[
     ("posthaste_conflicts_total", "Repeated ids that came with another body."),
     ("posthaste_rejected_total", "Requests refused, by status."),
     ("posthaste_unknown_total", "Requests whose outcome could not be told."),
+    ("posthaste_accept_groups_total", "Groups of messages whose acceptance was tried in one statement."),
+    ("posthaste_accept_group_messages_total", "Messages in these groups."),
+    (
+        "posthaste_accept_groups_failed_total",
+        "Of these groups, those that were not accepted: each message went on alone, or was refused.",
+    ),
     ("posthaste_published_total", "Messages confirmed by the broker, redone ones included."),
     ("posthaste_processed_total", "Attempts committed."),
     ("posthaste_retried_total", "Attempts failed and to be repeated."),
@@ -66,6 +72,8 @@ const COUNTERS: &[(&str, &str)] = &[
     ("posthaste_resent_total", "Messages resent from the error store."),
     ("posthaste_parked_total", "Messages kept for a person, without being processed."),
     ("posthaste_adopted_total", "Messages of others taken over from a queue."),
+    ("posthaste_recovered_total", "Prepared transactions finished by recovery, by outcome."),
+    ("posthaste_heuristic_total", "Prepared transactions finished by hand, or by somebody unknown."),
     ("posthaste_adopted_without_id_total", "Messages of others without an id: repeats cannot be told."),
 ];
 
@@ -81,10 +89,14 @@ impl MetricsHandle {
         }
         metrics::describe_gauge!("posthaste_journal_open", "Journal rows that are not settled.");
         metrics::describe_gauge!("posthaste_journal_oldest_seconds", "Age of the oldest of them.");
+        metrics::describe_gauge!("posthaste_in_doubt", "Prepared transactions that wait for their outcome.");
+        metrics::describe_gauge!("posthaste_in_doubt_oldest_seconds", "Age of the oldest of them.");
         metrics::describe_gauge!("posthaste_pool_in_use", "Database connections in use, by pool.");
         metrics::describe_gauge!("posthaste_pool_size", "Database connections possible, by pool.");
         metrics::gauge!("posthaste_journal_open").set(0.0);
         metrics::gauge!("posthaste_journal_oldest_seconds").set(0.0);
+        metrics::gauge!("posthaste_in_doubt").set(0.0);
+        metrics::gauge!("posthaste_in_doubt_oldest_seconds").set(0.0);
         Ok(Self(handle))
     }
 
@@ -105,15 +117,27 @@ impl MetricsHandle {
                 metrics::counter!(name, "adapter" => (*adapter).to_owned()).absolute(0);
             }
         }
-        for name in ["posthaste_published_total", "posthaste_adopted_total", "posthaste_adopted_without_id_total"] {
+        for name in [
+            "posthaste_accept_groups_total",
+            "posthaste_accept_group_messages_total",
+            "posthaste_accept_groups_failed_total",
+            "posthaste_published_total",
+            "posthaste_adopted_total",
+            "posthaste_adopted_without_id_total",
+            "posthaste_heuristic_total",
+        ] {
             metrics::counter!(name).absolute(0);
+        }
+        for outcome in ["commit", "abort"] {
+            metrics::counter!("posthaste_recovered_total", "outcome" => outcome).absolute(0);
         }
     }
 
     /// The figures in Prometheus' text format.
     #[must_use]
     pub fn render(&self, store: &Store) -> String {
-        for (name, pool) in [("accept", &store.accept), ("work", &store.work), ("house", &store.house)] {
+        let (group, accept) = (("group", &store.group), ("accept", &store.accept));
+        for (name, pool) in [group, accept, ("work", &store.work), ("house", &store.house)] {
             let (in_use, size) = pool.usage();
             #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; pools are small")]
             {

@@ -117,6 +117,7 @@ fn the_help_of_every_command_is_as_it_was() {
         &["store", "export"],
         &["trace"],
         &["prove"],
+        &["doctor"],
         &["send"],
     ];
     for words in commands {

@@ -255,6 +255,11 @@ fn a_secret_is_never_in_an_error_wherever_it_was_put() {
         ("url: postgres://localhost/db", "url: mysql://u:hunter2@localhost/db"),
         ("url: postgres://localhost/db", "url: postgres://u:hunter2@localhost/db?sslmode=require"),
         ("url: postgres://localhost/db", "url: [ 'postgres://u:hunter2@localhost/db' ]"),
+        ("url: amqp://localhost:5672/%2f", "url: amqp://localhost\n    managementUrl: https://u:hunter2@localhost"),
+        (
+            "url: amqp://localhost:5672/%2f",
+            "url: amqp://localhost\n    managementUrl: http://u:hunter2@localhost:99999",
+        ),
         ("home: main", "home: postgres://u:hunter2@localhost/db"),
         ("- name: main", "- name: ${file:secret}"),
         ("home: main", "home: ${file:secret}"),
@@ -268,6 +273,17 @@ fn a_secret_is_never_in_an_error_wherever_it_was_put() {
         assert_hidden(new, &format!("{error:?}"));
         assert_hidden(new, &serde_json::to_string(&error).unwrap());
     }
+}
+
+#[test]
+fn the_management_url_may_come_from_a_variable_and_is_never_shown() {
+    let url = "url: amqp://localhost:5672/%2f";
+    let files = Files::valid().resources(url, &format!("{url}\n    managementUrl: ${{env:MANAGEMENT:-}}"));
+    assert!(files.load().amqp[0].management_url.is_none(), "an empty one is none");
+    let settings = files.load_with(&|_| Some("http://m:hunter2@localhost:15672".to_owned())).unwrap();
+    let read = settings.amqp[0].management_url.as_ref().unwrap().expose_secret();
+    assert_eq!(read, "http://m:hunter2@localhost:15672");
+    assert_hidden("Settings", &format!("{settings:?}"));
 }
 
 #[test]

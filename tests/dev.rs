@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use posthaste::cli::dev::{Application, DevAction, DevArgs, Target, act, prepare};
+use posthaste::cli::dev::{Application, DevAction, DevArgs, FirstApi, Target, act, prepare};
 use posthaste::dev::{Options, PrivatePostgres, PrivateRabbit, Server, fresh_name, start_both};
 
 #[tokio::test]
@@ -25,7 +25,7 @@ async fn both_servers_come_up_unprivileged_on_loopback_and_leave_nothing() {
         let environment = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
         assert!(!environment.contains("CARGO_"), "the caller's environment leaked into pid {pid}");
     }
-    assert_eq!(postgres.sql("SHOW max_prepared_transactions").await.unwrap().trim(), "64");
+    assert_eq!(postgres.sql("SHOW max_prepared_transactions").await.unwrap().trim(), "200");
     assert_eq!(postgres.sql("SHOW fsync").await.unwrap().trim(), "on");
     assert_eq!(postgres.sql("SHOW server_encoding").await.unwrap().trim(), "UTF8");
 
@@ -184,7 +184,8 @@ async fn dev_gives_each_entry_a_database_and_stops_and_starts_servers_on_request
         query(url, "SELECT 1").await.unwrap();
     }
     connect(&servers.amqp).await.unwrap();
-    let banner = servers.banner(Application { program: "posthaste", first_api: Some(("POST", "/api/write")) }).await;
+    let first = FirstApi { method: "POST", path: "/api/write", message: None };
+    let banner = servers.banner(Application { program: "posthaste", first_api: Some(first) }).await;
     assert!(
         banner.contains(&servers.amqp) && banner.contains(&format!("http://{}/api/write", servers.api)),
         "{banner}"

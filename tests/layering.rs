@@ -118,8 +118,8 @@ fn the_whole_crate_may_not_be_taken_at_once() {
 
 #[test]
 fn a_new_module_must_be_given_its_place() {
-    found("txn/mod.rs", "", "has no place in the order of imports");
-    found("store/pool.rs", "use crate::txn::Gtrid;", "store must not see txn");
+    found("billing/mod.rs", "", "has no place in the order of imports");
+    found("store/pool.rs", "use crate::billing::Invoice;", "store must not see billing");
 }
 
 #[test]

@@ -35,6 +35,26 @@ fn the_readmes_exercise_shows_what_it_says_when_it_is_run_as_it_stands() {
 }
 
 #[test]
+fn every_example_does_what_its_readme_shows() {
+    for example in examples() {
+        let steps = exercise::steps(&document(&format!("examples/{example}/README.md")));
+        assert!(steps.len() > 5, "{example}: {steps:?}");
+        let dev = Dev::start_example(&example);
+        for step in steps {
+            step.run(&dev);
+        }
+    }
+}
+
+fn examples() -> Vec<String> {
+    let found = std::fs::read_dir(root().join("examples")).unwrap();
+    let mut names: Vec<String> = found.map(|one| one.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert!(names.contains(&"two-databases".to_owned()), "{names:?}");
+    names
+}
+
+#[test]
 fn a_step_is_a_command_with_what_it_shows_and_a_wrong_order_is_not_shown() {
     let text = "```sh run fails\nposthaste x \\\n  --y\n# one … two\nz\n# three\n```\n";
     let steps = exercise::steps(&Document { path: String::new(), text: text.to_owned() });
@@ -103,10 +123,18 @@ fn fault_of(block: &Block) -> Option<String> {
         }
         ["sh", "make"] => {
             let makefile = read("Makefile");
-            let is_target = |line: &str| {
-                line.strip_prefix("make ").is_some_and(|target| makefile.contains(&format!("\n{target}:")))
+            let is_variable = |word: &str| match word.split_once('=') {
+                Some(("EXAMPLE", example)) => examples().contains(&example.to_owned()),
+                Some((name, _value)) => makefile.contains(&format!("$({name})")),
+                None => false,
             };
-            block.body.lines().find(|line| !is_target(line)).map(|line| format!("the Makefile has no `{line}`"))
+            let is_known = |line: &str| match line.split(' ').collect::<Vec<_>>().as_slice() {
+                ["make", target, rest @ ..] => {
+                    makefile.contains(&format!("\n{target}:")) && rest.iter().all(|word| is_variable(word))
+                }
+                _ => false,
+            };
+            block.body.lines().find(|line| !is_known(line)).map(|line| format!("the Makefile has no `{line}`"))
         }
         ["sh" | "python" | "yaml", path] => {
             (block.body != read(path)).then(|| format!("it is not what stands in {path}"))
@@ -139,6 +167,9 @@ fn a_block_that_differs_from_its_file_or_names_no_target_is_found() {
     assert!(fault_of(&block("sh docs/samples/send.sh", "#!/bin/sh\n")).is_some());
     assert!(fault_of(&block("sh docs/samples/send.sh", &read("docs/samples/send.sh"))).is_none());
     assert!(fault_of(&block("sh make", "make test\nmake miracles\n")).is_some());
+    assert!(fault_of(&block("sh make", "make test MIRACLES=1\n")).is_some());
+    assert!(fault_of(&block("sh make", "make run EXAMPLE=two-databases\n")).is_none());
+    assert!(fault_of(&block("sh make", "make run EXAMPLE=miracles\n")).is_some());
     assert!(fault_of(&block("sh setup", "export PATH=x\n")).is_some());
     assert!(fault_of(&block("sh", "rm -rf /\n")).is_some());
 }
@@ -177,7 +208,7 @@ fn the_readme_leads_to_every_document() {
 
 #[test]
 fn every_file_that_a_document_names_is_there() {
-    let folders = ["src/", "tests/", "docs/", "configurations/", "migrations/", "scripts/"];
+    let folders = ["src/", "tests/", "benches/", "docs/", "configurations/", "examples/", "migrations/", "scripts/"];
     let mut missing = Vec::new();
     for document in documents() {
         for (line, code) in document.inline_code() {
@@ -227,7 +258,11 @@ fn no_document_leads_out_of_the_repository() {
 
 #[test]
 fn the_data_model_names_every_table_column_index_and_word_of_the_schema_and_no_other() {
-    let schema = schema::of_migration(&read("migrations/V1__engine.sql"));
+    let mut files: Vec<_> =
+        std::fs::read_dir(root().join("migrations")).unwrap().map(|one| one.unwrap().path()).collect();
+    files.sort();
+    let migrations: String = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let schema = schema::of_migration(&migrations);
     assert!(schema.len() > 10 && schema["ibisstore"].columns.len() > 15, "{schema:?}");
     assert_eq!(schema["posthaste.journal"].words["state"], ["READY", "PUBLISHED", "DONE", "ERROR"]);
     let model = document("docs/data-model.md");
@@ -243,5 +278,32 @@ fn the_data_model_names_every_table_column_index_and_word_of_the_schema_and_no_o
     {
         let text = model.text.replacen(there, instead, 1);
         assert_ne!(schema::of_document(&Document { path: String::new(), text }, &schema), told, "{there}");
+    }
+}
+
+#[test]
+fn every_test_that_the_guarantees_name_exists_and_every_invariant_has_one() {
+    let mut sources = String::new();
+    let mut folders = vec![root().join("tests"), root().join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let guarantees = document("docs/guarantees.md");
+    let named = guarantees.inline_code().into_iter().filter(|(_, code)| code.matches('_').count() > 3);
+    let missing: Vec<_> = named.clone().filter(|(_, code)| !sources.contains(&format!("fn {code}("))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    assert!(named.count() > 10);
+    for promise in guarantees.text.split("\n\n").filter(|part| part.starts_with("**") && part.contains("(I")) {
+        assert!(promise.contains("Shown by `"), "{promise}");
+    }
+    for invariant in 1..=8 {
+        assert!(guarantees.text.contains(&format!("(I{invariant})")), "I{invariant}");
     }
 }

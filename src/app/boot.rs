@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::databases::{self, Reached, Wait};
 use super::{Parts, destinations};
 use crate::broker::{Broker, Ensured, PublisherSettings, TopologyError};
 use crate::config::Settings;
 use crate::lifecycle::Lifecycle;
 use crate::relay::Fenced;
-use crate::store::migrate::{
-    ApplicationMigrations, Applied, MigrateError, migrate as migrate_database, refuse_other_schema,
-};
-use crate::store::{HomeCheck, HomeDecision, HomeSettled, Registration, Retention, Store, StoreError, settle_home};
+use crate::store::migrate::{ApplicationMigrations, Applied, MigrateError, migrate as migrate_database};
+use crate::store::{HomeCheck, HomeDecision, HomeSettled, Registration, Retention, Store, settle_home};
 
 /// Between two tries to reach the home database.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -45,18 +44,19 @@ pub struct MigrationReport {
     pub queues: Vec<String>,
 }
 
-/// Waits until this incarnation's row is committed. A database that is down is waited for; another schema is not.
-pub(super) async fn until_registered(parts: &Parts) -> Result<(), RunError> {
+/// Waits until this incarnation's row is committed. A home that is down is waited for; another schema is not. Answers
+/// which databases were reached.
+pub(super) async fn until_registered(parts: &Parts) -> Result<Reached, RunError> {
     loop {
         match register(parts).await {
-            Ok(()) => {
+            Ok(reached) => {
                 parts.shared.set_trouble(None);
-                return Ok(());
+                return Ok(reached);
             }
             Err(Wait::Refuse(error)) => return Err(error),
             Err(Wait::Later(reason)) => {
                 if parts.shared.trouble().as_ref() != Some(&reason) {
-                    tracing::warn!(%reason, "waiting for the home database");
+                    tracing::warn!(%reason, "not at work yet");
                 }
                 parts.shared.set_trouble(Some(reason));
                 tokio::time::sleep(AGAIN).await;
@@ -65,27 +65,11 @@ pub(super) async fn until_registered(parts: &Parts) -> Result<(), RunError> {
     }
 }
 
-enum Wait {
-    Refuse(RunError),
-    Later(String),
-}
-
-impl From<StoreError> for Wait {
-    fn from(error: StoreError) -> Self {
-        Self::Later(error.to_string())
-    }
-}
-
-async fn register(parts: &Parts) -> Result<(), Wait> {
-    for postgres in &parts.settings.postgres {
-        let is_home = postgres.name == parts.settings.instance.home;
-        let applications = applications(&parts.settings, &postgres.name);
-        match refuse_other_schema(postgres, is_home, &applications).await {
-            Ok(None) => {}
-            Ok(Some(reason)) => return Err(Wait::Refuse(RunError::Schema(reason))),
-            Err(MigrateError::Unreachable(reason)) => return Err(Wait::Later(reason)),
-            Err(error) => return Err(Wait::Refuse(RunError::Schema(error.to_string()))),
-        }
+async fn register(parts: &Parts) -> Result<Reached, Wait> {
+    let reached = databases::look(&parts.settings, &parts.store).await?;
+    match parts.store.check_home().await? {
+        HomeCheck::Same(_) => databases::admit(&parts.store, &reached).await,
+        moved @ HomeCheck::Moved { .. } => return Err(Wait::Later(moved.advice())),
     }
     let serves: Vec<String> =
         parts.settings.receivers.iter().map(|receiver| receiver.destination.to_string()).collect();
@@ -97,12 +81,12 @@ async fn register(parts: &Parts) -> Result<(), Wait> {
         serves: &serves,
     };
     match parts.store.register(&registration).await? {
-        HomeCheck::Same(_) => Ok(()),
+        HomeCheck::Same(_) => Ok(reached),
         moved @ HomeCheck::Moved { .. } => Err(Wait::Later(moved.advice())),
     }
 }
 
-fn applications<'a>(settings: &'a Settings, postgres: &str) -> Vec<ApplicationMigrations<'a>> {
+pub(super) fn applications<'a>(settings: &'a Settings, postgres: &str) -> Vec<ApplicationMigrations<'a>> {
     let of = |configuration: &'a crate::config::Configuration| {
         let files = configuration.migrations.get(postgres)?;
         Some(ApplicationMigrations { configuration: &configuration.name, files })

@@ -41,7 +41,8 @@ pub async fn prove(settings: &Settings, request: ProveRequest) -> Result<Proof, 
         Err(error) => return Err(RunError::Schema(error.to_string())),
     }
     let timeouts = SessionTimeouts { statement: STATEMENT, ..SessionTimeouts::default() };
-    let store = Store::new(home, Incarnation::mint(), timeouts).map_err(|error| unreachable(error.to_string()))?;
+    let store = Store::new(std::slice::from_ref(home), &home.name, Incarnation::mint(), timeouts)
+        .map_err(|error| unreachable(error.to_string()))?;
     let snapshot = store.prove(Retention::default().journal, request.named).await;
     let snapshot = snapshot.map_err(|error| unreachable(error.to_string()))?;
     let depths = if request.brokers { depths(settings).await? } else { BTreeMap::new() };

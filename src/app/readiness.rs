@@ -10,7 +10,7 @@ use crate::inbound::{Acceptor, InboundSettings, Path, path_of};
 use crate::model::AdapterState;
 use crate::pipeline::AdapterSettings;
 use crate::receiver::ReceiverSettings;
-use crate::relay::Shared;
+use crate::relay::{Shared, T_RECOVER};
 
 /// A question that may be asked at any time and asks no server itself. A stopped adapter is no reason.
 pub fn probe(
@@ -53,10 +53,40 @@ pub fn probe(
                 found.push((Part::Processing, format!("adapter {} is {}{why}", status.name, status.state)));
             }
         }
+        let waiting = acceptor.store.databases.waiting();
+        found.extend(waiting.into_iter().map(|(_, why)| (Part::Processing, why)));
+        found.extend(doubts(&shared).into_iter().map(|what| (Part::Processing, what)));
         let reasons = with_times(found, &since);
         let none = |part| !reasons.iter().any(|reason: &Reason| reason.part == part);
         Readiness { accepting: none(Part::Accepting), processing: none(Part::Processing), reasons }
     }
+}
+
+/// What recovery should have finished by now (I6), and which databases it could not ask.
+fn doubts(shared: &Shared) -> Vec<String> {
+    let round = shared.recovery();
+    let mut found = Vec::new();
+    let mut late: BTreeMap<&str, usize> = BTreeMap::new();
+    for (database, _) in round.in_doubt.iter().filter(|(_, one)| one.age > T_RECOVER) {
+        *late.entry(database).or_default() += 1;
+    }
+    for (database, count) in late {
+        let bound = T_RECOVER.as_secs();
+        found.push(format!(
+            "{count} transactions in database {database} are in doubt for more than {bound} s: `posthaste txn list`"
+        ));
+    }
+    for (database, gid) in &round.lost {
+        found.push(format!(
+            "database {database} cannot show that it committed its part of a transaction (it was lost, a fail-over hides \
+             it, or somebody finished it): look there, put right what is missing, then `posthaste txn resolve {gid} \
+             commit --force`"
+        ));
+    }
+    for (database, reason) in &round.unreachable {
+        found.push(format!("database {database} cannot be asked what is in doubt there: {reason}"));
+    }
+    found
 }
 
 /// Since when each reason stands, as far as it was asked.

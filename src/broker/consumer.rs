@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Acker, Channel, Consumer};
@@ -13,6 +13,7 @@ use super::connection::{CallError, Handle, bounded, unreadable};
 use super::endpoint::CALL_BOUND;
 use super::wire::{Incoming, decode, queue_name};
 use crate::model::HomeId;
+use crate::txn::faults::{Injected, Point, reach};
 
 /// Why a session ended. Whatever it had delivered and not acked goes back to the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,12 @@ pub enum AckError {
     TimedOut,
 }
 
+impl From<Injected> for AckError {
+    fn from(_injected: Injected) -> Self {
+        Self::ChannelGone
+    }
+}
+
 /// A message in our hands, and the right to settle it.
 #[derive(Debug)]
 pub struct Delivery {
@@ -59,6 +66,8 @@ pub struct AckToken {
 impl AckToken {
     /// Tells the broker that the message is done with: to be called after the decision.
     pub async fn ack(self) -> Result<(), AckError> {
+        reach(Point::DQ3).await?;
+        reach(Point::MD10).await?;
         self.settle(self.acker.ack(BasicAckOptions::default())).await
     }
 
@@ -166,6 +175,11 @@ impl ConsumerSession {
         };
         self.ended = Some(end.clone());
         Err(end)
+    }
+
+    /// The next delivery if it is here already. When there will be none, `next` says why.
+    pub fn waiting(&mut self) -> Option<Delivery> {
+        self.next().now_or_never()?.ok()
     }
 
     fn lost(&self, error: &lapin::Error) -> SessionEnd {

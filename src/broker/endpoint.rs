@@ -72,6 +72,15 @@ impl Endpoint {
         })
     }
 
+    /// The virtual host's name.
+    pub(super) fn vhost(&self) -> &str {
+        &self.vhost
+    }
+
+    pub(super) fn login(&self) -> (&str, &SecretString) {
+        (&self.username, &self.password)
+    }
+
     /// The library's form; its `Debug` and `Display` show the password, so it stays inside this module.
     pub(super) fn uri(&self) -> AMQPUri {
         AMQPUri {
@@ -120,7 +129,7 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-fn decoded(text: &str, what: &'static str) -> Result<String, EndpointError> {
+pub(super) fn decoded(text: &str, what: &'static str) -> Result<String, EndpointError> {
     Ok(percent_decode_str(text).decode_utf8().map_err(|_| EndpointError::NotUtf8(what))?.into_owned())
 }
 
@@ -164,6 +173,7 @@ mod tests {
             url: url.into(),
             username: None,
             password: None,
+            management_url: None,
             create_destination: true,
             queues: Vec::new(),
         }

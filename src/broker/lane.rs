@@ -18,6 +18,7 @@ use super::link::{Link, LinkWatch};
 use super::outcome::{Answer, NotSent, PublishError, ReturnedMessage, judge};
 use super::publisher::{Job, JobQueue, PublisherSettings, refusal};
 use super::wire::queue_name;
+use crate::txn::faults::{Point, reach};
 
 /// Longest wait for the close of a channel whose confirms did not come: an answer shows that the connection still works.
 const CLOSE_BOUND: Duration = Duration::from_millis(500);
@@ -147,6 +148,7 @@ impl<'a> Flight<'a> {
             let publish = async move {
                 let confirm = channel.basic_publish(ShortString::default(), queue, options, &body, properties).await?;
                 written.fetch_add(1, Ordering::Relaxed);
+                reach(Point::IN4).await.map_err(std::io::Error::other)?;
                 confirm.await
             };
             publish.map(move |result| (at, result)).boxed()

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::wire::WireError;
+use crate::txn::faults::Injected;
 
 /// The broker has the message in a queue, safely. Only a drained group of publishes makes one.
 #[must_use = "a confirm nobody looks at is a message nobody knows the fate of"]
@@ -24,6 +25,12 @@ pub enum PublishError {
     /// It was sent, or part of it: it may have been delivered, or may be later.
     #[error("not known whether the broker has the message: {0}")]
     Unknown(Doubt),
+}
+
+impl From<Injected> for PublishError {
+    fn from(_injected: Injected) -> Self {
+        Self::Unknown(Doubt::Lost)
+    }
 }
 
 /// Why nothing was sent.

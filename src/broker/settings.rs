@@ -15,6 +15,8 @@ pub struct AmqpSettings {
     pub username: Option<String>,
     /// Wins over the url's password; never parsed as url text.
     pub password: Option<SecretString>,
+    /// Where the management plugin listens, for `posthaste doctor`. Possibly with user and password: never printed.
+    pub management_url: Option<SecretString>,
     /// Whether a missing queue is declared. Default false.
     pub create_destination: bool,
     pub queues: Vec<QueueSettings>,

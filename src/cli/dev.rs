@@ -5,10 +5,10 @@
 
 mod banner;
 
-pub use banner::Application;
+pub use banner::{Application, FirstApi};
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use secrecy::SecretString;
@@ -109,13 +109,18 @@ pub async fn dev(global: &Global, args: DevArgs) -> Result<(), Failure> {
         // What was starting is ended by its leash.
         () = &mut stop => return Ok(()),
     };
-    let ended = run_on(&servers, &mut settings, &mut stop).await;
+    let ended = run_on(global, &servers, &mut settings, &mut stop).await;
     let shut = servers.shutdown().await.map_err(|error| Failure::new(Exit::Failed, with_causes(&error)));
     ended.and(shut)
 }
 
 /// Migrates and runs on the servers, until the stop.
-async fn run_on(servers: &DevServers, settings: &mut Settings, stop: impl Future<Output = ()>) -> Result<(), Failure> {
+async fn run_on(
+    global: &Global,
+    servers: &DevServers,
+    settings: &mut Settings,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Failure> {
     take_over(settings, servers);
     let metrics = MetricsHandle::install().map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
     let mut stop = std::pin::pin!(stop);
@@ -126,7 +131,8 @@ async fn run_on(servers: &DevServers, settings: &mut Settings, stop: impl Future
     let listeners = listen(servers.api, servers.console).await?;
     let program = std::env::args().next().unwrap_or_else(|| "posthaste".to_owned());
     let first = settings.inbound.first().map(|one| (one.method.to_string(), format!("/api{}", one.uri_pattern)));
-    let first_api = first.as_ref().map(|(method, path)| (method.as_str(), path.as_str()));
+    let message = first_message(settings, &global.configurations);
+    let first_api = first.as_ref().map(|(method, path)| FirstApi { method, path, message: message.as_deref() });
     let (ready, is_ready) = tokio::sync::oneshot::channel();
     let run = Box::pin(app::run(settings.clone(), listeners, metrics, Some(ready), stop));
     // Not before it can be done: the reader's first curl shall work.
@@ -141,6 +147,14 @@ async fn run_on(servers: &DevServers, settings: &mut Settings, stop: impl Future
         failed = greet => failed,
         () = servers.serve() => Err(Failure::new(Exit::Internal, "the control socket was closed")),
     }
+}
+
+/// `first-message.json` beside the adapters.yml of the first API listener, if it is there.
+fn first_message(settings: &Settings, configurations: &Path) -> Option<PathBuf> {
+    let first = settings.inbound.first()?;
+    let adapter = settings.adapters.iter().find(|adapter| adapter.name == first.adapter)?;
+    let file = configurations.join(&adapter.configuration).join("first-message.json");
+    file.is_file().then_some(file)
 }
 
 /// Every postgres and amqp entry now means the servers of this command.
@@ -193,7 +207,7 @@ pub async fn prepare(args: &DevArgs, postgres_entries: &[String]) -> Result<DevS
     let session = Session::start(&Wanted {
         databases: given.is_none().then(|| databases.clone()),
         rabbit: args.amqp.is_none(),
-        options: Options { keep: args.keep.clone(), binaries: None },
+        options: Options { keep: args.keep.clone(), ..Options::default() },
     })
     .await?;
     let postgres = match given {

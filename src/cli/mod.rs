@@ -4,6 +4,7 @@ mod adapter;
 mod check;
 mod client;
 pub mod dev;
+mod doctor;
 mod exit;
 mod find;
 mod migrate;
@@ -14,6 +15,7 @@ mod select;
 mod send;
 mod store;
 mod trace;
+mod txn;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -111,10 +113,15 @@ enum Command {
     /// Look into message logs and error stores; resend, delete, export.
     #[command(subcommand)]
     Store(store::StoreCommand),
+    /// Transactions over several databases: show what is in doubt, finish one by hand.
+    #[command(subcommand)]
+    Txn(txn::TxnCommand),
     /// Show one message's whole life by its id.
     Trace(trace::TraceArgs),
     /// Show from one snapshot that every message is accounted for; exit status 1 when one is not.
     Prove(prove::ProveArgs),
+    /// Show which promises the live servers void, with the setting to change; exit status 1 when one is void.
+    Doctor,
     /// Post a message to an adapter's API listener.
     Send(send::SendArgs),
 }
@@ -169,15 +176,17 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Migrate(args) => migrate::migrate(&global, &args).await,
         Command::Adapter(command) => adapter::adapter(&global, &command).await,
         Command::Store(command) => store::store(&global, &command).await,
+        Command::Txn(command) => txn::txn(&global, &command).await,
         Command::Trace(args) => trace::trace(&global, &args).await,
         Command::Prove(args) => prove::prove(&global, &args).await,
+        Command::Doctor => doctor::doctor(&global).await,
         Command::Send(args) => send::send(&global, &args).await,
     }
 }
 
 fn version() -> &'static str {
-    const { assert!(SCHEMA_VERSION == 1, "the text below names the schema version") };
-    concat!(env!("CARGO_PKG_VERSION"), " (schema 1)")
+    const { assert!(SCHEMA_VERSION == 2, "the text below names the schema version") };
+    concat!(env!("CARGO_PKG_VERSION"), " (schema 2)")
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ pub(super) struct Receiver {
     pub retry_scheme: Option<At<Vec<Duration>>>,
     pub retry_permanent_errors: Option<At<bool>>,
     pub num_threads: Option<At<usize>>,
+    pub group_size: Option<At<usize>>,
 }
 
 pub(super) struct MessageLog {
@@ -109,7 +110,7 @@ fn receiver_section(mut section: Section, cx: &mut Context<'_>) -> Receiver {
         let count = values::number(text, 0, u64::from(values::MAX_RETRIES))?;
         Ok(u32::try_from(count).unwrap_or(values::MAX_RETRIES))
     };
-    let threads = |text: &str| Ok(usize::try_from(values::number(text, 1, 256)?).unwrap_or(256));
+    let few = |text: &str| Ok(usize::try_from(values::number(text, 1, 256)?).unwrap_or(256));
     let duplicate_key = |text: &str| {
         values::word(text, &[("MESSAGEID", DuplicateKey::MessageId), ("CORRELATIONID", DuplicateKey::CorrelationId)])
     };
@@ -123,7 +124,8 @@ fn receiver_section(mut section: Section, cx: &mut Context<'_>) -> Receiver {
         max_retries: section.parsed("maxRetries", count, cx),
         retry_scheme: section.parsed("retryScheme", values::retry_scheme, cx),
         retry_permanent_errors: section.parsed("retryPermanentErrors", values::flag, cx),
-        num_threads: section.parsed("numThreads", threads, cx),
+        num_threads: section.parsed("numThreads", few, cx),
+        group_size: section.parsed("groupSize", few, cx),
         listener: listener_section(&mut section, cx),
     };
     section.finish(cx);

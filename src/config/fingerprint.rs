@@ -87,12 +87,15 @@ fn receiver(settings: &ReceiverSettings) -> String {
         retry_delays,
         retry_permanent_errors,
         num_threads,
+        group_size,
+        // It follows from the adapters' steps.
+        databases: _,
         error_slot,
     } = settings;
     let delays: Vec<_> = retry_delays.iter().map(std::time::Duration::as_millis).collect();
     format!(
         "amqp {adapter:?} {destination:?} {transaction_attribute} {} {max_retries} {delays:?} {retry_permanent_errors} \
-         {num_threads} {error_slot:?}",
+         {num_threads} {group_size} {error_slot:?}",
         transaction_timeout.as_millis(),
     )
 }

@@ -23,7 +23,8 @@ shapes! {
     RESOURCES = "resources.yml", "resources.yml": ["instance", "postgres", "amqp", "http"];
     INSTANCE = "instance", "`instance`": ["name", "home", "lease", "stopTimeout"];
     POSTGRES = "postgres[]", "a postgres entry": ["name", "url", "username", "password", "poolMaxSize"];
-    AMQP = "amqp[]", "an amqp entry": ["name", "url", "username", "password", "createDestination", "queues"];
+    AMQP = "amqp[]", "an amqp entry":
+        ["name", "url", "username", "password", "managementUrl", "createDestination", "queues"];
     QUEUE = "amqp[].queues[]", "a queue": ["name", "retryDelays"];
     HTTP = "http", "`http`": ["api", "console"];
     HTTP_API = "http.api", "`http.api`":
@@ -34,6 +35,7 @@ shapes! {
     RECEIVER = "adapters[].receiver", "a receiver": [
         "transactionAttribute", "transactionTimeout", "checkForDuplicates", "checkForDuplicatesMethod", "listener",
         "messageLog", "errorStorage", "maxRetries", "retryScheme", "retryPermanentErrors", "numThreads",
+        "groupSize",
     ];
     LISTENER = "adapters[].receiver.listener", "a listener": ["api", "amqp"];
     LISTENER_API = "adapters[].receiver.listener.api", "an api listener": [

@@ -6,11 +6,13 @@
 mod adapters;
 mod bare;
 mod check;
+mod demand;
 mod diagnostic;
 mod fingerprint;
 mod folders;
 mod keys;
 mod listeners;
+mod reach;
 mod redact;
 mod resources;
 mod section;
@@ -19,6 +21,7 @@ mod snippet;
 mod sql;
 mod substitute;
 mod tree;
+mod urls;
 mod values;
 
 use std::collections::BTreeMap;

@@ -4,18 +4,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use secrecy::SecretString;
-use url::Url;
-
 use super::Addresses;
 use super::diagnostic::Place;
 use super::keys;
 use super::section::{At, Context, Section, Text, checked};
 use super::tree;
+use super::urls::{amqp_url, check_url, management_url, postgres_url};
 use super::values::{self, Wrong};
 use crate::console::ConsoleSettings;
 use crate::inbound::ApiSettings;
-use crate::store::PostgresSettings;
 
 /// resources.yml as it was read: every value checked on its own, none against another.
 pub(super) struct Resources {
@@ -47,6 +44,7 @@ pub(super) struct Amqp {
     pub url: Text,
     pub username: Option<Text>,
     pub password: Option<Text>,
+    pub management_url: Option<Text>,
     pub create_destination: bool,
     pub queues: Vec<Queue>,
 }
@@ -166,11 +164,23 @@ fn amqp_entry(mut section: Section, cx: &mut Context<'_>) -> Amqp {
     let url = section.required("url", cx);
     let username = section.text_or_nothing("username", cx);
     let password = section.text_or_nothing("password", cx);
+    let management = section.text_or_nothing("managementUrl", cx);
     let create_destination = section.parsed("createDestination", values::flag, cx).is_some_and(|flag| flag.value);
     let queues = entries(&mut section, "queues", &keys::QUEUE, queue_entry, cx);
     section.finish(cx);
     check_url("url", &url, amqp_url, cx);
-    Amqp { name, url, username, password, create_destination, queues: queues.map(|q| q.value).unwrap_or_default() }
+    if let Some(url) = &management {
+        check_url("managementUrl", url, management_url, cx);
+    }
+    Amqp {
+        name,
+        url,
+        username,
+        password,
+        management_url: management,
+        create_destination,
+        queues: queues.map(|q| q.value).unwrap_or_default(),
+    }
 }
 
 fn queue_entry(mut section: Section, cx: &mut Context<'_>) -> Queue {
@@ -239,67 +249,4 @@ fn listen_address(text: &str) -> Result<SocketAddr, Wrong> {
     text.parse().map_err(|_| {
         Wrong::new("an IP address and a port", "for example 127.0.0.1:8080, 0.0.0.0:8080 for all, or [::1]:8080")
     })
-}
-
-/// What is wrong with a url, never the url itself: it may carry a password.
-struct WrongUrl {
-    message: &'static str,
-    help: &'static str,
-}
-
-const TLS: &str = "TLS is not available in this version";
-
-fn check_url(key: &str, url: &Text, check: fn(&Url, &str) -> Result<(), WrongUrl>, cx: &mut Context<'_>) {
-    if url.is_absent() {
-        return;
-    }
-    let parsed = match Url::parse(&url.value) {
-        Ok(parsed) => parsed,
-        Err(error) => {
-            let help = "a user or password with special characters stands better in `username` and `password`";
-            cx.report.error(url.at, format!("`{key}` is no url: {error}"), help);
-            return;
-        }
-    };
-    if let Err(wrong) = check(&parsed, &url.value) {
-        cx.report.error(url.at, format!("`{key}` {}", wrong.message), wrong.help);
-    }
-}
-
-fn postgres_url(parsed: &Url, url: &str) -> Result<(), WrongUrl> {
-    let form = "write postgres://host:5432/database";
-    if !matches!(parsed.scheme(), "postgres" | "postgresql") {
-        return Err(WrongUrl { message: "must start with postgres://", help: form });
-    }
-    let tls = parsed.query_pairs().any(|(key, value)| key == "sslmode" && !matches!(&*value, "disable" | "prefer"));
-    if tls {
-        return Err(WrongUrl { message: "asks for TLS by `sslmode`", help: TLS });
-    }
-    let probe = PostgresSettings {
-        name: String::new(),
-        url: SecretString::from(url.to_owned()),
-        username: None,
-        password: None,
-        pool_max_size: 1,
-    };
-    if probe.client_config().is_err() {
-        return Err(WrongUrl { message: "is not understood by the PostgreSQL client", help: form });
-    }
-    Ok(())
-}
-
-fn amqp_url(parsed: &Url, _url: &str) -> Result<(), WrongUrl> {
-    let form = "write amqp://host:5672/vhost, with %2f for the vhost `/`";
-    match parsed.scheme() {
-        "amqp" => {}
-        "amqps" => return Err(WrongUrl { message: "asks for TLS by amqps://", help: TLS }),
-        _ => return Err(WrongUrl { message: "must start with amqp://", help: form }),
-    }
-    if parsed.host_str().is_none_or(str::is_empty) {
-        return Err(WrongUrl { message: "names no host", help: form });
-    }
-    if parsed.path().trim_start_matches('/').contains('/') {
-        return Err(WrongUrl { message: "has a vhost with a bare `/`", help: form });
-    }
-    Ok(())
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::adapters::{Adapter, Receiver, Step, StepKind as ReadKind};
+use super::demand::Demand;
 use super::fingerprint;
 use super::folders::Folder;
 use super::listeners::{AmqpListener, ApiListener, Listener};
@@ -22,6 +23,7 @@ use crate::receiver::ReceiverSettings;
 use crate::store::PostgresSettings;
 
 pub(super) const DEFAULT_THREADS: usize = 8;
+const DEFAULT_GROUP: usize = 64;
 const DEFAULT_RETRIES: u32 = 3;
 const DEFAULT_DELAYS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30)];
 const DEFAULT_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -30,6 +32,7 @@ const HANDOVER_ATTEMPTS: i32 = 10;
 
 /// Builds the settings from what was read without a mistake; None if there was one.
 pub(super) fn build(resources: Resources, folders: Vec<Folder>, from_files: Vec<SecretString>) -> Option<Settings> {
+    let demand = Demand::of(&folders);
     let read: Vec<&Adapter> = folders.iter().flat_map(|folder| &folder.adapters).collect();
     let mut inbound = Vec::new();
     let mut receivers = Vec::new();
@@ -37,19 +40,24 @@ pub(super) fn build(resources: Resources, folders: Vec<Folder>, from_files: Vec<
         let Some(receiver) = &adapter.receiver else { continue };
         match receiver.listener.as_ref()? {
             Listener::Api(listener) => inbound.push(inbound_settings(adapter, receiver, listener)?),
-            Listener::Amqp(listener) => receivers.push(receiver_settings(adapter, receiver, listener, &resources)),
+            Listener::Amqp(listener) => {
+                let databases = demand.reached_by(&adapter.name.value);
+                receivers.push(receiver_settings(adapter, receiver, listener, &resources, databases));
+            }
         }
     }
     let adapters = read.iter().map(|adapter| adapter_settings(adapter, &receivers)).collect::<Option<Vec<_>>>()?;
+    let home = resources.instance.home.value.clone();
+    let postgres = resources.postgres.into_iter().map(|entry| postgres_settings(entry, &home, &demand)).collect();
     Some(Settings {
         instance: InstanceSettings {
             name: resources.instance.name.map_or_else(|| "posthaste".to_owned(), |name| name.value),
-            home: resources.instance.home.value,
+            home,
             lease: resources.instance.lease,
             stop_timeout: resources.instance.stop_timeout,
         },
         hash: fingerprint::of(&adapters, &inbound, &receivers),
-        postgres: resources.postgres.into_iter().map(postgres_settings).collect(),
+        postgres,
         amqp: resources.amqp.into_iter().map(amqp_settings).collect(),
         api: resources.api,
         console: resources.console,
@@ -61,8 +69,9 @@ pub(super) fn build(resources: Resources, folders: Vec<Folder>, from_files: Vec<
     })
 }
 
-fn postgres_settings(entry: super::resources::Postgres) -> PostgresSettings {
+fn postgres_settings(entry: super::resources::Postgres, home: &str, demand: &Demand<'_>) -> PostgresSettings {
     PostgresSettings {
+        branches: demand.branches(&entry.name.value, entry.name.value == home),
         name: entry.name.value,
         url: SecretString::from(entry.url.value),
         username: entry.username.map(|username| username.value),
@@ -77,6 +86,7 @@ fn amqp_settings(entry: super::resources::Amqp) -> AmqpSettings {
         url: SecretString::from(entry.url.value),
         username: entry.username.map(|username| username.value),
         password: entry.password.map(|password| SecretString::from(password.value)),
+        management_url: entry.management_url.map(|url| SecretString::from(url.value)),
         create_destination: entry.create_destination,
         queues: entry
             .queues
@@ -122,6 +132,7 @@ fn receiver_settings(
     receiver: &Receiver,
     listener: &AmqpListener,
     resources: &Resources,
+    databases: Vec<String>,
 ) -> ReceiverSettings {
     let scheme = receiver.retry_scheme.as_ref().map(|scheme| &scheme.value);
     let sum = scheme.map(|waits| u32::try_from(waits.len()).unwrap_or(u32::MAX));
@@ -139,6 +150,8 @@ fn receiver_settings(
             .unwrap_or_else(|| DEFAULT_DELAYS.to_vec()),
         retry_permanent_errors: receiver.retry_permanent_errors.is_none_or(|retry| retry.value),
         num_threads: receiver.num_threads.map_or(DEFAULT_THREADS, |threads| threads.value),
+        group_size: receiver.group_size.map_or(DEFAULT_GROUP, |size| size.value),
+        databases,
         error_slot: SlotId::new(&error_slot.value),
     }
 }

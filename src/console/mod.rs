@@ -8,6 +8,7 @@ mod guard;
 mod health;
 mod settings;
 mod stores;
+mod transactions;
 
 pub use filter::parse_timestamp;
 pub use health::{Part, Readiness, Reason};
@@ -84,6 +85,9 @@ pub fn router(console: Console, own: SocketAddr) -> Router {
         .route("/api/v1/stores/{slotId}/resend", post(bulk::resend))
         .route("/api/v1/stores/{slotId}/delete", post(bulk::delete))
         .route("/api/v1/messages/{messageId}", get(stores::trace))
+        .route("/api/v1/transactions", get(transactions::list))
+        .route("/api/v1/transactions/{gid}/commit", post(transactions::commit))
+        .route("/api/v1/transactions/{gid}/rollback", post(transactions::rollback))
         .fallback(|| async { StatusCode::NOT_FOUND })
         .with_state(console)
         .layer(DefaultBodyLimit::max(MAX_BODY))

@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_missing_program_names_its_debian_package() {
-        let options = Options { binaries: Some(PathBuf::from("/nowhere")), keep: None };
+        let options = Options { binaries: Some(PathBuf::from("/nowhere")), ..Options::default() };
         let postgres = postgres_folder(&options).unwrap_err().to_string();
         assert_eq!(
             postgres,

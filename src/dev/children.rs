@@ -29,8 +29,18 @@ fn parent_of(pid: u32) -> Option<u32> {
 
 /// Whether the process exists and is more than an entry that waits to be reaped.
 pub(super) fn is_alive(pid: u32) -> bool {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-    stat.rsplit_once(')').is_some_and(|(_, rest)| !matches!(rest.trim_start().chars().next(), Some('Z' | 'X')))
+    state(pid).is_some_and(|state| !matches!(state, 'Z' | 'X'))
+}
+
+/// Whether a SIGSTOP has taken effect, or there is nothing left to stop.
+pub(super) fn stands_still(pid: u32) -> bool {
+    !is_alive(pid) || state(pid) == Some('T')
+}
+
+/// The letter that stands for it in /proc.
+fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
 /// The command with its arguments; empty when it is gone.

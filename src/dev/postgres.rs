@@ -236,7 +236,8 @@ fn configuration(port: u16) -> String {
 port = {port}
 unix_socket_directories = ''
 max_connections = 200
-max_prepared_transactions = 64
+# As many: each is prepared on a connection.
+max_prepared_transactions = 200
 shared_buffers = '64MB'
 # In the data folder, so that a killed server leaves nothing in /dev/shm.
 dynamic_shared_memory_type = mmap

@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::DevError;
-use super::children::{family_of, is_alive};
+use super::children::{family_of, is_alive, stands_still};
 use super::folder::{Folder, MARKER, Unprivileged};
 
 /// Waits until the owner's end of the pipe closes, then ends the server (`$1`, by signal `$2`) and removes the folder
@@ -103,6 +103,10 @@ impl Process {
     pub(super) async fn kill_family(mut self) -> Result<(), DevError> {
         // Stopped first, so that it starts no child that the list would miss.
         signal(self.pid(), Signal::SIGSTOP);
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while !stands_still(self.pid()) && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         let family = family_of(self.pid());
         for pid in &family {
             signal(*pid, Signal::SIGKILL);

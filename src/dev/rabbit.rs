@@ -44,7 +44,8 @@ impl PrivateRabbit {
         let folder = Folder::open("rabbit", options.keep.as_deref(), "rabbitmq").await?;
         let password = folder.secret("password")?;
         let files = Files::make(&folder)?;
-        let ports = Ports { amqp: 0, distribution: 0, epmd: 0 };
+        let management = options.management.then_some(0);
+        let ports = Ports { amqp: 0, distribution: 0, epmd: 0, management };
         let (node, mapper) = (Mutex::new(None), None);
         let mut server = Self { node, mapper, script, epmd, files, ports, password, folder };
         server.start_on_free_ports().await?;
@@ -56,7 +57,8 @@ impl PrivateRabbit {
         let mut tries = 0;
         loop {
             tries += 1;
-            self.ports = Ports { amqp: free_port()?, distribution: free_port()?, epmd: free_port()? };
+            let management = self.ports.management.map(|_| free_port()).transpose()?;
+            self.ports = Ports { amqp: free_port()?, distribution: free_port()?, epmd: free_port()?, management };
             match self.start_again().await {
                 Err(DevError::EndedEarly { log, .. }) if tries < 5 && log.contains("eaddrinuse") => {}
                 other => return other,
@@ -156,6 +158,12 @@ impl PrivateRabbit {
     pub fn url(&self, vhost: &str) -> String {
         let vhost = if vhost == "/" { "%2f" } else { vhost };
         format!("amqp://{USER}:{}@127.0.0.1:{}/{vhost}", self.password, self.ports.amqp)
+    }
+
+    /// Where the management plugin listens; `None` when it was started without.
+    #[must_use]
+    pub fn management_url(&self) -> Option<String> {
+        self.ports.management.map(|port| format!("http://127.0.0.1:{port}"))
     }
 
     /// The server's own log.

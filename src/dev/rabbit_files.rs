@@ -11,7 +11,7 @@ pub(super) const USER: &str = "posthaste";
 /// The node's name. It need not be unique: each node has a port mapper of its own.
 pub(super) const NODE: &str = "posthaste@localhost";
 
-/// The three ports of one broker.
+/// The ports of one broker.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ports {
     pub amqp: u16,
@@ -19,6 +19,8 @@ pub(super) struct Ports {
     pub distribution: u16,
     /// Erlang's port mapper.
     pub epmd: u16,
+    /// The management plugin's, if it is wanted.
+    pub management: Option<u16>,
 }
 
 /// Where a private broker keeps what.
@@ -62,8 +64,15 @@ log.console = false
 ",
             ports.amqp
         );
-        folder.write(&self.configuration, &configuration, 0o600)?;
-        folder.write(&self.plugins, "[].\n", 0o600)?;
+        let (management, plugins) = match ports.management {
+            Some(port) => {
+                let listener = format!("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {port}\n");
+                (listener, "[rabbitmq_management].\n")
+            }
+            None => (String::new(), "[].\n"),
+        };
+        folder.write(&self.configuration, &(configuration + &management), 0o600)?;
+        folder.write(&self.plugins, plugins, 0o600)?;
         folder.write(&self.no_environment, "", 0o600)
     }
 

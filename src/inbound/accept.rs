@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::verdict::{AfterFailure, after_failure};
-use super::{Accept, DuplicateKey, InboundSettings};
+use super::verdict::{AfterFailure, after_failure, undone};
+use super::{Accept, DuplicateKey, Groups, InboundSettings};
 use crate::model::{Envelope, MessageId};
 use crate::pipeline::{AdapterRegistry, AmqpSenderSettings, Engine, FailureKind, NotCommitted, Pipelines, StepFailure};
 use crate::relay::Relay;
@@ -46,6 +46,7 @@ pub enum Answer {
 #[derive(Clone)]
 pub struct Acceptor {
     pub store: Store,
+    pub groups: Groups,
     pub relay: Relay,
     pub registry: AdapterRegistry,
     pub pipelines: Pipelines,
@@ -141,29 +142,33 @@ impl Acceptor {
                 max_attempts: sender.max_attempts,
             })
             .collect();
-        let answer = self.decide(inbound, &envelope, &outgoing).await;
+        let request = Arc::new(AcceptRequest {
+            sha256: envelope.sha256(),
+            host: self.host.clone(),
+            log: log_entry(inbound, &envelope),
+            envelope,
+            outgoing,
+        });
+        let answer = self.decide(inbound, &request).await;
         if answer == Answer::Accepted {
-            let sent = outgoing.into_iter().map(|row| (row, envelope.body.clone())).collect();
-            self.publish(inbound, &envelope, sent, room).await;
+            let envelope = &request.envelope;
+            let sent = request.outgoing.iter().map(|row| (row.clone(), envelope.body.clone())).collect();
+            self.publish(inbound, envelope, sent, room).await;
         }
         answer
     }
 
     /// Sends the statement until the answer is known, or the time is over.
-    async fn decide(&self, inbound: &InboundSettings, envelope: &Envelope, outgoing: &[Outgoing]) -> Answer {
-        let key = dedup_key(inbound, envelope);
-        let log = inbound.message_log.as_ref().map(|log| LogEntry {
-            slot_id: &log.slot_id,
-            retention: log.retention,
-            dedup_key: key.as_ref().map(MessageId::as_str),
-        });
-        let request = AcceptRequest { envelope, sha256: envelope.sha256(), host: &self.host, log, outgoing };
+    async fn decide(&self, inbound: &InboundSettings, request: &Arc<AcceptRequest>) -> Answer {
+        let envelope = &request.envelope;
+        let key = request.log.as_ref().and_then(|log| log.dedup_key.as_ref());
         let deadline = Instant::now() + SEARCH;
         let mut unknown = false;
+        let mut tried = self.first_try(request).await;
         loop {
-            let error = match self.store.accept(&request).await {
+            let error = match tried {
                 Ok(Inserted::Yes) => return Answer::Accepted,
-                Ok(Inserted::Conflict) => match self.read_winner(inbound, envelope, key.as_ref()).await {
+                Ok(Inserted::Conflict) => match self.read_winner(inbound, envelope, key).await {
                     Ok(Some(answer)) => return answer,
                     // Neither inserted nor found: the row was removed in between. Execute again.
                     Ok(None) => StoreError::Unexpected("the accepted row is gone".to_owned()),
@@ -181,7 +186,19 @@ impl Acceptor {
                 return Answer::Unknown { reason: error.to_string() };
             }
             tokio::time::sleep(AGAIN).await;
+            tried = self.store.accept(request).await;
         }
+    }
+
+    /// Together with others; alone where nothing is logged, and when the group was undone for the sake of one of them.
+    async fn first_try(&self, request: &Arc<AcceptRequest>) -> Result<Inserted, StoreError> {
+        if request.log.is_some() {
+            let tried = self.groups.accept(request.clone()).await;
+            if !tried.as_ref().is_err_and(undone) {
+                return tried;
+            }
+        }
+        self.store.accept(request).await
     }
 
     async fn read_winner(
@@ -254,18 +271,12 @@ impl Acceptor {
             Ok(transaction) => transaction,
             Err(error) => return refused(error),
         };
-        let key = dedup_key(inbound, &envelope);
-        if let Some(log) = &inbound.message_log {
-            let entry = LogEntry {
-                slot_id: &log.slot_id,
-                retention: log.retention,
-                dedup_key: key.as_ref().map(MessageId::as_str),
-            };
+        if let Some(entry) = log_entry(inbound, &envelope) {
             match transaction.insert_log(&self.store, &entry, &envelope, &self.host).await {
                 Ok(true) => {}
                 Ok(false) => {
                     transaction.roll_back(&self.store).await;
-                    let answer = self.read_winner(inbound, &envelope, key.as_ref()).await;
+                    let answer = self.read_winner(inbound, &envelope, entry.dedup_key.as_ref()).await;
                     return match answer {
                         Ok(Some(answer)) => answer,
                         Ok(None) => Answer::Unknown { reason: "the accepted row is gone".to_owned() },
@@ -287,8 +298,8 @@ impl Acceptor {
         let engine = Engine { store: &self.store, registry: &self.registry, mint: &mint };
         let (adapter, bound) = (&inbound.adapter, inbound.transaction_timeout);
         match self.pipelines.run_and_commit(adapter, &envelope, transaction, engine, bound).await {
-            Ok(sent) => {
-                self.publish(inbound, &envelope, sent, room).await;
+            Ok(committed) => {
+                self.publish(inbound, &envelope, committed.sent, room).await;
                 Answer::Accepted
             }
             Err(NotCommitted::Failed(StepFailure { step, chain, reason, kind })) => {
@@ -302,6 +313,12 @@ impl Acceptor {
             Err(NotCommitted::Unknown(error)) => Answer::Unknown { reason: error.to_string() },
         }
     }
+}
+
+fn log_entry(inbound: &InboundSettings, envelope: &Envelope) -> Option<LogEntry> {
+    let log = inbound.message_log.as_ref()?;
+    let (slot_id, retention) = (log.slot_id.clone(), log.retention);
+    Some(LogEntry { slot_id, retention, dedup_key: dedup_key(inbound, envelope) })
 }
 
 fn dedup_key(inbound: &InboundSettings, envelope: &Envelope) -> Option<MessageId> {

@@ -2,6 +2,7 @@
 
 mod accept;
 mod api;
+mod group;
 pub mod problem;
 mod request;
 pub mod server;
@@ -10,4 +11,5 @@ pub mod verdict;
 
 pub use accept::{Acceptor, Answer, Path};
 pub use api::{path_of, router};
+pub use group::Groups;
 pub use settings::{Accept, ApiSettings, DuplicateKey, InboundSettings, MessageLogSettings};

@@ -32,6 +32,18 @@ pub fn after_failure(error: &StoreError, earlier_unknown: bool) -> AfterFailure 
     }
 }
 
+/// Whether a failed group did nothing at all, so that each of its messages is tried alone, as if for the first time: whose
+/// fault it was only its own try tells.
+#[must_use]
+pub fn undone(error: &StoreError) -> bool {
+    match error {
+        StoreError::Refused { .. } => true,
+        // Nothing was sent, and nothing else would get there: each is refused.
+        StoreError::Unreachable(_) => false,
+        StoreError::Unknown(_) | StoreError::Unexpected(_) => false,
+    }
+}
+
 /// The primary keys that hold our tx_id.
 fn is_own_row(constraint: Option<&str>) -> bool {
     matches!(constraint, Some("journal_pkey" | "payload_pkey" | "lineage_pkey"))
@@ -71,6 +83,18 @@ mod tests {
         for earlier in [false, true] {
             assert_eq!(after_failure(&StoreError::Unknown(String::new()), earlier), AfterFailure::Again);
         }
+    }
+
+    #[test]
+    fn only_a_group_that_is_known_to_be_undone_is_tried_alone_as_if_for_the_first_time() {
+        for sqlstate in ["23514", "22P05", "53100", "55P03", "57014", "40P01"] {
+            assert!(undone(&refused(sqlstate, None)), "{sqlstate}");
+        }
+        for error in [StoreError::Unknown(String::new()), StoreError::Unexpected(String::new())] {
+            assert!(!undone(&error) && after_failure(&error, false) == AfterFailure::Again, "{error}");
+        }
+        let unsent = StoreError::Unreachable(String::new());
+        assert!(!undone(&unsent) && after_failure(&unsent, false) == AfterFailure::None);
     }
 
     #[test]

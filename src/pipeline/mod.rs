@@ -4,16 +4,18 @@
 
 mod pipe;
 mod pipes;
+mod plan;
 mod registry;
 mod runner;
 mod settings;
 mod transaction;
 
-pub use pipe::{FailureKind, Pipe, StepFailure, Work};
+pub use pipe::{FailureKind, Pipe, Planned, StepFailure, Work};
+pub use plan::{PlannedStep, Planning};
 pub use registry::{AdapterRegistry, AdapterStatus, Announced, CHANGE_BOUND, ChangeError, Changing, Wanted};
 pub use runner::Pipelines;
 pub use settings::{
     AdapterSettings, AmqpSenderSettings, CallSettings, DEFAULT_TRANSACTION_TIMEOUT, Input, Param, QuerySettings,
     StepKind, StepSettings,
 };
-pub use transaction::{Engine, NotCommitted};
+pub use transaction::{Committed, Engine, NotCommitted, Transaction};

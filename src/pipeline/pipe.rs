@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::AdapterRegistry;
+use super::{AdapterRegistry, Planning, Transaction};
 use crate::model::{AdapterName, Envelope};
-use crate::store::{Outgoing, Store, StoreError, WorkTransaction};
+use crate::store::{Outgoing, Store, StoreError};
 
 /// One kind of step. A test or a user may bring another.
 #[async_trait]
@@ -13,12 +13,28 @@ pub trait Pipe: Send + Sync {
     /// Reads `input` and answers the payload that it leaves, `None` for the one that stood there; all within the
     /// caller's transaction.
     async fn run(&self, input: Bytes, work: &mut Work<'_>) -> Result<Option<Bytes>, StepFailure>;
+
+    /// Adds to the plan all that `run` would send, in this order, without any I/O. Only where none of it depends on what
+    /// a database answers: then messages may share a transaction.
+    fn plan<'p>(&'p self, input: Bytes, planning: &mut Planning<'p>) -> Planned {
+        let _alone = (input, planning);
+        Planned::No
+    }
+}
+
+/// Whether a step's work is known beforehand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Planned {
+    /// Only a run can tell.
+    No,
+    /// It is in the plan, and leaves this payload; `None` for the one that stood there.
+    Leaves(Option<Bytes>),
 }
 
 /// What a pipeline works with during one attempt.
 pub struct Work<'a> {
     pub store: &'a Store,
-    pub transaction: &'a WorkTransaction,
+    pub transaction: &'a mut Transaction,
     pub registry: &'a AdapterRegistry,
     pub pipelines: &'a super::Pipelines,
     /// The message as the receiver got it.

@@ -14,10 +14,10 @@ use crate::model::AdapterName;
 #[derive(Clone)]
 pub struct Pipelines(Arc<BTreeMap<AdapterName, Vec<Step>>>);
 
-struct Step {
-    name: String,
-    input: Input,
-    pipe: Box<dyn Pipe>,
+pub(super) struct Step {
+    pub(super) name: String,
+    pub(super) input: Input,
+    pub(super) pipe: Box<dyn Pipe>,
 }
 
 impl Pipelines {
@@ -25,6 +25,10 @@ impl Pipelines {
     pub fn new(adapters: &[AdapterSettings]) -> Self {
         let pipelines = adapters.iter().map(|adapter| (adapter.name.clone(), steps(adapter))).collect();
         Self(Arc::new(pipelines))
+    }
+
+    pub(super) fn steps_of(&self, adapter: &AdapterName) -> &[Step] {
+        self.0.get(adapter).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Runs an adapter on a payload and answers what its last step left.
@@ -48,8 +52,7 @@ impl Pipelines {
         mut payload: Bytes,
         work: &mut Work<'_>,
     ) -> Result<Bytes, StepFailure> {
-        let steps = self.0.get(adapter).map(Vec::as_slice).unwrap_or_default();
-        for step in steps {
+        for step in self.steps_of(adapter) {
             let input = match step.input {
                 Input::Payload => payload.clone(),
                 Input::OriginalMessage => work.original.clone(),

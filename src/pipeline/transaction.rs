@@ -1,13 +1,16 @@
 //! A pipeline and its COMMIT: the same for whoever received the message.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 
 use super::pipe::{FailureKind, StepFailure, Work};
 use super::{AdapterRegistry, Pipelines};
-use crate::model::{AdapterName, Envelope, TxId};
-use crate::store::{CommitError, Outgoing, Store, StoreError, WorkTransaction};
+use crate::model::{AdapterName, Envelope, HomeId, TxId};
+use crate::store::{BranchTransaction, Database, Outgoing, Store, StoreError, Target, WorkTransaction};
+use crate::txn::driver::{Coordinator, NotCommitted as Undecided, commit};
+use crate::txn::ports::Participant as _;
 
 /// What a pipeline runs on.
 #[derive(Clone, Copy)]
@@ -15,6 +18,15 @@ pub struct Engine<'a> {
     pub store: &'a Store,
     pub registry: &'a AdapterRegistry,
     pub mint: &'a (dyn Fn() -> TxId + Send + Sync),
+}
+
+/// A pipeline that went through.
+#[derive(Debug)]
+pub struct Committed {
+    /// The journal rows that it inserted, with their payloads, to be published now.
+    pub sent: Vec<(Outgoing, Bytes)>,
+    /// How long its steps took, the COMMIT not included.
+    pub steps_took: Duration,
 }
 
 /// Why nothing can be built on it.
@@ -26,20 +38,89 @@ pub enum NotCommitted {
     Unknown(StoreError),
 }
 
+/// The open transactions of one attempt: the home's, and one in each other database that a step has touched.
+#[derive(Debug)]
+pub struct Transaction {
+    pub home: WorkTransaction,
+    branches: Vec<(String, BranchTransaction)>,
+}
+
+impl Transaction {
+    fn new(home: WorkTransaction) -> Self {
+        Self { home, branches: Vec::new() }
+    }
+
+    /// Runs a step's statement in a database; the first one there opens its branch.
+    ///
+    /// # Errors
+    /// Any `Refused` leaves the transaction broken: roll back.
+    pub async fn execute_step(
+        &mut self,
+        store: &Store,
+        database: &str,
+        sql: &str,
+        params: &[Option<Bytes>],
+    ) -> Result<u64, StoreError> {
+        match store.databases.target(database)? {
+            Target::Home => self.home.execute_step(sql, params).await,
+            Target::Branch(database) => self.branch(database).await?.execute_step(sql, params).await,
+        }
+    }
+
+    async fn branch(&mut self, database: &Database) -> Result<&BranchTransaction, StoreError> {
+        let at = match self.branches.iter().position(|(name, _)| name == database.name()) {
+            Some(at) => at,
+            None => {
+                self.branches.push((database.name().to_owned(), database.begin().await?));
+                self.branches.len() - 1
+            }
+        };
+        match self.branches.get(at) {
+            Some((_, branch)) => Ok(branch),
+            None => Err(StoreError::Unexpected("a branch that was just opened is gone".to_owned())),
+        }
+    }
+
+    async fn roll_back(mut self, store: &Store) {
+        join_all(self.branches.iter_mut().map(|(_, branch)| branch.roll_back())).await;
+        self.home.roll_back(store).await;
+    }
+
+    /// Ends what runs, after a time-out; the connections are closed.
+    async fn cancel(self) {
+        join_all(self.branches.iter().map(|(_, branch)| branch.cancel())).await;
+        self.home.cancel().await;
+    }
+
+    /// All or none (protocol §6).
+    async fn commit(self, store: &Store, tx_id: TxId) -> Result<(), Undecided<StoreError>> {
+        let home = match store.home() {
+            Some(home) => home,
+            // No gid is made of it.
+            None if self.branches.is_empty() => HomeId(uuid::Uuid::nil()),
+            None => return Err(Undecided::Defect("the home has no identity yet".to_owned())),
+        };
+        let coordinator =
+            Coordinator { home, incarnation: store.incarnation, tx_id, coordinators: &store.coordinators };
+        let branches = self.branches.into_iter().map(|(_, branch)| branch).collect();
+        commit(coordinator, self.home.on_its_way(store), branches, store).await
+    }
+}
+
 impl Pipelines {
-    /// Runs the adapter that a message enters, at most for `bound`, and commits. Answers the journal rows that it
-    /// inserted, with their payloads, to be published now.
+    /// Runs the adapter that a message enters, at most for `bound`, and commits.
     pub async fn run_and_commit(
         &self,
         adapter: &AdapterName,
         envelope: &Envelope,
-        transaction: WorkTransaction,
+        home: WorkTransaction,
         engine: Engine<'_>,
         bound: Duration,
-    ) -> Result<Vec<(Outgoing, Bytes)>, NotCommitted> {
+    ) -> Result<Committed, NotCommitted> {
+        let mut transaction = Transaction::new(home);
         let mut work = Work {
             store: engine.store,
-            transaction: &transaction,
+            transaction: &mut transaction,
             registry: engine.registry,
             pipelines: self,
             envelope,
@@ -48,17 +129,20 @@ impl Pipelines {
             chain: Vec::new(),
             mint: engine.mint,
         };
+        let began = Instant::now();
         let run = Box::pin(self.run(adapter, &mut work));
         let result = tokio::time::timeout(bound, run).await;
+        let steps_took = began.elapsed();
         let sent = std::mem::take(&mut work.sent);
         match result {
-            Ok(Ok(())) => match transaction.commit(engine.store).await {
-                Ok(()) => Ok(sent),
-                Err(CommitError::RolledBack(error)) => {
+            Ok(Ok(())) => match transaction.commit(engine.store, envelope.tx_id).await {
+                Ok(()) => Ok(Committed { sent, steps_took }),
+                Err(Undecided::RolledBack(error)) => {
                     let kind = FailureKind::of(&error);
                     Err(NotCommitted::Failed(at(adapter, "commit", error.to_string(), kind)))
                 }
-                Err(CommitError::Unknown(error)) => Err(NotCommitted::Unknown(error)),
+                Err(Undecided::Unknown(error)) => Err(NotCommitted::Unknown(error)),
+                Err(Undecided::Defect(reason)) => Err(NotCommitted::Unknown(StoreError::Unexpected(reason))),
             },
             Ok(Err(failure)) => {
                 transaction.roll_back(engine.store).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::ReceiverSettings;
 use crate::model::{Destination, JournalState};
 use crate::pipeline::FailureKind;
-use crate::store::JournalRow;
+use crate::store::{JournalRow, StoreError};
 
 /// How an own message enters its attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +95,31 @@ pub fn after_failure(kind: FailureKind, n: i32, max_attempts: i32, settings: &Re
     }
 }
 
+/// Whom an error in a transaction of several messages speaks of (protocol §7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// Its data, or a step that raised it.
+    Message,
+    /// The message, or that it shared a transaction: it is tried alone.
+    Unclear,
+    /// The database, or others that were in the way: all are tried alone.
+    Nobody,
+}
+
+/// Reads what a call in such a transaction was answered.
+#[must_use]
+pub fn blame(error: &StoreError) -> Blame {
+    if error.is_infrastructure() {
+        return Blame::Nobody;
+    }
+    match error.sqlstate().and_then(|sqlstate| sqlstate.get(..2)) {
+        Some("22" | "23" | "P0") => Blame::Message,
+        // Deadlocks, locks that were not given, statements that were cancelled.
+        Some("40" | "55" | "57") => Blame::Nobody,
+        Some(_) | None => Blame::Unclear,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +137,8 @@ mod tests {
             retry_delays: vec![Duration::from_secs(1), Duration::from_secs(2)],
             retry_permanent_errors: true,
             num_threads: 8,
+            group_size: 64,
+            databases: Vec::new(),
             error_slot: SlotId::new("write-db"),
         }
     }
@@ -168,6 +195,27 @@ mod tests {
     #[test]
     fn a_database_that_is_down_is_not_the_message_s_fault() {
         assert_eq!(after_failure(FailureKind::Infrastructure, 6, 6, &settings()), Verdict::HandBack);
+    }
+
+    #[test]
+    fn data_and_raised_errors_are_a_message_s_own_and_a_group_s_other_errors_are_not() {
+        let refused = |sqlstate: &str| StoreError::Refused {
+            sqlstate: sqlstate.to_owned(),
+            message: String::new(),
+            constraint: None,
+        };
+        for own in ["22P02", "23505", "P0001"] {
+            assert_eq!(blame(&refused(own)), Blame::Message, "{own}");
+        }
+        for nobody in ["40P01", "40001", "53100", "55P03", "57014", "57P01", "58030", "XX000", "08006", "25006"] {
+            assert_eq!(blame(&refused(nobody)), Blame::Nobody, "{nobody}");
+        }
+        for unclear in ["42P07", "42P01", "25001", "0A000"] {
+            assert_eq!(blame(&refused(unclear)), Blame::Unclear, "{unclear}");
+        }
+        assert_eq!(blame(&StoreError::Unknown(String::new())), Blame::Nobody);
+        assert_eq!(blame(&StoreError::Unreachable(String::new())), Blame::Nobody);
+        assert_eq!(blame(&StoreError::Unexpected(String::new())), Blame::Unclear);
     }
 
     #[test]

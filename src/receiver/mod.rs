@@ -1,12 +1,17 @@
 //! Dequeuing: from a delivery to a committed attempt, a retry or the error store (protocol §5).
 
 pub mod attempt;
+mod group;
+mod lanes;
+mod pace;
 mod process;
 mod resend;
 mod settings;
 mod supervisor;
+mod together;
 mod worker;
 
+pub use pace::Pace;
 pub use process::{AttemptEnd, Processor};
 pub use resend::{Actor, ResendOutcome, Resender};
 pub use settings::ReceiverSettings;

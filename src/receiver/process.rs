@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use tracing::Instrument;
 
+use super::Pace;
 use super::ReceiverSettings;
 use super::attempt::{Unclaimed, Verdict, after_failure, unclaimed};
 use crate::model::{Envelope, TxId};
-use crate::pipeline::{AdapterRegistry, Engine, FailureKind, NotCommitted, Pipelines, StepFailure};
+use crate::pipeline::{AdapterRegistry, Committed, Engine, NotCommitted, Pipelines, StepFailure};
 use crate::relay::Relay;
 use crate::store::{Claim, Claimed, FailedAttempt, GivenUpBy, Outgoing, Store, StoreError, WorkTransaction};
 
@@ -20,6 +21,8 @@ pub struct Processor {
     pub registry: AdapterRegistry,
     pub pipelines: Pipelines,
     pub host: Arc<str>,
+    /// How the messages of one receiver went lately.
+    pub pace: Arc<Pace>,
 }
 
 /// How an attempt, or the try to have one, ended.
@@ -34,9 +37,16 @@ pub enum AttemptEnd {
     /// Uncounted; again after a pause.
     HandBack,
     /// The database is at fault; nothing more can be done until it answers.
-    Infrastructure { reason: String },
+    Infrastructure {
+        reason: String,
+        /// Whether the attempt is known to have done nothing.
+        undone: bool,
+    },
 }
 
+/// A message that brings a database down each time is excused so often and no more: by then it has waited for some
+/// minutes.
+const MOST_EXCUSED: i32 = 100;
 /// A pause before a delivery is handed back.
 pub const HAND_BACK_AFTER: Duration = Duration::from_millis(500);
 
@@ -53,9 +63,24 @@ impl Processor {
         let watch = watch(settings);
         let started = self.store.start(envelope.tx_id, &settings.destination, &sha256, adapter, watch, false).await;
         match started {
-            Ok(Some(n)) => self.attempt(settings, envelope, n, true).await,
+            Ok(Some(n)) => {
+                let end = self.attempt(settings, envelope, n, true).await;
+                if let AttemptEnd::Infrastructure { reason, undone: true } = &end {
+                    self.excuse(settings, envelope, n, reason).await;
+                }
+                end
+            }
             Ok(None) => self.read_unclaimed(settings, envelope).await,
             Err(error) => ended(&error),
+        }
+    }
+
+    /// The database's fault is not the message's: the attempt that it ended does not count. When this cannot be written
+    /// either, it does.
+    async fn excuse(&self, settings: &ReceiverSettings, envelope: &Envelope, n: i32, reason: &str) {
+        let most = settings.max_attempts().saturating_add(MOST_EXCUSED);
+        if let Err(error) = self.store.excuse(envelope.tx_id, &settings.destination, n, reason, most).await {
+            tracing::debug!(tx.id = %envelope.tx_id, %error, "attempt {n} stays counted");
         }
     }
 
@@ -68,10 +93,7 @@ impl Processor {
         started: bool,
     ) -> AttemptEnd {
         let n = if started { seen } else { seen + 1 };
-        let span = tracing::info_span!(
-            "attempt",
-            message.id = %envelope.message_id, tx.id = %envelope.tx_id, adapter = %settings.adapter, attempt.n = n
-        );
+        let span = attempt_span(settings, envelope, n);
         self.attempt_in_span(settings, envelope, seen, started, n).instrument(span).await
     }
 
@@ -87,7 +109,7 @@ impl Processor {
         let sha256 = envelope.sha256();
         let transaction = match self.store.begin_work().await {
             Ok(transaction) => transaction,
-            Err(error) => return ended(&error),
+            Err(error) => return undone(&error),
         };
         let claim = Claim {
             tx_id: envelope.tx_id,
@@ -104,22 +126,37 @@ impl Processor {
             }
             Err(error) => {
                 transaction.roll_back(&self.store).await;
-                return ended(&error);
+                return undone(&error);
             }
         };
         match self.run(settings, envelope, transaction).await {
-            Ok(sent) => {
-                metrics::counter!("posthaste_processed_total", "adapter" => settings.adapter.to_string()).increment(1);
-                tracing::debug!(txn.outcome = "committed");
-                self.publish_sent(envelope, sent);
+            Ok(Committed { sent, steps_took }) => {
+                self.pace.single(steps_took);
+                self.committed(settings, envelope, sent);
                 AttemptEnd::Done
             }
-            Err(failure) => {
-                tracing::info!(txn.outcome = "rolled back", step = %failure.step, reason = %failure.reason);
+            // The next start, which locks the row, tells (DQ2).
+            Err(NotCommitted::Unknown(error)) => {
+                tracing::info!(txn.outcome = "unknown", reason = %error);
+                AttemptEnd::Infrastructure { reason: error.to_string(), undone: false }
+            }
+            Err(NotCommitted::Failed(failure)) => {
                 let failed = Failed { seen, n, max_attempts, took: began.elapsed() };
-                self.after(settings, envelope, &failed, failure).await
+                self.failed(settings, envelope, &failed, failure).await
             }
         }
+    }
+
+    /// What a commit is followed by.
+    pub(super) fn committed(
+        &self,
+        settings: &ReceiverSettings,
+        envelope: &Envelope,
+        sent: Vec<(Outgoing, bytes::Bytes)>,
+    ) {
+        metrics::counter!("posthaste_processed_total", "adapter" => settings.adapter.to_string()).increment(1);
+        tracing::debug!(txn.outcome = "committed");
+        self.publish_sent(envelope, sent);
     }
 
     /// The pipeline, bounded by the transaction time-out, and the COMMIT.
@@ -128,31 +165,23 @@ impl Processor {
         settings: &ReceiverSettings,
         envelope: &Envelope,
         transaction: WorkTransaction,
-    ) -> Result<Vec<(Outgoing, bytes::Bytes)>, StepFailure> {
+    ) -> Result<Committed, NotCommitted> {
         let relay = self.relay.clone();
         let mint = move || relay.mint();
         let engine = Engine { store: &self.store, registry: &self.registry, mint: &mint };
         let (adapter, bound) = (&settings.adapter, settings.transaction_timeout);
-        match self.pipelines.run_and_commit(adapter, envelope, transaction, engine, bound).await {
-            Ok(sent) => Ok(sent),
-            Err(NotCommitted::Failed(failure)) => Err(failure),
-            // The next start, which locks the row, tells (DQ2).
-            Err(NotCommitted::Unknown(error)) => Err(StepFailure {
-                step: "commit".to_owned(),
-                chain: adapter.to_string(),
-                reason: error.to_string(),
-                kind: FailureKind::Infrastructure,
-            }),
-        }
+        self.pipelines.run_and_commit(adapter, envelope, transaction, engine, bound).await
     }
 
-    async fn after(
+    /// What an attempt that was rolled back is followed by.
+    pub(super) async fn failed(
         &self,
         settings: &ReceiverSettings,
         envelope: &Envelope,
         failed: &Failed,
         failure: StepFailure,
     ) -> AttemptEnd {
+        tracing::info!(txn.outcome = "rolled back", step = %failure.step, reason = %failure.reason);
         let error = failure.to_string();
         let record = FailedAttempt {
             tx_id: envelope.tx_id,
@@ -166,7 +195,7 @@ impl Processor {
         };
         let adapter = settings.adapter.to_string();
         let (written, given_up) = match after_failure(failure.kind, failed.n, failed.max_attempts, settings) {
-            Verdict::HandBack => return AttemptEnd::Infrastructure { reason: error },
+            Verdict::HandBack => return AttemptEnd::Infrastructure { reason: error, undone: true },
             Verdict::Retry { delay } => {
                 tracing::info!(verdict = "retry", delay = ?delay);
                 metrics::counter!("posthaste_retried_total", "adapter" => adapter).increment(1);
@@ -209,7 +238,7 @@ impl Processor {
     }
 
     /// Reads the row of a delivery that could not be claimed, and does what it says.
-    async fn read_unclaimed(&self, settings: &ReceiverSettings, envelope: &Envelope) -> AttemptEnd {
+    pub(super) async fn read_unclaimed(&self, settings: &ReceiverSettings, envelope: &Envelope) -> AttemptEnd {
         let row = match self.store.journal_row(envelope.tx_id, watch(settings)).await {
             Ok(row) => row,
             Err(error) => return ended(&error),
@@ -276,11 +305,26 @@ impl Processor {
     }
 }
 
-struct Failed {
-    seen: i32,
-    n: i32,
-    max_attempts: i32,
-    took: Duration,
+/// An error of an attempt whose transaction was never committed.
+fn undone(error: &StoreError) -> AttemptEnd {
+    match ended(error) {
+        AttemptEnd::Infrastructure { reason, .. } => AttemptEnd::Infrastructure { reason, undone: true },
+        end => end,
+    }
+}
+
+pub(super) struct Failed {
+    pub seen: i32,
+    pub n: i32,
+    pub max_attempts: i32,
+    pub took: Duration,
+}
+
+pub(super) fn attempt_span(settings: &ReceiverSettings, envelope: &Envelope, n: i32) -> tracing::Span {
+    tracing::info_span!(
+        "attempt",
+        message.id = %envelope.message_id, tx.id = %envelope.tx_id, adapter = %settings.adapter, attempt.n = n
+    )
 }
 
 /// How long a started attempt may take before it is nobody's.
@@ -291,7 +335,7 @@ fn watch(settings: &ReceiverSettings) -> Duration {
 /// An error outside the pipeline never counts against the message.
 fn ended(error: &StoreError) -> AttemptEnd {
     if error.is_infrastructure() {
-        AttemptEnd::Infrastructure { reason: error.to_string() }
+        AttemptEnd::Infrastructure { reason: error.to_string(), undone: false }
     } else {
         tracing::warn!(%error, "not claimed; the delivery goes back");
         AttemptEnd::HandBack

@@ -20,8 +20,12 @@ pub struct ReceiverSettings {
     pub retry_delays: Vec<Duration>,
     /// Whether data errors (SQLSTATE 22, 23, a payload that is not UTF-8) are retried. Default true.
     pub retry_permanent_errors: bool,
-    /// Messages processed at once. Default 8.
+    /// Transactions at once. Default 8.
     pub num_threads: usize,
+    /// The most messages in one transaction; 1: each has its own. Default 64.
+    pub group_size: usize,
+    /// The `postgres` entries that its steps reach, those of called adapters included.
+    pub databases: Vec<String>,
     /// Where exhausted and parked messages go. Default: a slot named after the adapter.
     pub error_slot: SlotId,
 }

@@ -1,20 +1,22 @@
 //! One receiver's life: wanted, connecting, consuming, stopping; again after every interruption.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::lanes::Lanes;
+use super::together::{gather, may_share};
 use super::worker::{DeliveryEnd, Worker};
-use super::{Processor, ReceiverSettings};
+use super::{Pace, Processor, ReceiverSettings};
 use crate::broker::{ConsumerSession, Delivery, SessionEnd};
 use crate::lifecycle::Lifecycle;
 use crate::model::{AdapterState, HomeId};
 use crate::pipeline::Wanted;
 use crate::relay::Shared;
-use crate::store::Claimed;
+use crate::store::{Claimed, Target};
 
 /// Messages claimed for processing in process that may wait for a permit.
 const DIRECT_WAITING: usize = 64;
@@ -22,6 +24,11 @@ const DIRECT_WAITING: usize = 64;
 const DRAIN: Duration = Duration::from_secs(20);
 /// Between two looks at a queue that holds an unreadable message.
 const UNREADABLE: Duration = Duration::from_secs(10);
+/// Before the next session after the database ended one: at first, and at most, when it ends one after the other.
+const FIRST_PATIENCE: Duration = Duration::from_millis(200);
+const LONGEST_PATIENCE: Duration = Duration::from_secs(5);
+/// A session that lasted so long was no vain try.
+const NOT_IN_VAIN: Duration = Duration::from_secs(10);
 /// Between two tries to begin.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -30,6 +37,9 @@ pub struct Receiver {
     worker: Worker,
     wanted: watch::Receiver<Wanted>,
     permits: Arc<Semaphore>,
+    lanes: Lanes,
+    /// Grows with each session that the database ends soon.
+    patience: Duration,
     lifecycle: Lifecycle,
 }
 
@@ -49,8 +59,10 @@ enum Left {
 pub async fn supervise(settings: ReceiverSettings, processor: Processor, shared: Shared, lifecycle: Lifecycle) {
     let Some(wanted) = processor.registry.wanted(&settings.adapter) else { return };
     let permits = Arc::new(Semaphore::new(settings.num_threads.max(1)));
+    let pace = Arc::<Pace>::default();
+    let (lanes, processor) = (Lanes::new(pace.clone()), Processor { pace, ..processor });
     let worker = Worker { settings: Arc::new(settings), processor, shared, suspects: Arc::default() };
-    let mut receiver = Receiver { worker, wanted, permits, lifecycle };
+    let mut receiver = Receiver { worker, wanted, permits, lanes, patience: FIRST_PATIENCE, lifecycle };
     receiver.live().await;
 }
 
@@ -90,6 +102,11 @@ impl Receiver {
         if let Some(trouble) = self.worker.shared.trouble() {
             return Err(starting(format!("waiting for the home database: {trouble}")));
         }
+        for database in &settings.databases {
+            if let Err(error) = self.worker.processor.store.databases.target(database) {
+                return Err(starting(error.to_string()));
+            }
+        }
         let relay = &self.worker.processor.relay;
         let broker = relay
             .broker(&settings.connection)
@@ -102,7 +119,10 @@ impl Receiver {
                 }
             });
         }
-        let prefetch = u16::try_from(settings.num_threads * 2).unwrap_or(u16::MAX);
+        // What is at work, and as much that waits: it forms the next groups.
+        let at_once =
+            if self.may_group() { settings.num_threads.max(settings.group_size) } else { settings.num_threads };
+        let prefetch = u16::try_from(at_once * 2).unwrap_or(u16::MAX);
         broker.consume(&settings.queue, prefetch, home).await.map_err(|error| starting(with_cause(&error)))
     }
 
@@ -112,6 +132,7 @@ impl Receiver {
         let (direct, directs) = mpsc::channel(DIRECT_WAITING);
         relay.serve(&destination, direct);
         self.report(AdapterState::Started, None);
+        let began = Instant::now();
         let left = self.consume(&mut session, directs).await;
         relay.stop_serving(&destination);
         match &left {
@@ -128,7 +149,7 @@ impl Receiver {
         // Whatever is not settled goes back to the queue with its channel.
         session.close().await;
         match left {
-            Left::Database(_) => self.wait_for_database().await,
+            Left::Database(_) => self.wait_for_database(began.elapsed()).await,
             Left::Unreadable => self.pause(UNREADABLE).await,
             Left::Unwanted | Left::Stopping | Left::Lost(_) => {}
         }
@@ -137,6 +158,8 @@ impl Receiver {
     async fn consume(&mut self, session: &mut ConsumerSession, mut directs: mpsc::Receiver<Claimed>) -> Left {
         let (trouble, mut troubled) = mpsc::channel::<String>(1);
         let soft = self.lifecycle.soft.clone();
+        let groups = self.may_group();
+        let mut kept = None;
         loop {
             // Permit first, then message: what cannot be worked on stays with the broker.
             let permit = tokio::select! {
@@ -146,21 +169,49 @@ impl Receiver {
                 () = soft.cancelled() => return Left::Stopping,
             };
             let Ok(permit) = permit else { return Left::Stopping };
-            tokio::select! {
+            let first = match kept.take() {
+                Some(delivery) => delivery,
+                None => tokio::select! {
+                    biased;
+                    reason = troubled.recv() => return Left::Database(reason.unwrap_or_default()),
+                    () = soft.cancelled() => return Left::Stopping,
+                    () = unwanted(&mut self.wanted) => return Left::Unwanted,
+                    Some(message) = directs.recv() => {
+                        self.work_on_direct(message, permit, trouble.clone());
+                        continue;
+                    }
+                    delivery = session.next() => match delivery {
+                        Ok(delivery) => delivery,
+                        Err(end) => return left(end),
+                    },
+                },
+            };
+            if !groups || !may_share(&first) {
+                self.work_on(first, permit, trouble.clone());
+                continue;
+            }
+            let lane = tokio::select! {
                 biased;
                 reason = troubled.recv() => return Left::Database(reason.unwrap_or_default()),
                 () = soft.cancelled() => return Left::Stopping,
                 () = unwanted(&mut self.wanted) => return Left::Unwanted,
-                Some(message) = directs.recv() => self.work_on_direct(message, permit, trouble.clone()),
-                delivery = session.next() => match delivery {
-                    Ok(delivery) => self.work_on(delivery, permit, trouble.clone()),
-                    Err(SessionEnd::Unreadable) => return Left::Unreadable,
-                    Err(SessionEnd::Closed) => return Left::Lost("the session was closed".to_owned()),
-                    Err(SessionEnd::Cancelled) => return Left::Lost("the broker cancelled the consumer".to_owned()),
-                    Err(SessionEnd::ConnectionLost { reason }) => return Left::Lost(reason.to_string()),
-                },
-            }
+                lane = self.lanes.take(self.worker.settings.group_size) => lane,
+            };
+            let Some((lane, size)) = lane else {
+                self.work_on(first, permit, trouble.clone());
+                continue;
+            };
+            let (group, next) = gather(first, session, size);
+            kept = next;
+            self.work_on_group(group, permit, lane, trouble.clone());
         }
+    }
+
+    /// Whether messages may share transactions here: not those that need several databases.
+    fn may_group(&self) -> bool {
+        let Worker { settings, processor, .. } = &self.worker;
+        let home = |entry: &String| matches!(processor.store.databases.target(entry), Ok(Target::Home));
+        settings.group_size > 1 && settings.databases.iter().all(home)
     }
 
     fn work_on(&self, delivery: Delivery, permit: OwnedSemaphorePermit, trouble: mpsc::Sender<String>) {
@@ -173,10 +224,33 @@ impl Receiver {
         });
     }
 
+    fn work_on_group(
+        &self,
+        mut group: Vec<Delivery>,
+        permit: OwnedSemaphorePermit,
+        lane: OwnedSemaphorePermit,
+        trouble: mpsc::Sender<String>,
+    ) {
+        let (worker, permits) = (self.worker.clone(), self.permits.clone());
+        self.spawn(permit, async move {
+            let end = match group.pop() {
+                // Alone, its failure is known to be its own at once.
+                Some(one) if group.is_empty() => worker.deliver(one).await,
+                last => {
+                    group.extend(last);
+                    worker.deliver_group(group, lane, &permits).await
+                }
+            };
+            if let DeliveryEnd::Infrastructure { reason } = end {
+                let _told = trouble.try_send(reason).is_ok();
+            }
+        });
+    }
+
     fn work_on_direct(&self, message: Claimed, permit: OwnedSemaphorePermit, trouble: mpsc::Sender<String>) {
         let worker = self.worker.clone();
         self.spawn(permit, async move {
-            if let super::AttemptEnd::Infrastructure { reason } = worker.direct(message).await {
+            if let super::AttemptEnd::Infrastructure { reason, .. } = worker.direct(message).await {
                 let _told = trouble.try_send(reason).is_ok();
             }
         });
@@ -199,23 +273,44 @@ impl Receiver {
         }
     }
 
-    async fn wait_for_database(&self) {
+    /// A database may answer and fail every message all the same, for want of space say: it is not tried without end.
+    async fn wait_for_database(&mut self, lasted: Duration) {
+        if lasted > NOT_IN_VAIN {
+            self.patience = FIRST_PATIENCE;
+        }
+        self.pause(self.patience).await;
+        self.patience = (self.patience * 2).min(LONGEST_PATIENCE);
         let mut pause = Duration::from_millis(200);
-        while !self.lifecycle.soft.is_cancelled() && !self.worker.processor.store.answers().await {
+        let databases = &self.worker.settings.databases;
+        while !self.lifecycle.soft.is_cancelled()
+            && *self.wanted.borrow() == Wanted::Started
+            && !self.worker.processor.store.answers(databases).await
+        {
             self.pause(pause).await;
             pause = (pause * 2).min(Duration::from_secs(2));
         }
     }
 
     async fn pause(&self, pause: Duration) {
+        let mut wanted = self.wanted.clone();
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
+            () = unwanted(&mut wanted) => {}
             () = self.lifecycle.soft.cancelled() => {}
         }
     }
 
     fn report(&self, state: AdapterState, reason: Option<String>) {
         self.worker.processor.registry.report(&self.worker.settings.adapter, state, reason, Timestamp::now());
+    }
+}
+
+fn left(end: SessionEnd) -> Left {
+    match end {
+        SessionEnd::Unreadable => Left::Unreadable,
+        SessionEnd::Closed => Left::Lost("the session was closed".to_owned()),
+        SessionEnd::Cancelled => Left::Lost("the broker cancelled the consumer".to_owned()),
+        SessionEnd::ConnectionLost { reason } => Left::Lost(reason.to_string()),
     }
 }
 

@@ -94,7 +94,7 @@ impl Worker {
                 metrics::counter!("posthaste_adopted_total").increment(1);
                 let acked = self.settle(token, AttemptEnd::Settled).await;
                 match self.enter(&envelope, Entry::First).await {
-                    AttemptEnd::Infrastructure { reason } => DeliveryEnd::Infrastructure { reason },
+                    AttemptEnd::Infrastructure { reason, .. } => DeliveryEnd::Infrastructure { reason },
                     // Its row brings it back.
                     AttemptEnd::Done | AttemptEnd::Failed { .. } | AttemptEnd::Settled | AttemptEnd::HandBack => acked,
                 }
@@ -108,7 +108,7 @@ impl Worker {
         }
     }
 
-    async fn settle(&self, token: AckToken, end: AttemptEnd) -> DeliveryEnd {
+    pub(super) async fn settle(&self, token: AckToken, end: AttemptEnd) -> DeliveryEnd {
         match end {
             AttemptEnd::Done | AttemptEnd::Failed { .. } | AttemptEnd::Settled => {
                 if let Err(error) = token.ack().await {
@@ -120,7 +120,7 @@ impl Worker {
                 self.processor.relay.tasks().spawn(hand_back(token, HAND_BACK_AFTER));
                 DeliveryEnd::Settled
             }
-            AttemptEnd::Infrastructure { reason } => DeliveryEnd::Infrastructure { reason },
+            AttemptEnd::Infrastructure { reason, .. } => DeliveryEnd::Infrastructure { reason },
         }
     }
 }
@@ -132,7 +132,7 @@ async fn hand_back(token: AckToken, pause: Duration) {
     }
 }
 
-fn own_envelope(incoming: Incoming, tx_id: TxId, root_id: Option<RootId>) -> Envelope {
+pub(super) fn own_envelope(incoming: Incoming, tx_id: TxId, root_id: Option<RootId>) -> Envelope {
     // Our own messages always carry their id; one that lost it is parked or dropped under its tx_id.
     let message_id = incoming
         .message_id

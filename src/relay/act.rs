@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::Relay;
 use crate::model::Destination;
 use crate::store::{Claimed, FailedAttempt, GivenUpBy, OpenRow, PUBLISH_AFTER, StoreError};
+use crate::txn::faults::{Point, reach};
 
 /// Between two looks at a row that could not be claimed: somebody holds it, or there is no room to process it.
 const HELD: Duration = Duration::from_secs(1);
@@ -44,6 +45,7 @@ impl Actions {
         if !self.publish.is_empty() {
             let claimed = store.claim(&self.publish, PUBLISH_AFTER).await?;
             look_again_at_others(relay, &self.publish, &claimed).await?;
+            reach(Point::IN9).await?;
             join_all(claimed.into_iter().map(|message| relay.publish(message))).await;
         }
         Ok(())

@@ -1,12 +1,13 @@
 //! The heart-beat: our own counter, a look at the others', and fencing of those who have gone silent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{LeaseObserver, Relay};
 use crate::model::{AdapterName, Destination, Incarnation};
 use crate::store::{HomeCheck, Instance};
+use crate::txn::janitor::Round;
 
 /// Between two beats.
 const BEAT: Duration = Duration::from_secs(1);
@@ -22,6 +23,9 @@ struct Known {
     seen: BTreeMap<String, i64>,
     reached: Option<Instant>,
     trouble: Option<String>,
+    /// Instances that are being fenced right now.
+    fencing: BTreeSet<Incarnation>,
+    recovery: Round,
 }
 
 impl Shared {
@@ -77,6 +81,16 @@ impl Shared {
         known.reached.map(|_| known.stopped.clone())
     }
 
+    /// What the last round of recovery left in doubt, and which databases it could not ask.
+    #[must_use]
+    pub fn recovery(&self) -> Round {
+        self.lock().recovery.clone()
+    }
+
+    pub(super) fn set_recovery(&self, round: Round) {
+        self.lock().recovery = round;
+    }
+
     pub(crate) fn set_trouble(&self, trouble: Option<String>) {
         self.lock().trouble = trouble;
     }
@@ -100,9 +114,14 @@ pub async fn heartbeat<E>(
         let before = epoch();
         match tokio::time::timeout(relay.0.settings.lease, store.beat(&seen)).await {
             Ok(Ok(beat)) if !beat.live => return Err(Fenced),
-            // After a break it may be another server: a fail-over, a restored copy.
-            Ok(Ok(_)) if shared.trouble().is_some() && !still_at_home(&relay, &shared, &mut observer).await => {}
+            // Another server by now: a fail-over, a restored copy. Nothing is accepted, swept or processed until an
+            // operator has said what it is.
+            Ok(Ok(beat)) if matches!(beat.home, HomeCheck::Moved { .. }) => {
+                store.set_moved(true);
+                lost_sight(&shared, &mut observer, beat.home.advice());
+            }
             Ok(Ok(beat)) => {
+                store.set_moved(false);
                 relay.0.clock.set(beat.clock, asked);
                 wishes(&beat.stopped, before);
                 let live: Vec<_> = beat.instances.iter().map(|one| (one.incarnation, one.heartbeat)).collect();
@@ -113,7 +132,7 @@ pub async fn heartbeat<E>(
                     known.reached = Some(asked);
                     known.trouble = None;
                 }
-                fence_the_silent(&relay, observer.look(asked, &live)).await;
+                fence_the_silent(&relay, &shared, observer.look(asked, &live));
             }
             Ok(Err(error)) => lost_sight(&shared, &mut observer, error.to_string()),
             Err(_elapsed) => lost_sight(&shared, &mut observer, "the home database does not answer".to_owned()),
@@ -139,31 +158,24 @@ fn lost_sight(shared: &Shared, observer: &mut LeaseObserver, reason: String) {
     known.trouble = Some(reason);
 }
 
-/// Whether the home database is where it was; when not, nothing is swept or consumed until an operator has said what it
-/// is.
-async fn still_at_home(relay: &Relay, shared: &Shared, observer: &mut LeaseObserver) -> bool {
-    match relay.store().check_home().await {
-        Ok(HomeCheck::Same(_)) => true,
-        Ok(moved @ HomeCheck::Moved { .. }) => {
-            lost_sight(shared, observer, moved.advice());
-            false
-        }
-        Err(error) => {
-            lost_sight(shared, observer, error.to_string());
-            false
-        }
-    }
-}
-
-async fn fence_the_silent(relay: &Relay, silent: Vec<(Incarnation, i64)>) {
+/// In tasks of their own: a fence waits for decisions on their way, and our own beat must not.
+fn fence_the_silent(relay: &Relay, shared: &Shared, silent: Vec<(Incarnation, i64)>) {
     for (incarnation, heartbeat) in silent {
-        match relay.store().fence(incarnation, heartbeat).await {
-            Ok(true) => {
-                tracing::warn!(instance = %incarnation, "fenced: no sign of life for a whole lease");
-                relay.wake();
-            }
-            Ok(false) => {}
-            Err(error) => tracing::debug!(instance = %incarnation, %error, "not fenced yet"),
+        if !shared.lock().fencing.insert(incarnation) {
+            continue;
         }
+        let (relay, shared) = (relay.clone(), shared.clone());
+        let tasks = relay.tasks().clone();
+        tasks.spawn(async move {
+            match relay.store().fence(incarnation, heartbeat).await {
+                Ok(true) => {
+                    tracing::warn!(instance = %incarnation, "fenced: no sign of life for a whole lease");
+                    relay.wake();
+                }
+                Ok(false) => {}
+                Err(error) => tracing::debug!(instance = %incarnation, %error, "not fenced yet"),
+            }
+            shared.lock().fencing.remove(&incarnation);
+        });
     }
 }

@@ -7,7 +7,7 @@ use crate::model::Incarnation;
 
 /// Watches counters on one monotonic clock. A break in reaching the database starts every watch anew: otherwise an
 /// outage would have everyone fence everyone.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LeaseObserver {
     me: Incarnation,
     lease: Duration,

@@ -10,10 +10,11 @@ use tokio_util::task::TaskTracker;
 
 use super::DatabaseClock;
 use super::board::{Board, OpenCounts};
-use crate::broker::{Broker, LinkStatus, NotSent, OutMessage, PublishError};
+use crate::broker::{Broker, Confirmed, LinkStatus, NotSent, OutMessage, PublishError};
 use crate::lifecycle::Lifecycle;
 use crate::model::{AdapterName, Destination, HomeId, Mode, SlotId, TxId};
 use crate::store::{Claimed, Mark, Store};
+use crate::txn::faults::{Point, reach};
 
 /// Longest wait for a publisher's confirm.
 pub const CONFIRM_BOUND: Duration = Duration::from_secs(5);
@@ -146,10 +147,13 @@ impl Relay {
     /// Publishes a committed row's message and waits for the broker's word; the row is marked about a second later.
     /// Must run in a task that no client can cancel.
     pub async fn publish(&self, message: Claimed) -> Published {
+        if reach(Point::IN3).await.is_err() {
+            return Published::Later;
+        }
         let (tx_id, attempts, mode) = (message.envelope.tx_id, message.attempts, message.mode);
         let Some((broker, out)) = self.out_message(message) else { return Published::Later };
         let published_at = out.published_at;
-        match broker.publisher().publish(out, CONFIRM_BOUND).await {
+        match send(broker, out).await {
             Ok(_confirmed) => {
                 metrics::counter!("posthaste_published_total").increment(1);
                 let mark = Mark { tx_id, attempts, mode, published_at };
@@ -286,6 +290,14 @@ impl std::fmt::Debug for Relay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Relay").field("settings", &self.0.settings).finish_non_exhaustive()
     }
+}
+
+async fn send(broker: &Broker, out: OutMessage) -> Result<Confirmed, PublishError> {
+    reach(Point::IN8).await?;
+    let confirmed = broker.publisher().publish(out, CONFIRM_BOUND).await?;
+    reach(Point::IN5).await?;
+    reach(Point::IN7).await?;
+    Ok(confirmed)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -1,30 +1,33 @@
 //! The statement that accepts: log row and journal rows, or nothing (protocol §4, step 1).
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use deadpool_postgres::ClientWrapper;
 use uuid::Uuid;
 
-use super::{Store, StoreError};
-use crate::model::{Destination, Envelope, Mode, SlotId, TxId};
+use super::{Pool, Store, StoreError};
+use crate::model::{Destination, Envelope, MessageId, Mode, SlotId, TxId};
+use crate::txn::faults::{Point, reach};
 
 /// A message that is to be accepted.
 #[derive(Debug)]
-pub struct AcceptRequest<'a> {
-    pub envelope: &'a Envelope,
+pub struct AcceptRequest {
+    pub envelope: Envelope,
     pub sha256: [u8; 32],
-    pub host: &'a str,
-    pub log: Option<LogEntry<'a>>,
+    pub host: Arc<str>,
+    pub log: Option<LogEntry>,
     /// One journal row each; the first carries the envelope's `tx_id`.
-    pub outgoing: &'a [Outgoing],
+    pub outgoing: Vec<Outgoing>,
 }
 
 /// The row of the message log.
 #[derive(Debug)]
-pub struct LogEntry<'a> {
-    pub slot_id: &'a SlotId,
+pub struct LogEntry {
+    pub slot_id: SlotId,
     pub retention: Duration,
     /// `None`: repeats are not looked for.
-    pub dedup_key: Option<&'a str>,
+    pub dedup_key: Option<MessageId>,
 }
 
 /// A journal row that is to be inserted: "I can publish this, for ever".
@@ -88,86 +91,34 @@ SELECT sent.tx_id, $6, $7, sent.mode, sent.destination, sent.max_attempts, $12, 
 FROM sent";
 
 impl Store {
-    /// Sends the accepting statement once. Its implicit COMMIT is the decision. An id that is a minute old is not taken:
-    /// `Conflict` without a winner, or `Unexpected` where no key is compared.
+    /// Sends the accepting statement once, for one message. Its implicit COMMIT is the decision. An id that is a minute
+    /// old is not taken: `Conflict` without a winner, or `Unexpected` where no key is compared.
     ///
     /// # Errors
     /// `Refused` is only answered when the session answered again afterwards (ReadyForQuery).
-    pub async fn accept(&self, acceptance: &AcceptRequest<'_>) -> Result<Inserted, StoreError> {
-        let columns = Columns::of(acceptance.outgoing);
-        let envelope = acceptance.envelope;
-        let headers = serde_json::json!(envelope.headers);
-        let (tx_id, root_id, owner) = (envelope.tx_id.0, envelope.root_id.0, self.incarnation.0);
-        let correlation_id = envelope.correlation_id.as_str();
-        let session = self.accept.session().await?;
-        let answer = self
-            .accept
-            .bounded(async {
-                let client = session.client()?;
-                let sha256 = acceptance.sha256.as_slice();
-                let body = &envelope.body[..];
-                let inserted = match &acceptance.log {
-                    Some(log) => {
-                        let statement = client.prepare_cached(LOGGED).await?;
-                        let rows = client
-                            .query(
-                                &statement,
-                                &[
-                                    &log.slot_id.as_str(),
-                                    &acceptance.host,
-                                    &envelope.message_id.as_str(),
-                                    &correlation_id,
-                                    &body,
-                                    &log.retention.as_secs_f64(),
-                                    &log.dedup_key,
-                                    &tx_id,
-                                    &root_id,
-                                    &envelope.content_type,
-                                    &headers,
-                                    &sha256,
-                                    &columns.tx_ids,
-                                    &columns.modes,
-                                    &columns.destinations,
-                                    &columns.max_attempts,
-                                    &owner,
-                                    &PUBLISH_AFTER.as_secs_f64(),
-                                ],
-                            )
-                            .await?;
-                        if rows.is_empty() { Inserted::Conflict } else { Inserted::Yes }
-                    }
-                    None => {
-                        let statement = client.prepare_cached(UNLOGGED).await?;
-                        let inserted = client
-                            .execute(
-                                &statement,
-                                &[
-                                    &envelope.message_id.as_str(),
-                                    &correlation_id,
-                                    &envelope.content_type,
-                                    &headers,
-                                    &body,
-                                    &root_id,
-                                    &sha256,
-                                    &columns.tx_ids,
-                                    &columns.modes,
-                                    &columns.destinations,
-                                    &columns.max_attempts,
-                                    &owner,
-                                    &PUBLISH_AFTER.as_secs_f64(),
-                                ],
-                            )
-                            .await?;
-                        if inserted == 0 {
-                            return Err(StoreError::Unexpected("the id is too old".to_owned()));
-                        }
-                        Inserted::Yes
-                    }
-                };
-                Ok(inserted)
-            })
-            .await;
-        self.accept.settle_proved(session, answer).await
+    pub async fn accept(&self, request: &AcceptRequest) -> Result<Inserted, StoreError> {
+        let owner = self.incarnation.0;
+        self.decide(&self.accept, async |client| match &request.log {
+            Some(log) => insert_logged(client, request, log, owner).await,
+            None => insert_unlogged(client, request, owner).await,
+        })
+        .await
+    }
+
+    /// One statement whose implicit COMMIT decides, with the crash points around it.
+    pub(super) async fn decide<T>(
+        &self,
+        pool: &Pool,
+        send: impl AsyncFnOnce(&ClientWrapper) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.at_home()?;
+        reach(Point::IN1).await?;
+        reach(Point::IN10).await?;
+        let session = pool.session().await?;
+        let answer = pool.bounded(async { send(session.client()?).await }).await;
+        reach(Point::IN2).await?;
+        reach(Point::IN6).await?;
+        pool.settle_proved(session, answer).await
     }
 
     /// The committed row that holds this key, read by a statement of its own: the one that lost the race cannot see it.
@@ -208,6 +159,71 @@ impl Store {
             })
             .await
     }
+}
+
+async fn insert_logged(
+    client: &ClientWrapper,
+    request: &AcceptRequest,
+    log: &LogEntry,
+    owner: Uuid,
+) -> Result<Inserted, StoreError> {
+    let (envelope, columns) = (&request.envelope, Columns::of(&request.outgoing));
+    let statement = client.prepare_cached(LOGGED).await?;
+    let rows = client
+        .query(
+            &statement,
+            &[
+                &log.slot_id.as_str(),
+                &&*request.host,
+                &envelope.message_id.as_str(),
+                &envelope.correlation_id.as_str(),
+                &&envelope.body[..],
+                &log.retention.as_secs_f64(),
+                &log.dedup_key.as_ref().map(MessageId::as_str),
+                &envelope.tx_id.0,
+                &envelope.root_id.0,
+                &envelope.content_type,
+                &serde_json::json!(envelope.headers),
+                &request.sha256.as_slice(),
+                &columns.tx_ids,
+                &columns.modes,
+                &columns.destinations,
+                &columns.max_attempts,
+                &owner,
+                &PUBLISH_AFTER.as_secs_f64(),
+            ],
+        )
+        .await?;
+    Ok(if rows.is_empty() { Inserted::Conflict } else { Inserted::Yes })
+}
+
+async fn insert_unlogged(client: &ClientWrapper, request: &AcceptRequest, owner: Uuid) -> Result<Inserted, StoreError> {
+    let (envelope, columns) = (&request.envelope, Columns::of(&request.outgoing));
+    let statement = client.prepare_cached(UNLOGGED).await?;
+    let inserted = client
+        .execute(
+            &statement,
+            &[
+                &envelope.message_id.as_str(),
+                &envelope.correlation_id.as_str(),
+                &envelope.content_type,
+                &serde_json::json!(envelope.headers),
+                &&envelope.body[..],
+                &envelope.root_id.0,
+                &request.sha256.as_slice(),
+                &columns.tx_ids,
+                &columns.modes,
+                &columns.destinations,
+                &columns.max_attempts,
+                &owner,
+                &PUBLISH_AFTER.as_secs_f64(),
+            ],
+        )
+        .await?;
+    if inserted == 0 {
+        return Err(StoreError::Unexpected("the id is too old".to_owned()));
+    }
+    Ok(Inserted::Yes)
 }
 
 /// The outgoing rows, column by column, as `unnest` takes them.

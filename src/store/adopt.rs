@@ -29,6 +29,7 @@ impl Store {
         destination: &Destination,
         max_attempts: i32,
     ) -> Result<bool, StoreError> {
+        self.at_home()?;
         self.work
             .run(async |client| {
                 let statement = client.prepare_cached(ADOPT).await?;

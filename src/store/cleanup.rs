@@ -67,8 +67,12 @@ DELETE FROM posthaste.inbox WHERE (queue, message_id) IN (
 
 const REST: &str = "/* clean_rest */
 WITH instances AS (
-    DELETE FROM posthaste.instance
-    WHERE state = 'FENCED' AND fenced_at < clock_timestamp() - $1 * interval '1 second')
+    DELETE FROM posthaste.instance i
+    WHERE state = 'FENCED' AND fenced_at < clock_timestamp() - $1 * interval '1 second'
+      AND NOT EXISTS (SELECT FROM posthaste.decision d WHERE d.incarnation = i.incarnation)),
+tombstones AS (
+    DELETE FROM posthaste.decision
+    WHERE outcome = 'ABORT' AND decided_at < clock_timestamp() - $1 * interval '1 second')
 DELETE FROM posthaste.conflict c WHERE last_seen < clock_timestamp() - $1 * interval '1 second'
    AND NOT EXISTS (SELECT FROM ibisstore s WHERE s.slotid = c.slotid AND s.dedup_key = c.dedup_key)";
 

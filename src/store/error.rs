@@ -5,7 +5,7 @@ use std::error::Error as _;
 use tokio_postgres::error::{DbError, Severity};
 
 /// A failed call. `Display` is for people and never holds PostgreSQL's DETAIL, which quotes row values.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The statement was answered with an ERROR and the session lives: it did nothing.
     #[error("{message} (SQLSTATE {sqlstate})")]
@@ -37,13 +37,13 @@ impl StoreError {
     }
 
     /// Whether the database or the way to it is at fault, not the message (protocol §7: classes 53, 57, 58, XX, 08;
-    /// 57014, a statement's time-out, is the message's own).
+    /// 57014, a statement's time-out, is the message's own), or a server that takes no writes (25006: a standby).
     #[must_use]
     pub fn is_infrastructure(&self) -> bool {
         match self {
             Self::Refused { sqlstate, .. } => {
                 let class = sqlstate.get(..2).unwrap_or_default();
-                matches!(class, "53" | "57" | "58" | "XX" | "08") && sqlstate != "57014"
+                (matches!(class, "53" | "57" | "58" | "XX" | "08") && sqlstate != "57014") || sqlstate == "25006"
             }
             Self::Unreachable(_) | Self::Unknown(_) => true,
             Self::Unexpected(_) => false,
@@ -65,6 +65,12 @@ impl From<tokio_postgres::Error> for StoreError {
             }
             None => Self::Unknown(chain(&error)),
         }
+    }
+}
+
+impl From<crate::txn::faults::Injected> for StoreError {
+    fn from(injected: crate::txn::faults::Injected) -> Self {
+        Self::Unknown(injected.to_string())
     }
 }
 
@@ -131,7 +137,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::without_values;
+    use super::{StoreError, without_values};
 
     #[test]
     fn a_data_error_does_not_quote_the_value() {
@@ -144,6 +150,17 @@ mod tests {
         ] {
             assert_eq!(without_values("22P02", given), told);
         }
+    }
+
+    #[test]
+    fn a_server_that_takes_no_writes_is_nobodys_message_s_fault() {
+        let refused = |sqlstate: &str| StoreError::Refused {
+            sqlstate: sqlstate.to_owned(),
+            message: String::new(),
+            constraint: None,
+        };
+        assert!(refused("25006").is_infrastructure() && refused("53100").is_infrastructure());
+        assert!(!refused("23505").is_infrastructure() && !refused("57014").is_infrastructure());
     }
 
     #[test]

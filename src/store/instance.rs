@@ -66,16 +66,22 @@ pub struct Beat {
     pub instances: Vec<Instance>,
     /// What operators want stopped.
     pub stopped: Vec<AdapterName>,
+    /// Whether it is still the server that this home lives in.
+    pub home: HomeCheck,
 }
 
 pub(super) const WHERE_AM_I: &str = "(pg_control_system()).system_identifier::text,
     ('x' || lpad(substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), 16, '0'))::bit(64)::bigint";
+
+pub(super) const LIVE_INSTANCES: &str = "/* live_instances */
+SELECT incarnation, name, heartbeat, configuration_hash, serves, seen FROM posthaste.instance WHERE state = 'LIVE'";
 
 impl Store {
     /// Commits this incarnation's row, before anything else is written, and learns the home's identity.
     pub async fn register(&self, registration: &Registration<'_>) -> Result<HomeCheck, StoreError> {
         let check = self.check_home().await?;
         let HomeCheck::Same(home) = check else { return Ok(check) };
+        self.databases.locate_home(&self.house).await?;
         let pid = i32::try_from(registration.pid).unwrap_or(i32::MAX);
         self.house
             .run(async |client| {
@@ -103,19 +109,8 @@ impl Store {
 
     /// Compares the server with the one that this home lived in last.
     pub async fn check_home(&self) -> Result<HomeCheck, StoreError> {
-        let sql = format!("/* check_home */ SELECT id, system_identifier, timeline, {WHERE_AM_I} FROM posthaste.home");
-        self.house
-            .run(async |client| {
-                let row = client.query_one(&sql, &[]).await?;
-                let known = format!("system {} timeline {}", row.get::<_, String>(1), row.get::<_, i64>(2));
-                let found = format!("system {} timeline {}", row.get::<_, String>(3), row.get::<_, i64>(4));
-                Ok(if known == found {
-                    HomeCheck::Same(HomeId(row.get::<_, Uuid>(0)))
-                } else {
-                    HomeCheck::Moved { known, found }
-                })
-            })
-            .await
+        let sql = check_home_sql();
+        self.house.run(async |client| Ok(home_check_of(&client.query_one(&sql, &[]).await?))).await
     }
 
     /// One heart-beat: our counter moves, what we saw is shared, and the others are looked at.
@@ -130,13 +125,7 @@ impl Store {
                         &[&self.incarnation.0, &seen],
                     )
                     .await?;
-                let rows = client
-                    .query(
-                        "/* live_instances */ SELECT incarnation, name, heartbeat, configuration_hash, serves, seen
-                         FROM posthaste.instance WHERE state = 'LIVE'",
-                        &[],
-                    )
-                    .await?;
+                let rows = client.query(LIVE_INSTANCES, &[]).await?;
                 let instances = rows.iter().map(instance_of).collect::<Result<_, _>>()?;
                 let rows = client
                     .query("/* wanted */ SELECT adapter FROM posthaste.adapter_state WHERE wanted = 'STOPPED'", &[])
@@ -146,47 +135,24 @@ impl Store {
                     .query_one("/* clock */ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint", &[])
                     .await?
                     .get(0);
-                Ok(Beat { live: live == 1, clock, instances, stopped })
-            })
-            .await
-    }
-
-    /// Fences an instance whose counter still stands where it stood for a whole lease. `false`: it lives after all.
-    pub async fn fence(&self, incarnation: Incarnation, heartbeat: i64) -> Result<bool, StoreError> {
-        self.house
-            .run(async |client| {
-                let fenced = client
-                    .execute(
-                        "/* fence */ UPDATE posthaste.instance
-                         SET state = 'FENCED', fenced_at = clock_timestamp(), fenced_by = $3
-                         WHERE incarnation = $1 AND heartbeat = $2 AND state = 'LIVE'",
-                        &[&incarnation.0, &heartbeat, &self.incarnation.0],
-                    )
-                    .await?;
-                Ok(fenced == 1)
-            })
-            .await
-    }
-
-    /// At the end of a graceful stop: whatever we left is nobody's now.
-    pub async fn sign_off(&self) -> Result<(), StoreError> {
-        self.house
-            .run(async |client| {
-                client
-                    .execute(
-                        "/* sign_off */ UPDATE posthaste.instance
-                         SET state = 'FENCED', fenced_at = clock_timestamp(), fenced_by = incarnation
-                         WHERE incarnation = $1 AND state = 'LIVE'",
-                        &[&self.incarnation.0],
-                    )
-                    .await?;
-                Ok(())
+                let home = home_check_of(&client.query_one(&check_home_sql(), &[]).await?);
+                Ok(Beat { live: live == 1, clock, instances, stopped, home })
             })
             .await
     }
 }
 
-fn instance_of(row: &tokio_postgres::Row) -> Result<Instance, StoreError> {
+pub(super) fn check_home_sql() -> String {
+    format!("/* check_home */ SELECT id, system_identifier, timeline, {WHERE_AM_I} FROM posthaste.home")
+}
+
+pub(super) fn home_check_of(row: &tokio_postgres::Row) -> HomeCheck {
+    let known = format!("system {} timeline {}", row.get::<_, String>(1), row.get::<_, i64>(2));
+    let found = format!("system {} timeline {}", row.get::<_, String>(3), row.get::<_, i64>(4));
+    if known == found { HomeCheck::Same(HomeId(row.get::<_, Uuid>(0))) } else { HomeCheck::Moved { known, found } }
+}
+
+pub(super) fn instance_of(row: &tokio_postgres::Row) -> Result<Instance, StoreError> {
     let seen: serde_json::Value = row.try_get("seen")?;
     Ok(Instance {
         incarnation: Incarnation(row.try_get("incarnation")?),

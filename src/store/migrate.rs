@@ -11,10 +11,13 @@ use super::pool::OWN_SCHEMA_HIDDEN;
 use super::{PostgresSettings, StoreError};
 
 /// The engine's migrations, in order.
-const ENGINE: &[(&str, &str)] = &[("V1__engine", include_str!("../../migrations/V1__engine.sql"))];
+const ENGINE: &[(&str, &str)] = &[
+    ("V1__engine", include_str!("../../migrations/V1__engine.sql")),
+    ("V2__decision", include_str!("../../migrations/V2__decision.sql")),
+];
 
 /// The schema version that this binary needs: no other will do.
-pub const SCHEMA_VERSION: i32 = 1;
+pub const SCHEMA_VERSION: i32 = 2;
 
 /// Key of the advisory lock under which migrations run: "posthast" in ASCII.
 const LOCK: i64 = 0x706f_7374_6861_7374;

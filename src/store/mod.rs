@@ -1,13 +1,20 @@
 //! PostgreSQL: the only module that names its client.
 
 mod accept;
+mod accept_group;
 mod adapter_state;
 mod adopt;
 mod audit;
+mod branch;
 mod browse;
 mod cleanup;
+mod database;
+mod decision;
+mod doubtful;
 mod error;
+mod fence;
 mod give_up;
+mod group;
 mod home;
 mod instance;
 mod lifecourse;
@@ -16,13 +23,17 @@ mod message_status;
 pub mod migrate;
 mod params;
 mod pool;
+mod prepared;
+mod privileges;
 mod prove;
 mod prove_rules;
 mod receive;
 mod remove;
 mod resend;
 mod row;
+mod server_facts;
 mod settings;
+mod step;
 mod stored;
 mod sweep;
 mod trace;
@@ -31,10 +42,15 @@ mod work;
 pub use accept::{AcceptRequest, Inserted, LogEntry, Outgoing, PUBLISH_AFTER, Winner};
 pub use adapter_state::{AdapterWish, Wish};
 pub use audit::AuditEntry;
+pub use branch::BranchTransaction;
 pub use browse::{COUNT_CAP, Cursor, Filter, MAX_PAGE, Page, SlotCount};
 pub use cleanup::{Removed, Retention};
+pub use database::{Database, Databases, Target};
+pub use decision::HomeWork;
+pub use doubtful::{Doubtful, DoubtfulList, ResolveRequest, Resolved, UnreachableDatabase};
 pub use error::StoreError;
 pub use give_up::GivenUpBy;
+pub use group::{FailedCall, StepCall, Wanted};
 pub use home::{HomeDecision, HomeSettled, settle_home};
 pub use instance::{Beat, HomeCheck, Instance, Registration};
 pub use lifecourse::{Attempt, AttemptOutcome, Cause, MessageState};
@@ -42,25 +58,33 @@ pub use mark::Mark;
 pub use message_status::MessageStatus;
 pub use params::{BadParameter, StepParam};
 pub use pool::{Pool, Session};
+pub use prepared::{PreparedLimit, prepared_limit, refuse_small_limits};
 pub use prove::{Count, Finding, Load, Offender, SlotRows, Snapshot, Standing};
 pub use prove_rules::Rule;
 pub use receive::{FailedAttempt, JournalRow};
 pub use remove::{Removal, RemovalRequest};
 pub use resend::{ResendClaim, ResendRequest, ResendWay};
+pub use server_facts::{
+    ClockReading, HomeFacts, SchemaFacts, ServerFacts, SessionSetting, Setting, Standbys, server_facts,
+};
 pub use settings::{PostgresSettings, SessionTimeouts};
 pub use stored::{FullMessage, StoredMessage};
 pub use sweep::{Claimed, OpenBefore, OpenRow};
 pub use trace::{AuditRecord, JournalEntry, Trace, TracedMessage};
 pub use work::{Claim, CommitError, WorkTransaction};
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::model::{HomeId, Incarnation};
+use crate::txn::Coordinators;
 
 /// The home database: one pool per purpose, opened when first used. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// Accepting: short statements that clients wait for.
+    /// Accepting many messages in one statement: a session per group under way, with short time-outs.
+    pub group: Pool,
+    /// Accepting one message, and reading who was accepted before: short statements that clients wait for.
     pub accept: Pool,
     /// Processing: transactions of the pipelines of receivers.
     pub work: Pool,
@@ -70,39 +94,83 @@ pub struct Store {
     pub house: Pool,
     /// The heart-beat's own connection.
     pub beat: Pool,
+    /// All others that adapters may write to.
+    pub databases: Databases,
+    /// Transactions over several of them that this process coordinates.
+    pub coordinators: Coordinators,
     pub incarnation: Incarnation,
     home: Arc<OnceLock<HomeId>>,
+    /// The home database is another server than before.
+    moved: Arc<AtomicBool>,
 }
 
-/// Connections that accept messages; a group commit needs few.
+/// Groups that are being accepted side by side: while one commits, the next is under way.
+pub const GROUP_CONNECTIONS: usize = 2;
+/// Connections that accept messages one by one.
 const ACCEPT_CONNECTIONS: usize = 8;
 /// Connections for accepting pipelines that are more than an enqueue.
-const SUBMIT_CONNECTIONS: usize = 8;
+pub const SUBMIT_CONNECTIONS: usize = 8;
 /// Connections that keep house: sweeper, heart-beat, console.
 const HOUSE_CONNECTIONS: usize = 6;
 
 impl Store {
+    /// `postgres`: all entries; `home`: the name of one of them.
+    ///
     /// # Errors
-    /// `Unexpected` when the url cannot be read. The database itself is not asked.
+    /// `Unexpected` when there is no such entry or a url cannot be read. The databases themselves are not asked.
     pub fn new(
-        settings: &PostgresSettings,
+        postgres: &[PostgresSettings],
+        home: &str,
         incarnation: Incarnation,
         timeouts: SessionTimeouts,
     ) -> Result<Self, StoreError> {
+        let Some(settings) = postgres.iter().find(|entry| entry.name == home) else {
+            return Err(StoreError::Unexpected(format!("instance.home: there is no postgres entry {home}")));
+        };
         Ok(Self {
+            group: Pool::new(settings, incarnation, accept_group::timeouts(timeouts), GROUP_CONNECTIONS)?,
             accept: Pool::new(settings, incarnation, timeouts, ACCEPT_CONNECTIONS)?,
             work: Pool::new(settings, incarnation, timeouts, settings.pool_max_size)?,
             submit: Pool::new(settings, incarnation, timeouts, SUBMIT_CONNECTIONS)?,
             house: Pool::new(settings, incarnation, timeouts, HOUSE_CONNECTIONS)?,
             beat: Pool::new(settings, incarnation, timeouts, 1)?,
+            databases: Databases::new(postgres, home, incarnation, timeouts)?,
+            coordinators: Coordinators::default(),
             incarnation,
             home: Arc::default(),
+            moved: Arc::default(),
         })
     }
 
-    /// Whether the database answers a trivial question now.
-    pub async fn answers(&self) -> bool {
-        self.work.run(async |client| Ok(client.batch_execute("/* answers */ SELECT 1").await?)).await.is_ok()
+    /// Whether the home and these entries answer a trivial question now.
+    pub async fn answers(&self, entries: &[String]) -> bool {
+        let mut pools = vec![self.work.clone()];
+        for entry in entries {
+            match self.databases.target(entry) {
+                Ok(Target::Home) => {}
+                Ok(Target::Branch(database)) => pools.push(database.work.clone()),
+                Err(_never_reached) => return false,
+            }
+        }
+        for pool in pools {
+            let answer = pool.run(async |client| Ok(client.batch_execute("/* answers */ SELECT 1").await?)).await;
+            if answer.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether the home database was found to be another server than before: from then on nothing new is decided there.
+    pub fn set_moved(&self, moved: bool) {
+        self.moved.store(moved, Ordering::Relaxed);
+    }
+
+    fn at_home(&self) -> Result<(), StoreError> {
+        if self.moved.load(Ordering::Relaxed) {
+            return Err(StoreError::Unreachable("it is another server than before; /readyz says more".to_owned()));
+        }
+        Ok(())
     }
 
     /// The home's identity, once this instance is registered there.

@@ -6,6 +6,7 @@ use deadpool_postgres::{
     ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts,
 };
 use tokio_postgres::NoTls;
+use tokio_postgres::config::TargetSessionAttrs;
 
 use super::{PostgresSettings, SessionTimeouts, StoreError};
 use crate::model::Incarnation;
@@ -39,7 +40,9 @@ impl Pool {
     ) -> Result<Self, StoreError> {
         let unreadable = |error: &dyn std::fmt::Display| StoreError::Unexpected(format!("{}: {error}", settings.name));
         let mut config = settings.client_config().map_err(|error| unreadable(&error))?;
-        config.application_name(format!("posthaste:{incarnation}"));
+        config.application_name(application_name(incarnation));
+        // A standby holds what its primary has prepared, and shows nothing of it.
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         // As start-up options they win over whatever role and database say, and survive a RESET.
         let given = config.get_options().map(|given| format!("{given} ")).unwrap_or_default();
         config.options(format!("{given}{}", session_options(timeouts)));
@@ -203,12 +206,37 @@ impl Drop for Session {
     }
 }
 
-fn session_options(timeouts: SessionTimeouts) -> String {
-    format!(
-        "-c synchronous_commit=on -c default_transaction_isolation=read\\ committed -c lock_timeout={} \
-         -c statement_timeout={} -c idle_in_transaction_session_timeout={} -c client_encoding=UTF8 -c TimeZone=UTC",
-        timeouts.lock.as_millis(),
-        timeouts.statement.as_millis(),
-        timeouts.idle_in_transaction.as_millis(),
-    )
+/// Under which name all sessions of an incarnation are seen, and can be ended.
+pub(super) fn application_name(incarnation: Incarnation) -> String {
+    format!("posthaste:{incarnation}")
+}
+
+/// What every session of ours has, as `pg_settings` shows it: times in milliseconds.
+pub(super) fn session_settings(timeouts: SessionTimeouts) -> [(&'static str, String); 7] {
+    [
+        ("synchronous_commit", "on".to_owned()),
+        ("default_transaction_isolation", "read committed".to_owned()),
+        ("lock_timeout", timeouts.lock.as_millis().to_string()),
+        ("statement_timeout", timeouts.statement.as_millis().to_string()),
+        ("idle_in_transaction_session_timeout", timeouts.idle_in_transaction.as_millis().to_string()),
+        ("client_encoding", "UTF8".to_owned()),
+        ("TimeZone", "UTC".to_owned()),
+    ]
+}
+
+/// The server ends an idle session whose network has gone silent within 11 s, and with it the locks that others wait for;
+/// one that is inside a statement ends with it. On a Unix socket they mean nothing.
+const SILENCE: [(&str, &str); 4] = [
+    ("tcp_keepalives_idle", "5"),
+    ("tcp_keepalives_interval", "2"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "10000"),
+];
+
+/// The same and [`SILENCE`] as start-up options, in which a space is written with a backslash.
+pub(super) fn session_options(timeouts: SessionTimeouts) -> String {
+    let option = |(name, value): (&str, &str)| format!("-c {name}={}", value.replace(' ', "\\ "));
+    let settings = session_settings(timeouts);
+    let settings = settings.iter().map(|(name, value)| (*name, value.as_str()));
+    settings.chain(SILENCE).map(option).collect::<Vec<_>>().join(" ")
 }

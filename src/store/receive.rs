@@ -82,6 +82,17 @@ watched AS (
     ON CONFLICT (tx_id) DO UPDATE SET at = excluded.at)
 SELECT 1 FROM failed";
 
+const EXCUSE: &str = "/* excuse */
+WITH excused AS (
+    UPDATE posthaste.journal SET max_attempts = max_attempts + 1, running_by = NULL
+    WHERE tx_id = $1 AND destination = $2 AND attempts = $3 AND running_by = $4 AND state IN ('READY', 'PUBLISHED')
+      AND max_attempts < $6
+    RETURNING tx_id),
+kept AS (
+    UPDATE posthaste.attempt a SET outcome = 'FAILED', finished_at = clock_timestamp(), error = $5
+    FROM excused WHERE a.tx_id = excused.tx_id AND a.n = $3)
+SELECT 1 FROM excused";
+
 impl Store {
     /// Commits a start: from now on the attempt counts, whatever ends it. Answers its number, or nothing when the row
     /// is locked, not due, exhausted, running or gone: read it then.
@@ -97,6 +108,7 @@ impl Store {
         watch: Duration,
         mine_runs: bool,
     ) -> Result<Option<i32>, StoreError> {
+        self.at_home()?;
         self.work
             .run(async |client| {
                 let statement = client.prepare_cached(START).await?;
@@ -115,6 +127,31 @@ impl Store {
                     )
                     .await?;
                 Ok(row.map(|row| row.get(0)))
+            })
+            .await
+    }
+
+    /// Gives a message another attempt for one that was started and that the database ended: `attempts` is the fence
+    /// and never goes back. `most`: attempts in all, excused ones included. `false`: overtaken, or enough;
+    /// nothing written.
+    pub async fn excuse(
+        &self,
+        tx_id: TxId,
+        destination: &Destination,
+        attempts: i32,
+        reason: &str,
+        most: i32,
+    ) -> Result<bool, StoreError> {
+        self.work
+            .run(async |client| {
+                let statement = client.prepare_cached(EXCUSE).await?;
+                let row = client
+                    .query_opt(
+                        &statement,
+                        &[&tx_id.0, &destination.as_str(), &attempts, &self.incarnation.0, &comment(reason), &most],
+                    )
+                    .await?;
+                Ok(row.is_some())
             })
             .await
     }

@@ -17,6 +17,8 @@ pub struct PostgresSettings {
     pub password: Option<SecretString>,
     /// Connections that process messages. Default 16.
     pub pool_max_size: usize,
+    /// Transactions that one instance may have prepared there at once; 0 for the home, and where nobody writes.
+    pub branches: usize,
 }
 
 impl PostgresSettings {
@@ -57,6 +59,7 @@ impl fmt::Debug for PostgresSettings {
             .field("name", &self.name)
             .field("address", &self.address())
             .field("pool_max_size", &self.pool_max_size)
+            .field("branches", &self.branches)
             .finish_non_exhaustive()
     }
 }

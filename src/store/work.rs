@@ -1,10 +1,13 @@
 //! The transaction of one attempt: compare-and-set first, then the steps, then COMMIT (protocol §5).
 
 use bytes::Bytes;
+use tokio_postgres::Statement;
 
 use super::accept::Columns;
-use super::{Outgoing, Pool, Session, StepParam, Store, StoreError};
+use super::step::{Tidy, cancel, end_with};
+use super::{LogEntry, Outgoing, Pool, Session, Store, StoreError};
 use crate::model::{Destination, Envelope, Headers, MessageId, RootId, TxId};
+use crate::txn::faults::{Point, reach};
 
 /// Which row an attempt claims, and what it saw of it.
 #[derive(Debug, Clone, Copy)]
@@ -61,14 +64,9 @@ INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, message, ex
 VALUES ('A', $1, $2, $3, $4, $5, clock_timestamp() + $6 * interval '1 second', $7, $8, $9, $10, $11, $12)
 ON CONFLICT (slotid, dedup_key) WHERE dedup_key IS NOT NULL DO NOTHING";
 
-/// Fails in a broken transaction, and takes back what a step's function may have done to this setting: an asynchronous
-/// commit loses what was promised.
-const PROBE: &str = "SET LOCAL synchronous_commit = on";
-/// What a step's function did to these settings must not reach the next user of the connection; a rollback undoes it
-/// itself.
-const COMMIT: &str = "COMMIT; RESET synchronous_commit; RESET lock_timeout; RESET statement_timeout;
-    RESET idle_in_transaction_session_timeout";
-
+/// Fails in a broken transaction, and takes back what a step's function may have done to these settings: an asynchronous
+/// commit loses what was promised, and what another role has prepared its owner alone may finish.
+pub(super) const PROBE: &str = "SET LOCAL synchronous_commit = on; SET LOCAL ROLE NONE";
 const OUTGOING: &str = "/* add_outgoing */
 WITH sent AS (SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int4[]) s(tx_id, mode, destination, max_attempts)),
 body AS (
@@ -84,6 +82,9 @@ FROM sent";
 impl Store {
     /// Opens a transaction of a receiver, explicitly READ COMMITTED.
     pub async fn begin_work(&self) -> Result<WorkTransaction, StoreError> {
+        for point in [Point::DQ4, Point::DQ6, Point::DQ7] {
+            reach(point).await?;
+        }
         self.begin(&self.work).await
     }
 
@@ -93,6 +94,7 @@ impl Store {
     }
 
     async fn begin(&self, pool: &Pool) -> Result<WorkTransaction, StoreError> {
+        self.at_home()?;
         let session = pool.session().await?;
         pool.bounded(async { Ok(session.client()?.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?) })
             .await?;
@@ -104,6 +106,7 @@ impl WorkTransaction {
     /// The compare-and-set: answers the row's `max_attempts`. `None`: somebody else has, had or may yet have the row;
     /// roll back and look.
     pub async fn take(&self, store: &Store, claim: Claim<'_>) -> Result<Option<i32>, StoreError> {
+        reach(Point::DQ5).await?;
         let client = self.session.client()?;
         let (tx_id, destination) = (claim.tx_id.0, claim.destination.as_str());
         let taken = async {
@@ -120,30 +123,11 @@ impl WorkTransaction {
         store.work.bounded(taken).await
     }
 
-    /// Runs a step's statement with its parameters bound.
-    ///
-    /// # Errors
-    /// Any `Refused` leaves the transaction broken: roll back.
-    pub async fn execute_step(&self, sql: &str, params: &[Option<Bytes>]) -> Result<u64, StoreError> {
-        let client = self.session.client()?;
-        let statement = client.prepare_cached(sql).await?;
-        if statement.params().len() != params.len() {
-            return Err(StoreError::Unexpected(format!(
-                "the statement has {} parameters, the step gives {}",
-                statement.params().len(),
-                params.len()
-            )));
-        }
-        let values: Vec<StepParam<'_>> = params.iter().map(|value| StepParam(value.as_deref())).collect();
-        let values: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> = values.iter().map(|value| value as _).collect();
-        Ok(client.execute(&statement, &values).await?)
-    }
-
     /// Inserts the message log's row. `false`: the key is taken; roll back.
     pub async fn insert_log(
         &self,
         store: &Store,
-        log: &super::LogEntry<'_>,
+        log: &LogEntry,
         envelope: &Envelope,
         host: &str,
     ) -> Result<bool, StoreError> {
@@ -161,7 +145,7 @@ impl WorkTransaction {
                         &envelope.correlation_id.as_str(),
                         &&envelope.body[..],
                         &log.retention.as_secs_f64(),
-                        &log.dedup_key,
+                        &log.dedup_key.as_ref().map(MessageId::as_str),
                         &envelope.tx_id.0,
                         &envelope.root_id.0,
                         &envelope.content_type,
@@ -177,12 +161,26 @@ impl WorkTransaction {
 
     /// Journal rows for what the pipeline sends, all with this envelope's payload.
     pub async fn add_outgoing(&self, store: &Store, envelope: &Envelope, rows: &[Outgoing]) -> Result<(), StoreError> {
+        let statement = self.prepare_outgoing().await?;
+        self.insert_outgoing(store, &statement, envelope, rows).await
+    }
+
+    pub(super) async fn prepare_outgoing(&self) -> Result<Statement, StoreError> {
+        Ok(self.session.client()?.prepare_cached(OUTGOING).await?)
+    }
+
+    pub(super) async fn insert_outgoing(
+        &self,
+        store: &Store,
+        statement: &Statement,
+        envelope: &Envelope,
+        rows: &[Outgoing],
+    ) -> Result<(), StoreError> {
         let client = self.session.client()?;
         let columns = Columns::of(rows);
-        let statement = client.prepare_cached(OUTGOING).await?;
         client
             .execute(
-                &statement,
+                statement,
                 &[
                     &columns.tx_ids,
                     &columns.modes,
@@ -212,12 +210,12 @@ impl WorkTransaction {
             self.roll_back(store).await;
             return Err(CommitError::RolledBack(error));
         }
-        let commit = store.work.bounded(async { Ok(self.session.client()?.batch_execute(COMMIT).await?) }).await;
-        match commit {
-            Ok(()) => {
+        match end_with(&store.work, &self.session, "COMMIT").await {
+            Ok(Tidy::Yes) => {
                 self.session.release();
                 Ok(())
             }
+            Ok(Tidy::No) => Ok(()),
             // A COMMIT that was refused with the session alive was rolled back (a deferred constraint, say).
             Err(error @ StoreError::Refused { .. }) => {
                 match store.work.settle_proved::<()>(self.session, Err(error)).await {
@@ -241,12 +239,11 @@ impl WorkTransaction {
 
     /// Asks the server to end the statement that runs, after a transaction time-out. Never sent during a COMMIT.
     pub async fn cancel(self) {
-        let Ok(client) = self.session.client() else { return };
-        let token = client.cancel_token();
-        let sent = tokio::time::timeout(std::time::Duration::from_secs(2), token.cancel_query(tokio_postgres::NoTls));
-        if !matches!(sent.await, Ok(Ok(()))) {
-            tracing::debug!("cancel request not delivered; the statement's own time-out ends it");
-        }
+        cancel(&self.session).await;
+    }
+
+    pub(super) fn session(&self) -> &Session {
+        &self.session
     }
 }
 

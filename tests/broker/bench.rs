@@ -25,6 +25,7 @@ pub fn settings(address: &str) -> AmqpSettings {
         url: format!("amqp://guest:guest@{address}/%2f").into(),
         username: None,
         password: None,
+        management_url: None,
         create_destination: true,
         queues: Vec::new(),
     }

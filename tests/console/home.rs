@@ -51,13 +51,20 @@ impl Home {
             username: None,
             password: None,
             pool_max_size: 4,
+            branches: 0,
         };
         migrate(&settings, true, &[], false).await.unwrap();
         let (sql, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
         drop(tasks.tasks.spawn(connection));
         sql.batch_execute("CREATE TABLE public.message (message varchar(30))").await.unwrap();
 
-        let store = Store::new(&settings, Incarnation::mint(), SessionTimeouts::default()).unwrap();
+        let store = Store::new(
+            std::slice::from_ref(&settings),
+            &settings.name,
+            Incarnation::mint(),
+            SessionTimeouts::default(),
+        )
+        .unwrap();
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let registry = AdapterRegistry::new(adapters(), Timestamp::now());
@@ -210,6 +217,8 @@ fn resender(store: &Store, registry: &AdapterRegistry, tasks: &Lifecycle) -> Res
         retry_delays: vec![Duration::from_secs(1)],
         retry_permanent_errors: true,
         num_threads: 1,
+        group_size: 64,
+        databases: vec!["main".to_owned()],
         error_slot: SlotId::new("write-db"),
     };
     let second = Duration::from_secs(1);
@@ -226,6 +235,7 @@ fn resender(store: &Store, registry: &AdapterRegistry, tasks: &Lifecycle) -> Res
         registry: registry.clone(),
         pipelines: Pipelines::new(&[adapter]),
         host: "here".into(),
+        pace: Arc::default(),
     };
     Resender::new(processor, vec![receiver])
 }

@@ -7,11 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use reqwest::Method;
 
-use crate::support::{Amqp, App, LONG, Options, SOON, Servers, eventually, run};
-
-#[path = "../broker/relay.rs"]
-mod relay;
-use relay::Relay;
+use crate::support::{Amqp, App, Direction, LONG, Links, Options, SOON, Servers, TcpRelay, eventually, run};
 
 const QUEUE: &str = "myQueue";
 /// T_redo is 10 s, a walk over the journal every 5 s, and this machine may be busy.
@@ -45,18 +41,13 @@ impl App {
     }
 }
 
-async fn watermark(servers: &Servers, fraction: &str) {
-    let set = format!("vm_memory_monitor:set_vm_memory_high_watermark({fraction})");
-    assert_eq!(servers.rabbit.lock().await.eval(&set).await.unwrap(), "ok");
-}
-
 #[test]
 fn during_a_memory_alarm_nothing_hangs_and_nothing_accepted_is_lost() {
     run(async {
         let servers = Servers::own().await;
         let mut app = App::start(Arc::clone(&servers)).await;
         let mut posted = app.post_many("before", 20).await;
-        watermark(&servers, "0.0000001").await;
+        servers.watermark("0.0000001").await;
         let began = Instant::now();
         posted.extend(app.post_many("during", 20).await);
         assert!(began.elapsed() < Duration::from_secs(20), "answers took {:?}", began.elapsed());
@@ -73,7 +64,7 @@ fn during_a_memory_alarm_nothing_hangs_and_nothing_accepted_is_lost() {
         assert_eq!(refused.header("x-outcome"), "none");
         assert!(again.elapsed() < Duration::from_secs(2), "a known alarm is answered at once: {:?}", again.elapsed());
 
-        watermark(&servers, "0.6").await;
+        servers.watermark("0.6").await;
         app.ready(LONG).await;
         posted.extend(app.post_many("after", 20).await);
         assert!(posted.iter().filter(|(_, status)| *status == 202).count() >= 40, "{posted:?}");
@@ -87,10 +78,10 @@ fn a_stop_during_a_memory_alarm_ends_in_time() {
     run(async {
         let servers = Servers::own().await;
         let mut app = App::start(Arc::clone(&servers)).await;
-        watermark(&servers, "0.0000001").await;
+        servers.watermark("0.0000001").await;
         let posted = app.post_many("during", 5).await;
         assert_eq!(app.stop().await, Some(0));
-        watermark(&servers, "0.6").await;
+        servers.watermark("0.6").await;
         app.run();
         app.ready(LONG).await;
         app.all_once(&posted, REDONE).await;
@@ -140,20 +131,18 @@ fn a_deleted_queue_is_made_again_its_consumer_restarts_and_its_messages_come_bac
 }
 
 /// An installation that reaches both servers through relays.
-async fn behind_relays() -> (App, Relay, Relay) {
+async fn behind_relays() -> (App, Links) {
     let mut app = App::install(Servers::shared().await, Options::default()).await;
-    let (amqp, postgres) = (app.amqp_url().to_owned(), app.db_url());
-    let mut relays = Vec::new();
-    for given in [amqp, postgres] {
-        let address = given.rsplit_once('@').unwrap().1.split('/').next().unwrap();
-        let relay = Relay::start(address).await;
-        app.edit_resources(&given, &given.replace(address, &relay.address.to_string()));
-        relays.push(relay);
-    }
+    let links = app.behind_relays().await;
     app.run();
     app.ready(LONG).await;
-    let postgres = relays.pop().unwrap();
-    (app, relays.pop().unwrap(), postgres)
+    (app, links)
+}
+
+/// Every connection is cut and no new one opens.
+fn sever(relay: &TcpRelay) {
+    relay.refuse(true);
+    relay.cut();
 }
 
 /// Posts while `trouble` lasts, mends it, and sees that all is well; what is unknown is posted again.
@@ -187,41 +176,41 @@ async fn weathers(app: &mut App, name: &str, trouble: impl FnOnce(), mend: impl 
 #[test]
 fn a_cut_connection_to_the_broker_is_weathered() {
     run(async {
-        let (mut app, amqp, _postgres) = behind_relays().await;
-        weathers(&mut app, "cut", || amqp.cut(), || amqp.carry()).await;
+        let (mut app, links) = behind_relays().await;
+        weathers(&mut app, "cut", || sever(&links.amqp), || links.amqp.refuse(false)).await;
     });
 }
 
 #[test]
 fn a_broker_behind_a_silent_network_is_weathered() {
     run(async {
-        let (mut app, amqp, _postgres) = behind_relays().await;
-        weathers(&mut app, "stall", || amqp.stall(), || amqp.carry()).await;
+        let (mut app, links) = behind_relays().await;
+        weathers(&mut app, "stall", || links.amqp.stall(Direction::Both), || links.amqp.resume()).await;
     });
 }
 
 #[test]
 fn a_cut_connection_to_the_database_is_weathered() {
     run(async {
-        let (mut app, _amqp, postgres) = behind_relays().await;
-        weathers(&mut app, "cut", || postgres.cut(), || postgres.carry()).await;
+        let (mut app, links) = behind_relays().await;
+        weathers(&mut app, "cut", || sever(&links.postgres), || links.postgres.refuse(false)).await;
     });
 }
 
 #[test]
 fn a_database_behind_a_silent_network_is_weathered() {
     run(async {
-        let (mut app, _amqp, postgres) = behind_relays().await;
-        weathers(&mut app, "stall", || postgres.stall(), || postgres.carry()).await;
+        let (mut app, links) = behind_relays().await;
+        weathers(&mut app, "stall", || links.postgres.stall(Direction::Both), || links.postgres.resume()).await;
     });
 }
 
 #[test]
 fn the_management_side_answers_while_the_network_is_silent() {
     run(async {
-        let (app, amqp, postgres) = behind_relays().await;
-        amqp.stall();
-        postgres.stall();
+        let (app, links) = behind_relays().await;
+        links.amqp.stall(Direction::Both);
+        links.postgres.stall(Direction::Both);
         let began = Instant::now();
         for path in ["/livez", "/readyz", "/metrics", "/api/v1/adapters"] {
             let reply = app.console(Method::GET, path).await;

@@ -34,20 +34,30 @@ impl Home {
             username: None,
             password: None,
             pool_max_size: 1,
+            branches: 0,
         };
         migrate(&settings, true, &[], false).await.unwrap();
-        let store = Store::new(&settings, Incarnation::mint(), SessionTimeouts::default()).unwrap();
+        let store = Store::new(
+            std::slice::from_ref(&settings),
+            &settings.name,
+            Incarnation::mint(),
+            SessionTimeouts::default(),
+        )
+        .unwrap();
         let db = Database::new(url.parse().unwrap());
         Self { settings, store, db, slot: SlotId::new("log"), queue: Destination::queue("rabbit", "q") }
     }
 
     async fn accept(&self, tx_id: TxId, message_id: &str, mode: Mode) -> Inserted {
-        let outgoing = [Outgoing { tx_id, destination: self.queue.clone(), mode, max_attempts: 2 }];
+        self.store.accept(&self.request(tx_id, message_id, mode)).await.unwrap()
+    }
+
+    fn request(&self, tx_id: TxId, message_id: &str, mode: Mode) -> AcceptRequest {
         let envelope = envelope(tx_id, message_id);
-        let log = LogEntry { slot_id: &self.slot, retention: DAY, dedup_key: Some(message_id) };
-        let sha256 = envelope.sha256();
-        let request = AcceptRequest { envelope: &envelope, sha256, host: "here", log: Some(log), outgoing: &outgoing };
-        self.store.accept(&request).await.unwrap()
+        let dedup_key = Some(envelope.message_id.clone());
+        let log = Some(LogEntry { slot_id: self.slot.clone(), retention: DAY, dedup_key });
+        let outgoing = vec![Outgoing { tx_id, destination: self.queue.clone(), mode, max_attempts: 2 }];
+        AcceptRequest { sha256: envelope.sha256(), envelope, host: "here".into(), log, outgoing }
     }
 
     async fn accepted(&self, message_id: &str, mode: Mode) -> TxId {
@@ -132,11 +142,7 @@ fn an_id_that_comes_too_late_for_the_walk_is_not_accepted() {
         let home = Home::new().await;
         assert_eq!(home.accept(two_minutes_ago(), "late", Mode::Own).await, Inserted::Conflict);
         assert_eq!(home.store.winner(&home.slot, "late").await.unwrap(), None);
-        let tx_id = two_minutes_ago();
-        let outgoing = [Outgoing { tx_id, destination: home.queue.clone(), mode: Mode::Own, max_attempts: 2 }];
-        let envelope = envelope(tx_id, "late");
-        let sha256 = envelope.sha256();
-        let request = AcceptRequest { envelope: &envelope, sha256, host: "here", log: None, outgoing: &outgoing };
+        let request = AcceptRequest { log: None, ..home.request(two_minutes_ago(), "late", Mode::Own) };
         assert!(home.store.accept(&request).await.is_err());
         for table in ["ibisstore", "posthaste.journal", "posthaste.payload"] {
             assert_eq!(home.db.count(table, &[]).await, 0, "{table}");
@@ -163,7 +169,13 @@ fn a_row_that_one_has_claimed_is_left_alone_by_another_who_saw_it_before() {
         home.accepted("1", Mode::Own).await;
         home.execute("UPDATE posthaste.journal SET owner = NULL, publish_after = NULL").await;
         let seen = home.open().await;
-        let other = Store::new(&home.settings, Incarnation::mint(), SessionTimeouts::default()).unwrap();
+        let other = Store::new(
+            std::slice::from_ref(&home.settings),
+            &home.settings.name,
+            Incarnation::mint(),
+            SessionTimeouts::default(),
+        )
+        .unwrap();
         assert_eq!(home.store.claim(&seen, MINUTE).await.unwrap().len(), 1);
         assert_eq!(other.claim(&seen, MINUTE).await.unwrap().len(), 0);
     });
@@ -192,6 +204,33 @@ fn whoever_claims_a_row_is_told_whether_a_process_may_have_died_of_it() {
         assert!(suspect().await, "started and not ended");
         assert!(home.store.retry(&home.failed(tx_id, 1, "no"), Duration::ZERO).await.unwrap());
         assert!(!suspect().await, "ended by itself");
+    });
+}
+
+#[test]
+fn an_attempt_that_the_database_ended_is_made_up_for_once_and_only_by_its_runner() {
+    run(async {
+        let home = Home::new().await;
+        let tx_id = home.accepted("1", Mode::Own).await;
+        assert_eq!(home.start(tx_id).await, Some(1));
+        let (settings, name) = (std::slice::from_ref(&home.settings), &home.settings.name);
+        let other = Store::new(settings, name, Incarnation::mint(), SessionTimeouts::default()).unwrap();
+        assert!(!other.excuse(tx_id, &home.queue, 1, "no space", 9).await.unwrap(), "not his attempt");
+        assert!(!home.store.excuse(tx_id, &home.queue, 0, "no space", 9).await.unwrap(), "an attempt of before");
+        assert!(!home.store.excuse(tx_id, &home.queue, 1, "no space", 2).await.unwrap(), "excused often enough");
+        assert!(home.store.excuse(tx_id, &home.queue, 1, "no space", 9).await.unwrap());
+        assert!(!home.store.excuse(tx_id, &home.queue, 1, "no space", 9).await.unwrap(), "made up for already");
+
+        let row = home.store.journal_row(tx_id, MINUTE).await.unwrap().unwrap();
+        assert_eq!((row.attempts, row.max_attempts, row.running_by), (1, 3, None));
+        let told: String = home.db.one("SELECT outcome || ': ' || error FROM posthaste.attempt", &[]).await;
+        assert_eq!(told, "FAILED: no space");
+
+        // Both of its own attempts are left, and no more.
+        for n in [2, 3] {
+            assert_eq!(home.start(tx_id).await, Some(n));
+        }
+        assert_eq!(home.start(tx_id).await, None);
     });
 }
 

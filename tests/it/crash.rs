@@ -1,11 +1,12 @@
-//! kill -9 of everything, under load, from outside; then the history is judged (protocol §9.4, exercise 11).
+//! kill -9 of everything, and worse, under load, from outside; then the history is judged (protocol §9.4, exercise 11).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::load::Dice;
+use crate::nemesis::{Installation, Plan};
 use crate::support::{App, LONG, Servers, run};
-use crate::trial::{Trial, seed};
+use crate::trial::{Trial, length, seed};
 
 /// What is killed next.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,9 +21,7 @@ const KILLS: [(Victim, usize); 3] = [(Victim::Posthaste, 20), (Victim::Postgres,
 /// All kills in an order that the seed decides. RabbitMQ is not the first: its queue must be older than a moment (§8).
 fn plan(dice: &mut Dice) -> Vec<Victim> {
     let mut plan: Vec<Victim> = KILLS.iter().flat_map(|(victim, times)| vec![*victim; *times]).collect();
-    for last in (1..plan.len()).rev() {
-        plan.swap(last, usize::try_from(dice.below(last as u64 + 1)).unwrap());
-    }
+    dice.shuffle(&mut plan);
     let first = plan.iter().position(|victim| *victim == Victim::Posthaste).unwrap();
     plan.swap(0, first);
     plan
@@ -38,6 +37,19 @@ fn every_202_takes_effect_once_whatever_is_killed() {
         let trial = Trial::start("crash", seed, &[app.api]);
         kill_all(&mut app, &servers, &mut Dice(seed.into())).await;
         trial.judge(&mut app).await.accepted_at_least(150);
+    });
+}
+
+#[test]
+fn every_202_takes_effect_once_whatever_befalls_two_instances_and_their_servers() {
+    run(async {
+        let (seed, length) = (seed(), length());
+        let installation = Installation::start(length).await;
+        let trial = Trial::start("history", seed, &installation.addresses().await);
+        installation.suffer(Plan::new(seed), length).await;
+        let (mut last, _links) = installation.into_last().await;
+        let enough = usize::try_from(length.as_secs()).unwrap() * 2;
+        trial.judge(&mut last).await.accepted_at_least(enough);
     });
 }
 

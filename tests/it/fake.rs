@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::history::{FinalState, Kind, Promise, check};
 use crate::load::{self, Load, Stop};
-use crate::support::run;
+use crate::support::{Application, run};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
@@ -73,7 +73,14 @@ async fn history_of(fault: Fault) -> (Vec<crate::history::Operation>, FinalState
     server.spawn(async move { axum::serve(listener, router).await });
 
     let duration = Duration::from_millis(500);
-    let load = Load { seed: 7, clients: 6, duration, messages: 1_000, pause: Duration::from_millis(2) };
+    let load = Load {
+        application: Application::WriteDb,
+        seed: 7,
+        clients: 6,
+        duration,
+        messages: 1_000,
+        pause: Duration::from_millis(2),
+    };
     let mut log = load::run(&[target], load, Stop::default()).await;
     if fault != Fault::LiesAboutNothing {
         let without = load::settle_unknown(target, load, &mut log, Duration::from_secs(5)).await;
@@ -122,7 +129,14 @@ fn clients_of_a_service_that_is_not_there_go_on_and_write_it_down() {
     run(async {
         let nobody = SocketAddr::from(([127, 0, 0, 1], posthaste::dev::free_port().unwrap()));
         let duration = Duration::from_millis(300);
-        let load = Load { seed: 8, clients: 2, duration, messages: 1_000, pause: Duration::from_millis(5) };
+        let load = Load {
+            application: Application::WriteDb,
+            seed: 8,
+            clients: 2,
+            duration,
+            messages: 1_000,
+            pause: Duration::from_millis(5),
+        };
         let log = load::run(&[nobody], load, Stop::default()).await;
         assert!(log.len() > 4, "{log:?}");
         assert!(log.iter().all(|op| matches!(op.answer.promise(), Promise::Nothing | Promise::Unknown)), "{log:?}");

@@ -11,7 +11,7 @@ async fn some_seconds(seconds: u64) {
 }
 
 #[test]
-#[ignore = "a minute each; make crash runs them"]
+#[ignore = "a minute each; make hang runs them"]
 fn a_broker_that_hangs_and_wakes_costs_nothing() {
     run(async {
         let servers = Servers::own().await;
@@ -29,7 +29,7 @@ fn a_broker_that_hangs_and_wakes_costs_nothing() {
 }
 
 #[test]
-#[ignore = "a minute each; make crash runs them"]
+#[ignore = "a minute each; make hang runs them"]
 fn a_database_that_hangs_and_wakes_costs_nothing() {
     run(async {
         let servers = Servers::own().await;
@@ -47,7 +47,7 @@ fn a_database_that_hangs_and_wakes_costs_nothing() {
 }
 
 #[test]
-#[ignore = "a minute each; make crash runs them"]
+#[ignore = "a minute each; make hang runs them"]
 fn a_broker_that_blocks_its_publishers_for_want_of_memory_costs_nothing() {
     run(async {
         let servers = Servers::own().await;
@@ -66,7 +66,7 @@ fn a_broker_that_blocks_its_publishers_for_want_of_memory_costs_nothing() {
 }
 
 #[test]
-#[ignore = "a minute each; make crash runs them"]
+#[ignore = "a minute each; make hang runs them"]
 fn an_instance_that_was_frozen_beyond_its_lease_does_no_harm_when_it_wakes() {
     run(async {
         let mut first = App::start(Servers::shared().await).await;
@@ -91,7 +91,7 @@ fn an_instance_that_was_frozen_beyond_its_lease_does_no_harm_when_it_wakes() {
 }
 
 #[test]
-#[ignore = "a minute each; make crash runs them"]
+#[ignore = "a minute each; make hang runs them"]
 fn of_two_instances_one_may_be_killed_at_any_time() {
     run(async {
         let mut first = App::start(Servers::shared().await).await;

@@ -13,18 +13,37 @@ use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
 use crate::history::{Answer, Operation, Promise};
+use crate::support::Application;
 
 /// Ids with this ending have a body that the tables refuse: such a message ends in the error store.
 pub const POISON: &str = "-poison";
 
-/// The one body of an id: itself, and for poison longer than the tables' 30 characters.
-fn body_of(id: &str) -> String {
-    if id.ends_with(POISON) { format!("{id:.<31}") } else { id.to_owned() }
+/// Ids with this ending are processed slowly, where the database has been made to (`Installation`).
+pub const SLOW: &str = "-slow";
+
+/// The one body of an id. A text is the id itself, and for poison longer than the tables' 30 characters; a transfer is
+/// decided by the id, and poison goes to an account that ledger B does not have, after ledger A was written to.
+fn body_of(application: Application, id: &str) -> String {
+    match application {
+        Application::WriteDb if id.ends_with(POISON) => format!("{id:.<31}"),
+        Application::WriteDb => id.to_owned(),
+        Application::TwoDatabases => {
+            let sum: u64 = id.bytes().map(u64::from).sum();
+            let from = if sum.is_multiple_of(2) { "alice" } else { "anna" };
+            let to = match id.ends_with(POISON) {
+                true => "nobody",
+                false if sum.is_multiple_of(3) => "bob",
+                false => "ben",
+            };
+            format!(r#"{{ "from": "{from}", "to": "{to}", "amount": {} }}"#, sum % 50 + 1)
+        }
+    }
 }
 
 /// How much, for how long. The same seed makes the same choices; their timing is the machine's.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
+    pub application: Application,
     pub seed: u32,
     pub clients: u32,
     /// No new message after this.
@@ -149,8 +168,12 @@ impl Run {
 
     fn fresh(&self, client: u32, count: &mut u32, dice: &mut Dice) -> String {
         *count += 1;
-        let poison = if dice.one_in(25) { POISON } else { "" };
-        format!("{:08x}-{client}-{count}{poison}", self.load.seed)
+        let ending = match dice.below(50) {
+            0..=1 => POISON,
+            2..=3 => SLOW,
+            _ => "",
+        };
+        format!("{:08x}-{client}-{count}{ending}", self.load.seed)
     }
 
     /// An id that some client has posted before.
@@ -168,13 +191,15 @@ impl Run {
     async fn post(&self, client: u32, id: &str, patience: Duration) -> bool {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let target = self.targets[turn % self.targets.len()];
-        let request = self.http.post(format!("http://{target}/api/write"));
+        let request = self.http.post(format!("http://{target}{}", self.load.application.path()));
         let request = request.header("Message-Id", id).header("Content-Type", "text/plain");
         let start = self.now();
-        let answer = self.answer(request.body(body_of(id)).timeout(patience)).await;
+        let body = body_of(self.load.application, id);
+        let answer = self.answer(request.body(body.clone()).timeout(patience)).await;
         let known = matches!(answer.promise(), Promise::Accepted | Promise::Duplicate);
         let end = self.now();
-        let op = Operation { client, message_id: id.to_owned(), body: body_of(id), start, end, answer };
+        let (message_id, poison) = (id.to_owned(), id.ends_with(POISON));
+        let op = Operation { client, message_id, body, poison, start, end, answer };
         self.log.lock().unwrap().push(op);
         known
     }
@@ -212,5 +237,11 @@ impl Dice {
 
     pub fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
+    }
+
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, usize::try_from(self.below(last as u64 + 1)).unwrap());
+        }
     }
 }

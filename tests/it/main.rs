@@ -5,6 +5,8 @@ mod history;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod nemesis;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod trial;
@@ -18,13 +20,23 @@ mod alarms;
 #[cfg(test)]
 mod bytes;
 #[cfg(test)]
+mod contract;
+#[cfg(test)]
 mod core_poison;
 #[cfg(test)]
 mod core_store;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod dequeue_groups;
+#[cfg(test)]
+mod doctor;
+#[cfg(test)]
+mod facts;
+#[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod groups;
 #[cfg(test)]
 mod handover;
 #[cfg(test)]
@@ -38,10 +50,14 @@ mod outage;
 #[cfg(test)]
 mod prove;
 #[cfg(test)]
+mod relay;
+#[cfg(test)]
 mod resend;
 #[cfg(test)]
 mod retry;
 #[cfg(test)]
 mod schema;
+#[cfg(test)]
+mod two_databases;
 #[cfg(test)]
 mod wire;

@@ -124,6 +124,36 @@ fn a_process_that_starts_before_its_servers_refuses_says_why_and_then_serves() {
     });
 }
 
+/// As a full disk does it for one table: the rest of the database goes on.
+const NO_SPACE: &str = "CREATE FUNCTION no_space() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$";
+
+#[test]
+fn a_database_without_space_is_not_blamed_on_the_messages() {
+    run(async {
+        let app = App::start(Servers::shared().await).await;
+        app.db.rows(NO_SPACE, &[]).await;
+        app.db.rows("CREATE TRIGGER no_space BEFORE INSERT ON message EXECUTE FUNCTION no_space()", &[]).await;
+        for number in 0..20 {
+            assert_eq!(app.post(&format!("space-{number}"), &format!("space {number}")).await.status, 202);
+        }
+        eventually("a message was started more often than it may fail", LONG, async || {
+            let tried: i32 = app.db.one("SELECT max(attempts) FROM posthaste.journal", &[]).await;
+            if tried > 6 { Ok(()) } else { Err(format!("{tried} starts")) }
+        })
+        .await;
+        assert_eq!(app.error_rows().await, []);
+        let sessions = app.log_text().matches("not consuming").count();
+        assert!(sessions < 20, "it has patience with the database: {sessions} sessions");
+
+        app.db.rows("DROP TRIGGER no_space ON message", &[]).await;
+        app.settled(LONG).await;
+        for number in 0..20 {
+            assert_eq!(app.effects(&format!("space {number}")).await, [1, 1]);
+        }
+    });
+}
+
 #[test]
 fn a_process_killed_right_after_the_202_finishes_the_message_when_it_is_back() {
     run(async {

@@ -30,11 +30,26 @@ pub const LONG: Duration = Duration::from_secs(120);
 impl Dev {
     /// Runs the repository's own application, and waits until it accepts.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with one of `examples/`, as `make run EXAMPLE=…` does.
+    pub fn start_example(name: &str) -> Self {
+        let folder = format!("examples/{name}");
+        let (resources, configurations) = (format!("{folder}/resources.yml"), format!("{folder}/configurations"));
+        Self::start_with(&["--resources", &resources, "--configurations", &configurations])
+    }
+
+    fn start_with(options: &[&str]) -> Self {
         let temp = TempDir::new().unwrap();
         // The private servers run as another user when this is root.
         fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_posthaste"));
-        command.args(["dev", "--port", "0", "--log", "warn"]).current_dir(root()).env("TMPDIR", temp.path());
+        command
+            .args(["dev", "--port", "0", "--log", "warn"])
+            .args(options)
+            .current_dir(root())
+            .env("TMPDIR", temp.path());
         let log = fs::File::create(temp.path().join("dev.log")).unwrap();
         let process = without_settings(&mut command).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut process = process.spawn().unwrap();

@@ -25,11 +25,12 @@ pub fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// All documents: those at the top, and those in `docs/`.
+/// All documents: those at the top, and those in `docs/` and `examples/`.
 pub fn documents() -> Vec<Document> {
     let mut paths = Vec::new();
     markdown_below(root(), false, &mut paths);
     markdown_below(&root().join("docs"), true, &mut paths);
+    markdown_below(&root().join("examples"), true, &mut paths);
     paths.sort();
     let relative = |path: PathBuf| path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
     paths.into_iter().map(relative).map(|path| Document { text: read(&path), path }).collect()

@@ -11,8 +11,19 @@ use crate::dev::Running;
 pub struct Application<'a> {
     /// How the user calls this program, such as `target/release/posthaste`.
     pub program: &'a str,
-    /// Method and path of the first API listener, such as `POST` and `/api/write`; `None` when there is none.
-    pub first_api: Option<(&'a str, &'a str)>,
+    /// The first API listener; `None` when there is none.
+    pub first_api: Option<FirstApi<'a>>,
+}
+
+/// Where a first message goes, and what it may be.
+#[derive(Debug, Clone, Copy)]
+pub struct FirstApi<'a> {
+    /// Such as `POST`.
+    pub method: &'a str,
+    /// Such as `/api/write`.
+    pub path: &'a str,
+    /// A file of the configuration with a JSON message; `None` when any text will do.
+    pub message: Option<&'a Path>,
 }
 
 /// One server as the user sees it.
@@ -70,7 +81,7 @@ impl fmt::Display for Banner<'_> {
             writeln!(f, "  Log         {log}")?;
         }
         match self.application.first_api {
-            Some((method, path)) => self.first_steps(f, method, path),
+            Some(first) => self.first_steps(f, first),
             None => Ok(()),
         }
     }
@@ -81,7 +92,7 @@ fn owner(place: &Place) -> String {
 }
 
 impl Banner<'_> {
-    fn first_steps(&self, f: &mut fmt::Formatter<'_>, method: &str, path: &str) -> fmt::Result {
+    fn first_steps(&self, f: &mut fmt::Formatter<'_>, first: FirstApi<'_>) -> fmt::Result {
         let program = self.application.program;
         // Other commands find the instance by the console's address in resources.yml.
         let console = match self.console.port() {
@@ -89,12 +100,16 @@ impl Banner<'_> {
             _ => format!("CONSOLE_LISTEN={} ", self.console),
         };
         writeln!(f, "\nIn another terminal, send a first message:\n")?;
-        writeln!(f, "  curl -i -X {method} -H 'Message-Id: 1000' -H 'Content-Type: text/plain' \\")?;
-        writeln!(f, "    -d 'My first message' http://{}{path}", self.api)?;
+        let (content_type, data) = match first.message {
+            Some(file) => ("application/json", format!("@{}", file.display())),
+            None => ("text/plain", "'My first message'".to_owned()),
+        };
+        writeln!(f, "  curl -i -X {} -H 'Message-Id: 1000' -H 'Content-Type: {content_type}' \\", first.method)?;
+        writeln!(f, "    -d {data} http://{}{}", self.api, first.path)?;
         writeln!(f, "\nThen:\n")?;
         writeln!(f, "  send the same again: 304, it is known already")?;
         writeln!(f, "  {console}{program} store list")?;
-        if let Some(postgres) = self.postgres.first().filter(|place| place.private.is_some()) {
+        for postgres in self.postgres.iter().filter(|place| place.private.is_some()) {
             writeln!(f, "  psql {}", postgres.url)?;
         }
         if self.rabbit.private.is_some() {
@@ -111,8 +126,9 @@ mod tests {
     use std::net::Ipv4Addr;
 
     fn banner(postgres: Place, rabbit: Place, console: u16) -> String {
+        let first = FirstApi { method: "POST", path: "/api/write", message: None };
         Banner {
-            application: Application { program: "posthaste", first_api: Some(("POST", "/api/write")) },
+            application: Application { program: "posthaste", first_api: Some(first) },
             api: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             console: SocketAddr::from((Ipv4Addr::LOCALHOST, console)),
             keep: None,
@@ -163,5 +179,29 @@ mod tests {
         assert!(text.contains("postgres://u:***@db:5432/app  (main, yours)"), "{text}");
         assert!(!text.contains("hidden") && !text.contains("psql") && !text.contains("dev stop"), "{text}");
         assert!(text.contains("CONSOLE_LISTEN=127.0.0.1:9001 posthaste store list"), "{text}");
+    }
+
+    #[test]
+    fn each_database_is_shown_and_the_configuration_s_own_first_message_is_sent() {
+        let file = Path::new("examples/shop/first-message.json");
+        let first = FirstApi { method: "POST", path: "/api/order", message: Some(file) };
+        let text = Banner {
+            application: Application { program: "posthaste", first_api: Some(first) },
+            api: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            console: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
+            keep: None,
+            postgres: vec![place("main", "postgres://u@h/main", 11), place("shop", "postgres://u@h/shop", 11)],
+            rabbit: place("", "amqp://u@h/", 12),
+        }
+        .to_string();
+        for line in [
+            "  PostgreSQL  postgres://u@h/shop  (shop, pid 11)",
+            "  curl -i -X POST -H 'Message-Id: 1000' -H 'Content-Type: application/json' \\",
+            "    -d @examples/shop/first-message.json http://127.0.0.1:8080/api/order",
+            "  psql postgres://u@h/main",
+            "  psql postgres://u@h/shop",
+        ] {
+            assert!(text.lines().any(|one| one == line), "no {line:?} in\n{text}");
+        }
     }
 }

@@ -69,14 +69,10 @@ fn check_database(resources: Option<&Resources>, database: &Text, report: &mut R
     // An empty list is a mistake of its own, reported where it stands.
     let some = |resources: &&Resources| !resources.postgres.is_empty() && !database.is_absent();
     let Some(resources) = resources.filter(some) else { return };
-    let home = &resources.instance.home;
     if !resources.postgres.iter().any(|entry| entry.name.value == database.value) {
         let help =
             help_for(database, &proposable(resources.postgres.iter().map(|entry| &entry.name)), "postgres entry");
         report.error(database.at, format!("no postgres entry is named `{}`", database.shown()), help);
-    } else if home.value != database.value && resources.postgres.iter().any(|entry| entry.name.value == home.value) {
-        let message = format!("`{}` is not the home database `{}`", database.shown(), home.shown());
-        report.error(database.at, message, "transactions over several databases are not available in this version");
     }
 }
 

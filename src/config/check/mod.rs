@@ -18,6 +18,7 @@ pub(super) fn all(resources: Option<&Resources>, folders: &[Folder], report: &mu
         self::resources::check(resources, report);
         self::resources::check_migrations(resources, folders, report);
         self::receivers::check_threads(resources, folders, report);
+        self::receivers::check_branches(resources, folders, report);
         self::receivers::check_bodies(resources, folders, report);
     }
     self::adapters::check(resources, folders, report);

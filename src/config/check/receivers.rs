@@ -1,15 +1,17 @@
 //! Receivers: which keys suit which listener, and who claims which slot, route, queue and thread.
 
 use super::super::adapters::{Adapter, Receiver};
+use super::super::demand::Demand;
 use super::super::diagnostic::{Place, Report};
 use super::super::folders::Folder;
 use super::super::listeners::Listener;
+use super::super::reach::Reach;
 use super::super::resources::Resources;
 use super::super::section::Text;
-use super::super::settings::DEFAULT_THREADS;
 use super::super::values::show_size;
 use super::adapters::check_destination;
 use crate::model::TransactionAttribute;
+use crate::txn::MAX_BRANCHES;
 
 pub(super) fn check(resources: Option<&Resources>, folders: &[Folder], report: &mut Report) {
     let mut claims = Claims::default();
@@ -65,6 +67,7 @@ fn check_api(receiver: &Receiver, report: &mut Report) {
         place(receiver.retry_scheme.as_ref().map(|key| key.at), "retryScheme"),
         place(receiver.retry_permanent_errors.map(|key| key.at), "retryPermanentErrors"),
         place(receiver.num_threads.map(|key| key.at), "numThreads"),
+        place(receiver.group_size.map(|key| key.at), "groupSize"),
     ];
     for (at, key) in retries.into_iter().flatten() {
         let help = "move it to the receiver that takes the message from the queue: an API's caller repeats it himself";
@@ -147,23 +150,35 @@ fn check_claims<'a>(adapter: &'a Adapter, receiver: &'a Receiver, claims: &mut C
     }
 }
 
-/// Concurrency × connections per attempt ≤ pool: an attempt holds one connection of the home database.
+/// Concurrency × connections per attempt ≤ pool: an attempt holds one connection of the home database, and one of each
+/// other database that its steps reach.
 pub(super) fn check_threads(resources: &Resources, folders: &[Folder], report: &mut Report) {
+    let demand = Demand::of(folders);
     let home = &resources.instance.home;
-    let Some(entry) = resources.postgres.iter().find(|entry| entry.name.value == home.value) else { return };
-    let threads: Vec<_> = receivers(folders)
-        .filter(|(_, receiver)| matches!(receiver.listener, Some(Listener::Amqp(_))))
-        .map(|(adapter, receiver)| {
-            (&adapter.name, receiver.num_threads.map_or(DEFAULT_THREADS, |threads| threads.value))
-        })
-        .collect();
-    let sum: usize = threads.iter().map(|(_, threads)| threads).sum();
-    let pool = entry.pool_max_size;
-    if sum > pool.value {
-        let each: Vec<_> = threads.iter().map(|(name, threads)| format!("{} {threads}", name.shown())).collect();
-        let message = format!("{sum} threads want connections of `{}`, and its pool has {}", home.shown(), pool.value);
-        let help = format!("set poolMaxSize to {sum} or more, or lower numThreads: {}", each.join(", "));
-        report.error(pool.at, message, help);
+    for entry in &resources.postgres {
+        let is_home = entry.name.value == home.value;
+        let wants = demand.of_entry(&entry.name.value, is_home);
+        let sum: usize = wants.iter().map(|(_, threads)| threads).sum();
+        let pool = entry.pool_max_size;
+        if sum > pool.value {
+            let each: Vec<_> = wants.iter().map(|(name, threads)| format!("{name} {threads}")).collect();
+            let name = entry.name.shown();
+            let message = format!("{sum} threads want connections of `{name}`, and its pool has {}", pool.value);
+            let help = format!("set poolMaxSize to {sum} or more, or lower numThreads: {}", each.join(", "));
+            report.error(pool.at, message, help);
+        }
+    }
+}
+
+/// One transaction takes so many databases beside the home, and no more.
+pub(super) fn check_branches(resources: &Resources, folders: &[Folder], report: &mut Report) {
+    let reach = Reach::of(folders);
+    for (adapter, _) in receivers(folders) {
+        let beside = reach.beside(&adapter.name.value, &resources.instance.home.value);
+        if beside > usize::from(MAX_BRANCHES) {
+            let message = format!("`{}` writes to {beside} databases beside the home", adapter.name.shown());
+            report.error(adapter.name.at, message, format!("one transaction takes at most {MAX_BRANCHES}: split it"));
+        }
     }
 }
 

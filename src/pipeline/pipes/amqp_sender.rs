@@ -3,31 +3,46 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::model::{Envelope, TxId};
 use crate::pipeline::AmqpSenderSettings;
-use crate::pipeline::pipe::{FailureKind, Pipe, StepFailure, Work};
+use crate::pipeline::pipe::{FailureKind, Pipe, Planned, StepFailure, Work};
+use crate::pipeline::plan::Planning;
 use crate::pipeline::runner::failure;
-use crate::store::Outgoing;
+use crate::store::{Outgoing, StepCall};
 
 pub struct AmqpSenderPipe(pub AmqpSenderSettings);
 
 #[async_trait]
 impl Pipe for AmqpSenderPipe {
     async fn run(&self, input: Bytes, work: &mut Work<'_>) -> Result<Option<Bytes>, StepFailure> {
-        let outgoing = Outgoing {
-            tx_id: (work.mint)(),
-            destination: self.0.destination.clone(),
-            mode: self.0.mode,
-            max_attempts: self.0.max_attempts,
-        };
-        let mut envelope = work.envelope.clone();
-        envelope.body = input.clone();
+        let (envelope, outgoing) = self.outgoing(&input, work.envelope, (work.mint)());
         let rows = std::slice::from_ref(&outgoing);
-        match work.transaction.add_outgoing(work.store, &envelope, rows).await {
+        match work.transaction.home.add_outgoing(work.store, &envelope, rows).await {
             Ok(()) => {
                 work.sent.push((outgoing, input));
                 Ok(None)
             }
             Err(error) => Err(failure(error.to_string(), FailureKind::of(&error))),
         }
+    }
+
+    fn plan<'p>(&'p self, input: Bytes, planning: &mut Planning<'p>) -> Planned {
+        let (envelope, outgoing) = self.outgoing(&input, planning.envelope, (planning.engine.mint)());
+        planning.add(StepCall::Send { envelope, outgoing });
+        Planned::Leaves(None)
+    }
+}
+
+impl AmqpSenderPipe {
+    fn outgoing(&self, body: &Bytes, of: &Envelope, tx_id: TxId) -> (Envelope, Outgoing) {
+        let outgoing = Outgoing {
+            tx_id,
+            destination: self.0.destination.clone(),
+            mode: self.0.mode,
+            max_attempts: self.0.max_attempts,
+        };
+        let mut envelope = of.clone();
+        envelope.body = body.clone();
+        (envelope, outgoing)
     }
 }

@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::pipeline::CallSettings;
-use crate::pipeline::pipe::{FailureKind, Pipe, StepFailure, Work};
+use crate::pipeline::pipe::{FailureKind, Pipe, Planned, StepFailure, Work};
+use crate::pipeline::plan::Planning;
 use crate::pipeline::runner::failure;
 
 pub struct CallPipe(pub CallSettings);
@@ -20,5 +21,15 @@ impl Pipe for CallPipe {
         }
         let pipelines = work.pipelines.clone();
         pipelines.run_adapter(adapter, input, work).await.map(Some)
+    }
+
+    fn plan<'p>(&'p self, input: Bytes, planning: &mut Planning<'p>) -> Planned {
+        if !planning.engine.registry.is_started(&self.0.adapter) {
+            return Planned::No;
+        }
+        match planning.adapter(&self.0.adapter, input) {
+            Some(left) => Planned::Leaves(Some(left)),
+            None => Planned::No,
+        }
     }
 }

@@ -1,32 +1,47 @@
-//! `query`: one statement in the caller's transaction. Leaves the payload as it was.
+//! `query`: one statement in the caller's transaction, in whichever database. Leaves the payload as it was.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::pipeline::pipe::{FailureKind, Pipe, StepFailure, Work};
+use crate::model::Envelope;
+use crate::pipeline::pipe::{FailureKind, Pipe, Planned, StepFailure, Work};
+use crate::pipeline::plan::Planning;
 use crate::pipeline::runner::failure;
 use crate::pipeline::{Param, QuerySettings};
+use crate::store::StepCall;
 
 pub struct QueryPipe(pub QuerySettings);
 
 #[async_trait]
 impl Pipe for QueryPipe {
     async fn run(&self, input: Bytes, work: &mut Work<'_>) -> Result<Option<Bytes>, StepFailure> {
-        let params: Vec<Option<Bytes>> = self.0.params.iter().map(|param| value(param, &input, work)).collect();
-        match work.transaction.execute_step(&self.0.sql, &params).await {
+        let params = self.params(&input, &work.original, work.envelope);
+        match work.transaction.execute_step(work.store, &self.0.database, &self.0.sql, &params).await {
             Ok(_rows) => Ok(None),
             Err(error) => Err(failure(error.to_string(), FailureKind::of(&error))),
         }
     }
+
+    fn plan<'p>(&'p self, input: Bytes, planning: &mut Planning<'p>) -> Planned {
+        if !planning.is_home(&self.0.database) {
+            return Planned::No;
+        }
+        let params = self.params(&input, &planning.original, planning.envelope);
+        planning.add(StepCall::Query { sql: &self.0.sql, params });
+        Planned::Leaves(None)
+    }
 }
 
-fn value(param: &Param, input: &Bytes, work: &Work<'_>) -> Option<Bytes> {
-    let text = |text: &str| Bytes::copy_from_slice(text.as_bytes());
-    match param {
-        Param::Payload => Some(input.clone()),
-        Param::OriginalMessage => Some(work.original.clone()),
-        Param::MessageId => Some(text(work.envelope.message_id.as_str())),
-        Param::CorrelationId => Some(text(work.envelope.correlation_id.as_str())),
-        Param::Header(name) => work.envelope.headers.get(name).map(|value| text(value)),
+impl QueryPipe {
+    fn params(&self, input: &Bytes, original: &Bytes, envelope: &Envelope) -> Vec<Option<Bytes>> {
+        let text = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        let value = |param: &Param| match param {
+            Param::Payload => Some(input.clone()),
+            Param::OriginalMessage => Some(original.clone()),
+            Param::MessageId => Some(text(envelope.message_id.as_str())),
+            Param::CorrelationId => Some(text(envelope.correlation_id.as_str())),
+            Param::Header(name) => envelope.headers.get(name).map(|value| text(value)),
+        };
+        self.0.params.iter().map(value).collect()
     }
 }

@@ -83,6 +83,7 @@ fn judge(record: &Record<'_>) -> Vec<Kind> {
         (Kind::Torn, (record.message > 0) != (record.other_message > 0)),
         (Kind::FalseDuplicate, record.has_false_duplicate()),
         (Kind::TwiceAccepted, accepted > 1 || record.logged > 1),
+        (Kind::Blamed, record.errors > 0 && !effect && !record.operations.iter().any(|op| op.poison)),
         (Kind::Unlogged, (settled || elsewhere) && record.logged == 0),
         (Kind::Parked, record.parked > 0),
         (Kind::Stuck, record.open > 0),

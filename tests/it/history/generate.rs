@@ -83,6 +83,7 @@ fn live(id: &str, mut requests: Vec<Request>, succeeds: bool, log: &mut Vec<Oper
             client: u32::try_from(client).unwrap(),
             message_id: id.to_owned(),
             body: format!("body of {id}"),
+            poison: !succeeds,
             start: request.start,
             end: request.start + request.length,
             answer,

@@ -21,6 +21,8 @@ pub struct Operation {
     pub message_id: String,
     /// Belongs to this id alone, so that a row of a table can be matched to it.
     pub body: String,
+    /// The tables refuse its body: it belongs in the error store.
+    pub poison: bool,
     pub start: u64,
     pub end: u64,
     pub answer: Answer,
@@ -75,9 +77,9 @@ impl Answer {
 /// What was left when everything had settled. The same text twice means two rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FinalState {
-    /// Texts in table `message`.
+    /// Texts in table `message`, or ids of the transfers in ledger A.
     pub message: Vec<String>,
-    /// Texts in table `"otherMessage"`.
+    /// Texts in table `"otherMessage"`, or ids of the transfers in ledger B.
     pub other_message: Vec<String>,
     /// Message ids of the rows of type A in slot `write-db-req`.
     pub logged: Vec<String>,
@@ -108,6 +110,8 @@ pub enum Kind {
     FalseDuplicate,
     /// Two acceptances of one id (I4).
     TwiceAccepted,
+    /// In the error store although nothing is wrong with it: it took the blame for a server or an instance.
+    Blamed,
     /// An effect or error row without a row in the message log: a repeat would be accepted again (I4).
     Unlogged,
     /// Set aside as a message without a journal row, although a client posted it (I5).
@@ -121,13 +125,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Lost,
         Self::Duplicated,
         Self::Torn,
         Self::Phantom,
         Self::FalseDuplicate,
         Self::TwiceAccepted,
+        Self::Blamed,
         Self::Unlogged,
         Self::Parked,
         Self::Stuck,

@@ -6,7 +6,8 @@ use super::generate::{correct_history, http};
 use super::{Answer, FinalState, Kind, Operation, check};
 
 fn post(id: &str, start: u64, end: u64, answer: Answer) -> Operation {
-    Operation { client: 1, message_id: id.to_owned(), body: format!("body of {id}"), start, end, answer }
+    let poison = id == "failed";
+    Operation { client: 1, message_id: id.to_owned(), body: format!("body of {id}"), poison, start, end, answer }
 }
 
 fn texts(ids: &[&str]) -> Vec<String> {
@@ -148,6 +149,17 @@ fn an_earlier_request_of_unknown_fate_does_not_excuse_a_duplicate_answer_before_
 fn two_202_for_one_id_are_found() {
     finds(Kind::TwiceAccepted, "done", |log, _| log.push(post("done", 60, 70, http(202, None))));
     finds(Kind::TwiceAccepted, "failed", |_, end| end.logged.push("failed".into()));
+}
+
+#[test]
+fn a_good_message_in_the_error_store_is_found() {
+    for id in ["done", "unsure"] {
+        finds(Kind::Blamed, id, |_, end| {
+            without(&mut end.message, &format!("body of {id}"));
+            without(&mut end.other_message, &format!("body of {id}"));
+            end.errors.push(id.into());
+        });
+    }
 }
 
 #[test]

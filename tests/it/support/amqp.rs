@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
-    QueuePurgeOptions,
+    BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
+    QueueDeleteOptions, QueuePurgeOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer};
 
 use super::{SOON, eventually};
 
@@ -42,8 +42,20 @@ impl Amqp {
 
     /// A durable queue.
     pub async fn declare(&self, queue: &str) {
+        self.declare_with(queue, FieldTable::default()).await;
+    }
+
+    /// The same with arguments.
+    pub async fn declare_with(&self, queue: &str, arguments: FieldTable) {
         let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        self.channel.queue_declare(queue.into(), options, FieldTable::default()).await.unwrap();
+        self.channel.queue_declare(queue.into(), options, arguments).await.unwrap();
+    }
+
+    /// Reads from a queue, and settles nothing, until the consumer goes.
+    pub async fn consume(&self, queue: &str) -> Consumer {
+        let consumer =
+            self.channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default());
+        consumer.await.unwrap()
     }
 
     pub async fn delete(&self, queue: &str) {

@@ -1,4 +1,4 @@
-//! The real binary with the repository's `write-db` configuration, in a database and a virtual host of its own.
+//! The real binary with one of the repository's applications, in databases and a virtual host of its own.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -9,16 +9,15 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use posthaste::dev::{free_port, fresh_name};
+use posthaste::dev::{PrivatePostgres, free_port, fresh_name};
 use reqwest::Method;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::sync::Mutex;
 
+use super::application::Application;
 use super::database::Database;
 use super::{LONG, Reply, SOON, Servers, client, eventually, queue};
-
-/// The queue of `write-db`.
-const QUEUE: &str = "myQueue";
 
 /// What a test wants different from the rest.
 #[derive(Default)]
@@ -27,6 +26,10 @@ pub struct Options {
     pub api: &'static [&'static str],
     /// The queue's `retryDelays`. Default: short, so that six attempts take half a second.
     pub retry_delays: Option<&'static str>,
+    /// What is installed.
+    pub application: Application,
+    /// Where the databases beside the home are. Default: on the home's server.
+    pub beside: Option<Arc<Mutex<PrivatePostgres>>>,
 }
 
 /// One installation: files, database, virtual host, and the process while it runs.
@@ -37,7 +40,9 @@ pub struct App {
     pub api: SocketAddr,
     pub console: SocketAddr,
     pub http: reqwest::Client,
-    postgres_url: String,
+    pub application: Application,
+    /// As resources.yml has them, the home first.
+    postgres_urls: Vec<String>,
     amqp_url: String,
     folder: TempDir,
     process: Option<Running>,
@@ -69,31 +74,49 @@ impl App {
         app
     }
 
-    /// Files, an empty database and an empty virtual host.
+    /// Files, empty databases and an empty virtual host.
     pub async fn lay_out(servers: Arc<Servers>, options: Options) -> Self {
         let name = fresh_name("it");
-        let postgres_url = servers.postgres.lock().await.create_database(&name).await.unwrap();
+        let mut postgres_urls = Vec::new();
+        for (number, entry) in options.application.databases().iter().enumerate() {
+            let server = options.beside.as_deref().filter(|_| number > 0).unwrap_or(&servers.postgres);
+            let database = if number == 0 { name.clone() } else { format!("{name}_{entry}") };
+            postgres_urls.push(server.lock().await.create_database(&database).await.unwrap());
+        }
         let amqp_url = servers.rabbit.lock().await.create_vhost(&name).await.unwrap();
-        Self::with_files(servers, postgres_url, amqp_url, options)
+        Self::with_files(servers, postgres_urls, amqp_url, options)
     }
 
     /// Another instance of the same installation: same servers, database and queue, other addresses; not running.
     pub fn sibling(&self) -> Self {
-        let (postgres_url, amqp_url) = (self.postgres_url.clone(), self.amqp_url.clone());
-        Self::with_files(Arc::clone(&self.servers), postgres_url, amqp_url, Options::default())
+        let (postgres_urls, amqp_url) = (self.postgres_urls.clone(), self.amqp_url.clone());
+        let options = Options { application: self.application, ..Options::default() };
+        Self::with_files(Arc::clone(&self.servers), postgres_urls, amqp_url, options)
     }
 
-    fn with_files(servers: Arc<Servers>, postgres_url: String, amqp_url: String, options: Options) -> Self {
+    fn with_files(servers: Arc<Servers>, postgres_urls: Vec<String>, amqp_url: String, options: Options) -> Self {
         let [api, console] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port().unwrap())));
 
         let folder = TempDir::new().unwrap();
-        let resources = resources(&postgres_url, &amqp_url, api, console, &options);
+        let resources = resources(&postgres_urls, &amqp_url, api, console, &options);
         fs::write(folder.path().join("resources.yml"), resources).unwrap();
-        let write_db = Path::new(env!("CARGO_MANIFEST_DIR")).join("configurations/write-db");
-        copy(&write_db, &folder.path().join("configurations/write-db"));
+        let application = options.application;
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join(application.folder());
+        copy(&from, &folder.path().join("configurations").join(from.file_name().unwrap()));
 
-        let db = Database::new(postgres_url.parse().unwrap());
-        Self { servers, db, api, console, http: client::new(), postgres_url, amqp_url, folder, process: None }
+        let db = Database::new(postgres_urls[0].parse().unwrap());
+        let http = client::new();
+        Self { servers, db, api, console, http, application, postgres_urls, amqp_url, folder, process: None }
+    }
+
+    /// The url of one of its databases, by the name of its entry.
+    pub fn url_of(&self, entry: &str) -> String {
+        let at = self.application.databases().iter().position(|name| *name == entry).unwrap();
+        self.postgres_urls[at].clone()
+    }
+
+    pub fn database(&self, entry: &str) -> Database {
+        Database::new(self.url_of(entry).parse().unwrap())
     }
 
     /// Must succeed.
@@ -137,9 +160,10 @@ impl App {
         self.process = Some(Running { child, leash });
     }
 
-    pub async fn kill9(&mut self) {
+    /// Answers its exit status if it had ended by itself before.
+    pub async fn kill9(&mut self) -> Option<i32> {
         self.signal(Signal::SIGKILL);
-        self.ended(SOON).await;
+        self.ended(SOON).await
     }
 
     /// Asks it to stop, and answers its exit status.
@@ -173,13 +197,26 @@ impl App {
         status.code()
     }
 
-    /// Waits until a POST would be accepted; fails at once when the process has ended.
+    /// The exit status of a process that has ended by itself: it does not run any more.
+    pub fn has_ended(&mut self) -> Option<Option<i32>> {
+        let status = self.process.as_mut().expect("it does not run").child.try_wait().unwrap()?;
+        if let Some(mut running) = self.process.take() {
+            running.release();
+        }
+        Some(status.code())
+    }
+
+    /// Waits until a POST would be accepted.
     pub async fn ready(&mut self, bound: Duration) {
-        let probe = async || match self.try_readyz().await {
+        eventually("/readyz answers 200", bound, async || self.accepts().await).await;
+    }
+
+    /// Whether a POST would be accepted, or what `/readyz` says.
+    pub async fn accepts(&self) -> Result<(), String> {
+        match self.try_readyz().await {
             Ok(reply) if reply.status == 200 => Ok(()),
             other => Err(format!("{other:?}")),
-        };
-        eventually("/readyz answers 200", bound, probe).await;
+        }
     }
 
     /// Waits until a POST would be refused, and answers what `/readyz` says about it.
@@ -191,18 +228,18 @@ impl App {
         eventually("/readyz answers 503", bound, probe).await
     }
 
-    async fn try_readyz(&self) -> reqwest::Result<Reply> {
+    pub async fn try_readyz(&self) -> reqwest::Result<Reply> {
         let request = client::request(&self.http, Method::GET, self.console, "/readyz");
         client::try_send(request.timeout(Duration::from_secs(5))).await
     }
 
-    /// POSTs a text to `/api/write` under a message id.
+    /// POSTs a text to the application under a message id.
     pub async fn post(&self, message_id: &str, body: &str) -> Reply {
         self.post_with(&[("Message-Id", message_id)], body).await
     }
 
     pub async fn post_with(&self, headers: &[(&str, &str)], body: &str) -> Reply {
-        let mut request = client::request(&self.http, Method::POST, self.api, "/api/write");
+        let mut request = client::request(&self.http, Method::POST, self.api, self.application.path());
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -236,13 +273,13 @@ impl App {
 
     /// The error store's rows as the management API lists them.
     pub async fn errors(&self) -> Vec<Value> {
-        let page = self.get("/api/v1/stores/write-db/messages?type=E").await;
+        let page = self.get(&format!("/api/v1/stores/{}/messages?type=E", self.application.error_slot())).await;
         page["items"].as_array().unwrap_or_else(|| panic!("no list in {page}")).clone()
     }
 
     /// Ready messages in the queue.
     pub async fn depth(&self) -> Result<u64, String> {
-        queue::depth(&self.amqp_url, QUEUE).await
+        queue::depth(&self.amqp_url, self.application.queue()).await
     }
 
     /// The last lines of the process's log.
@@ -314,23 +351,24 @@ impl Drop for App {
     }
 }
 
-fn resources(postgres: &str, amqp: &str, api: SocketAddr, console: SocketAddr, options: &Options) -> String {
+fn resources(postgres: &[String], amqp: &str, api: SocketAddr, console: SocketAddr, options: &Options) -> String {
     let delays = options.retry_delays.unwrap_or("[50ms, 100ms]");
     let more: String = options.api.iter().map(|line| format!("    {line}\n")).collect();
+    let named = options.application.databases().iter().zip(postgres);
+    let postgres: String = named.map(|(name, url)| format!("  - name: {name}\n    url: {url}\n")).collect();
+    let queue = options.application.queue();
     format!(
         "instance:
   name: posthaste
   home: main
   lease: 2s
 postgres:
-  - name: main
-    url: {postgres}
-amqp:
+{postgres}amqp:
   - name: rabbit
     url: {amqp}
     createDestination: true
     queues:
-      - {{ name: {QUEUE}, retryDelays: {delays} }}
+      - {{ name: {queue}, retryDelays: {delays} }}
 http:
   api:
     listen: {api}

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use futures_util::future::poll_fn;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinSet;
 use tokio_postgres::types::{FromSqlOwned, ToSql};
-use tokio_postgres::{Config, Error, NoTls, Row};
+use tokio_postgres::{AsyncMessage, Client, Config, Error, NoTls, Row};
 
 #[derive(Clone)]
 pub struct Database {
@@ -44,6 +47,30 @@ impl Database {
     /// The number of rows of a table, with an optional condition.
     pub async fn count(&self, what: &str, params: Params<'_>) -> i64 {
         self.one(&format!("SELECT count(*) FROM {what}"), params).await
+    }
+
+    /// Several statements, one after the other, in one session.
+    pub async fn batch(&self, sql: &str) {
+        let (client, connection) = self.config.connect(NoTls).await.unwrap();
+        let question = async move { client.batch_execute(sql).await };
+        let (done, _closed) = tokio::join!(question, connection);
+        done.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+
+    /// Listens; what is heard comes while the session is there.
+    pub async fn listen(&self, channel: &str) -> ((Client, JoinSet<()>), UnboundedReceiver<String>) {
+        let (client, mut connection) = self.config.connect(NoTls).await.unwrap();
+        let (tell, heard) = unbounded_channel();
+        let mut session = JoinSet::new();
+        session.spawn(async move {
+            while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+                if let AsyncMessage::Notification(notification) = message {
+                    let _nobody_listens = tell.send(notification.payload().to_owned());
+                }
+            }
+        });
+        client.batch_execute(&format!("LISTEN {channel}")).await.unwrap();
+        ((client, session), heard)
     }
 
     pub fn name(&self) -> &str {

@@ -2,11 +2,16 @@
 
 mod amqp;
 mod app;
+mod application;
 pub mod client;
 mod database;
+mod disk;
 mod end_state;
+mod ledgers;
+mod links;
 mod queue;
 mod raw;
+mod relay;
 mod servers;
 
 use std::sync::OnceLock;
@@ -16,10 +21,14 @@ use tokio::runtime::Runtime;
 
 pub use amqp::Amqp;
 pub use app::{App, Options};
+pub use application::Application;
 pub use client::Reply;
 pub use database::Database;
-pub use queue::depth;
+pub use disk::Disk;
+pub use links::Links;
+pub use queue::{delete, depth, purge};
 pub use raw::{RawReply, exchange};
+pub use relay::{Direction, TcpRelay};
 pub use servers::Servers;
 
 /// Long enough for anything that should happen at once on a busy machine.

@@ -1,0 +1,123 @@
+//! What a broker's own state means for the promises. Pure.
+
+use super::finding::{Check, Finding};
+use super::queue::{Around, SeenQueue, judge as judge_queue};
+use crate::broker::{NodeFacts, ServerVersion};
+
+const REACHABLE: Check = Check::new("reachable", "the server answers", &[]);
+const MANAGEMENT: Check =
+    Check::new("management", "queue types, limits, policies, consumers, alarms and partitions can be seen", &[]);
+const ALARM: Check = Check::new("alarm", "messages are accepted", &["I2"]);
+const NODES: Check = Check::new("nodes", "every node of the cluster runs", &[]);
+const PARTITIONS: Check = Check::new("partitions", "what the broker has confirmed it keeps", &["I1"]);
+
+/// One `amqp` entry as far as it could be seen.
+#[derive(Debug, Clone)]
+pub(super) struct SeenBroker {
+    pub place: String,
+    /// Host, port and virtual host.
+    pub address: String,
+    /// Why it cannot be reached over AMQP.
+    pub down: Option<String>,
+    pub version: Option<ServerVersion>,
+    pub management: SeenManagement,
+    pub queues: Vec<SeenQueue>,
+}
+
+/// What the plugin says.
+#[derive(Debug, Clone)]
+pub(super) enum SeenManagement {
+    /// There is no `managementUrl`.
+    NotGiven,
+    Unreachable(String),
+    /// It answers, and does not tell.
+    Refused(String),
+    Nodes(Vec<NodeFacts>),
+}
+
+pub(super) fn judge(broker: &SeenBroker) -> Vec<Finding> {
+    let mut found = vec![reachable(broker), management(broker)];
+    let mut count = 1;
+    if let SeenManagement::Nodes(nodes) = &broker.management {
+        found.extend([alarm(broker, nodes), running(broker, nodes), partitions(broker, nodes)]);
+        count = nodes.len();
+    }
+    let around = Around { version: broker.version, nodes: count };
+    found.extend(broker.queues.iter().flat_map(|queue| judge_queue(queue, around)));
+    found
+}
+
+fn reachable(broker: &SeenBroker) -> Finding {
+    if let Some(reason) = &broker.down {
+        let change = format!("make it reachable from here, or correct the amqp entry {}", broker.place);
+        return REACHABLE.unseen(&broker.place, format!("{}: {reason}", broker.address), change);
+    }
+    match broker.version {
+        Some(version) => REACHABLE.ok(&broker.place, format!("RabbitMQ {version}")),
+        None => REACHABLE.ok(&broker.place, "the broker does not tell its version"),
+    }
+}
+
+fn management(broker: &SeenBroker) -> Finding {
+    let place = &broker.place;
+    match &broker.management {
+        SeenManagement::NotGiven => {
+            let change =
+                format!("give the amqp entry {place} a managementUrl (rabbitmq-plugins enable rabbitmq_management)");
+            MANAGEMENT.unseen(place, "without managementUrl none of it can be seen", change)
+        }
+        SeenManagement::Unreachable(reason) => {
+            MANAGEMENT.unseen(place, reason, format!("correct managementUrl of the amqp entry {place}"))
+        }
+        SeenManagement::Refused(reason) => {
+            let change = "give managementUrl a user with the tag `monitoring` and rights in this virtual host";
+            MANAGEMENT.unseen(place, reason, change)
+        }
+        SeenManagement::Nodes(_) => MANAGEMENT.ok(place, "the management plugin answers"),
+    }
+}
+
+fn alarm(broker: &SeenBroker, nodes: &[NodeFacts]) -> Finding {
+    let memory = named("memory", nodes, |node| node.memory_alarm);
+    let disk = named("disk", nodes, |node| node.disk_alarm);
+    let alarms: Vec<String> = memory.into_iter().chain(disk).collect();
+    if alarms.is_empty() {
+        return ALARM.ok(&broker.place, "none");
+    }
+    let found = format!(
+        "{}: the broker takes no messages; requests are refused with 503 and X-Outcome: none, what was accepted waits",
+        alarms.join(", ")
+    );
+    ALARM.warning(&broker.place, found, "free memory or disk, or raise vm_memory_high_watermark or disk_free_limit")
+}
+
+fn running(broker: &SeenBroker, nodes: &[NodeFacts]) -> Finding {
+    match named("down", nodes, |node| !node.running) {
+        Some(down) => NODES.warning(&broker.place, down, "bring the node back"),
+        None => NODES.ok(&broker.place, format!("{} of {}", nodes.len(), nodes.len())),
+    }
+}
+
+/// Quorum queues keep what they have confirmed; the losing side of a partition throws away what classic ones hold.
+fn partitions(broker: &SeenBroker, nodes: &[NodeFacts]) -> Finding {
+    let Some(parted) = named("parted", nodes, |node| !node.partitions.is_empty()) else {
+        return PARTITIONS.ok(&broker.place, "none");
+    };
+    let change = "mend the network and restart the losing nodes; use quorum queues, or pause_minority";
+    let weak =
+        broker.queues.iter().filter(|queue| queue.facts.as_ref().is_none_or(|(facts, _)| facts.kind != "quorum"));
+    match weak.map(|queue| queue.place.as_str()).collect::<Vec<_>>().as_slice() {
+        [] => PARTITIONS.warning(&broker.place, format!("{parted}; all our queues are quorum queues"), change),
+        weak => PARTITIONS.void(&broker.place, format!("{parted}; not quorum queues: {}", weak.join(", ")), change),
+    }
+}
+
+/// `what at a, b`; `None` when it is so nowhere.
+fn named(what: &str, nodes: &[NodeFacts], is: fn(&NodeFacts) -> bool) -> Option<String> {
+    let names: Vec<&str> = nodes.iter().filter(|node| is(node)).map(|node| node.name.as_str()).collect();
+    (!names.is_empty()).then(|| format!("{what} at {}", names.join(", ")))
+}
+
+#[cfg(test)]
+#[path = "broker_tests.rs"]
+mod tests;

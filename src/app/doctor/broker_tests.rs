@@ -1,0 +1,79 @@
+use super::super::finding::Level;
+use super::super::queue::{Backstop, Presence};
+use super::*;
+use crate::broker::QueueFacts;
+
+fn node(name: &str) -> NodeFacts {
+    NodeFacts { name: name.to_owned(), running: true, ..NodeFacts::default() }
+}
+
+fn broker(management: SeenManagement) -> SeenBroker {
+    SeenBroker {
+        place: "rabbit".to_owned(),
+        address: "localhost:5672 (virtual host /)".to_owned(),
+        down: None,
+        version: Some(ServerVersion(3, 10, 8)),
+        management,
+        queues: Vec::new(),
+    }
+}
+
+fn complaints(broker: &SeenBroker) -> Vec<(&'static str, Level)> {
+    judge(broker).iter().filter(|one| one.level != Level::Ok).map(|one| (one.check, one.level)).collect()
+}
+
+fn of(node: NodeFacts) -> Vec<(&'static str, Level)> {
+    complaints(&broker(SeenManagement::Nodes(vec![node])))
+}
+
+fn queue(kind: &str) -> SeenQueue {
+    let facts = QueueFacts { kind: kind.to_owned(), durable: true, members: 1, ..QueueFacts::default() };
+    SeenQueue {
+        place: format!("rabbit/{kind}"),
+        queue: kind.to_owned(),
+        reader: None,
+        presence: Presence::There { ready: 0 },
+        made_here: false,
+        facts: Some((facts, Backstop::None)),
+    }
+}
+
+#[test]
+fn what_cannot_be_seen_is_said_and_is_no_fault() {
+    assert_eq!(of(node("a")), []);
+    let unseen = [("management", Level::Unseen)];
+    assert_eq!(complaints(&broker(SeenManagement::NotGiven)), unseen);
+    assert_eq!(complaints(&broker(SeenManagement::Refused("401".to_owned()))), unseen);
+    assert_eq!(complaints(&broker(SeenManagement::Unreachable("refused".to_owned()))), unseen);
+    let down = SeenBroker { down: Some("refused".to_owned()), ..broker(SeenManagement::Nodes(vec![node("a")])) };
+    assert_eq!(complaints(&down), [("reachable", Level::Unseen)]);
+}
+
+#[test]
+fn an_alarm_is_a_warning_since_a_refusal_is_honest() {
+    assert_eq!(of(NodeFacts { memory_alarm: true, ..node("a") }), [("alarm", Level::Warning)]);
+    assert_eq!(of(NodeFacts { disk_alarm: true, ..node("a") }), [("alarm", Level::Warning)]);
+    let found = judge(&broker(SeenManagement::Nodes(vec![
+        NodeFacts { memory_alarm: true, ..node("a") },
+        NodeFacts { memory_alarm: true, disk_alarm: true, ..node("b") },
+    ])));
+    let alarm = found.iter().find(|one| one.check == "alarm").unwrap();
+    assert!(alarm.found.starts_with("memory at a, b, disk at b: "), "{alarm:?}");
+}
+
+#[test]
+fn a_node_that_is_down_is_named() {
+    assert_eq!(of(NodeFacts { running: false, ..node("a") }), [("nodes", Level::Warning)]);
+}
+
+#[test]
+fn a_partition_voids_only_where_a_queue_is_no_quorum_queue() {
+    let parted = |kinds: &[&str]| {
+        let node = NodeFacts { partitions: vec!["b".to_owned()], ..node("a") };
+        let queues = kinds.iter().map(|kind| queue(kind)).collect();
+        let broker = SeenBroker { queues, ..broker(SeenManagement::Nodes(vec![node])) };
+        complaints(&broker).into_iter().find(|(check, _)| *check == "partitions").map(|(_, level)| level)
+    };
+    assert_eq!(parted(&["quorum"]), Some(Level::Warning));
+    assert_eq!(parted(&["quorum", "classic"]), Some(Level::Void));
+}

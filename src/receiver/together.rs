@@ -1,0 +1,128 @@
+//! The way of deliveries that share a transaction: held together, settled one by one.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::attempt::{Entry, entry};
+use super::group::Fate;
+use super::process::AttemptEnd;
+use super::worker::{DeliveryEnd, Worker, own_envelope};
+use crate::broker::{AckToken, ConsumerSession, Delivery, Source};
+use crate::model::Envelope;
+use crate::relay::Running;
+
+/// A group takes no more messages beyond this.
+const GROUP_BYTES: usize = 4 << 20;
+
+/// A message at which nobody else in this process is at work.
+struct Held {
+    envelope: Envelope,
+    token: AckToken,
+    running: Running,
+}
+
+/// Whether a delivery may share a transaction: ours, and never tried as far as anybody knows.
+pub fn may_share(delivery: &Delivery) -> bool {
+    match delivery.incoming.source {
+        Source::Own { attempts, .. } => entry(delivery.incoming.redelivered, attempts) == Entry::First,
+        Source::Foreign { .. } => false,
+    }
+}
+
+/// What is here already, up to so many; and the first that may not be with them.
+pub fn gather(first: Delivery, session: &mut ConsumerSession, size: usize) -> (Vec<Delivery>, Option<Delivery>) {
+    let mut bytes = first.incoming.body.len();
+    let mut group = vec![first];
+    while group.len() < size && bytes < GROUP_BYTES {
+        match session.waiting() {
+            Some(next) if may_share(&next) => {
+                bytes += next.incoming.body.len();
+                group.push(next);
+            }
+            next => return (group, next),
+        }
+    }
+    (group, None)
+}
+
+impl Worker {
+    /// Takes deliveries to their ends, together as far as possible. `lane` is free for the next group when this one's
+    /// transaction has ended; `permits` are what more transactions need that run beside this one.
+    pub async fn deliver_group(
+        &self,
+        deliveries: Vec<Delivery>,
+        lane: OwnedSemaphorePermit,
+        permits: &Arc<Semaphore>,
+    ) -> DeliveryEnd {
+        let mut group = Vec::with_capacity(deliveries.len());
+        for delivery in deliveries {
+            group.extend(self.hold(delivery).await);
+        }
+        let envelopes: Vec<&Envelope> = group.iter().map(|held| &held.envelope).collect();
+        let fates = self.processor.group(&self.settings, &envelopes).await;
+        drop(lane);
+        let (mut ended, mut alone) = (Vec::new(), Vec::new());
+        for (held, fate) in group.into_iter().zip(fates) {
+            match fate {
+                Fate::Ended(end) => ended.push(self.settle(held.token, end)),
+                Fate::Alone => alone.push(held),
+            }
+        }
+        match join_all(ended).await.into_iter().find(|end| *end != DeliveryEnd::Settled) {
+            // The session ends, and what is not settled comes again.
+            Some(lost) => lost,
+            None => self.one_by_one(alone, permits).await,
+        }
+    }
+
+    async fn hold(&self, delivery: Delivery) -> Option<Held> {
+        let Delivery { incoming, token } = delivery;
+        let running = match incoming.source.clone() {
+            Source::Own { tx_id, root_id, published_at, .. } => {
+                if let Some(published_at) = published_at {
+                    self.shared.saw(&self.settings.destination, published_at);
+                }
+                let running = self.processor.relay.run(tx_id);
+                running.map(|running| (running, own_envelope(incoming, tx_id, root_id)))
+            }
+            Source::Foreign { .. } => None,
+        };
+        match running {
+            Some((running, envelope)) => Some(Held { envelope, token, running }),
+            None => {
+                self.settle(token, AttemptEnd::HandBack).await;
+                None
+            }
+        }
+    }
+
+    /// Each in a transaction of its own: one after the other on the permit of their group, and side by side as far as
+    /// more permits are free.
+    async fn one_by_one(&self, alone: Vec<Held>, permits: &Arc<Semaphore>) -> DeliveryEnd {
+        let mut waiting = alone.into_iter();
+        let mut trying = FuturesUnordered::new();
+        let mut lost = None;
+        loop {
+            while lost.is_none() {
+                let more =
+                    if trying.is_empty() { Some(None) } else { permits.clone().try_acquire_owned().ok().map(Some) };
+                let Some(permit) = more else { break };
+                let Some(held) = waiting.next() else { break };
+                trying.push(async move {
+                    let end = self.processor.first(&self.settings, &held.envelope).await;
+                    drop((held.running, permit));
+                    self.settle(held.token, end).await
+                });
+            }
+            match trying.next().await {
+                None => return lost.unwrap_or(DeliveryEnd::Settled),
+                Some(DeliveryEnd::Settled) => {}
+                Some(end) => lost = Some(end),
+            }
+        }
+    }
+}

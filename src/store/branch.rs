@@ -1,0 +1,253 @@
+//! An attempt's transaction in a database beside the home: work, PREPARE, and the end (protocol §6).
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio_postgres::SimpleQueryMessage;
+
+use super::database::Database;
+use super::step::{Tidy, cancel, end_with};
+use super::work::PROBE;
+use super::{Pool, Session, StoreError};
+use crate::txn::Gid;
+use crate::txn::faults::{Point, reach};
+use crate::txn::ports::{Finished, Mark, Participant, Prepared};
+use crate::txn::protocol::Outcome;
+
+/// An open branch. Dropped before its end, its connection is closed: what was not prepared is rolled back, what was is
+/// the janitor's.
+#[derive(Debug)]
+pub struct BranchTransaction {
+    database: Database,
+    /// `None` once it was lost.
+    session: Option<Session>,
+    /// The server's process behind the session.
+    backend: i32,
+    /// Something was sent to end it, and its answer is not known.
+    asked: bool,
+}
+
+/// Explicitly READ COMMITTED, and who serves it.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_backend_pid()";
+/// Fails in a broken transaction, which PREPARE TRANSACTION would silently roll back.
+const WROTE: &str = "/* branch_wrote */
+SELECT pg_current_xact_id_if_assigned()::text,
+       ('x' || lpad(substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), 16, '0'))::bit(64)::bigint";
+const END_BACKEND: &str = "/* end_backend */
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND application_name = $2";
+const BACKEND_LIVES: &str = "/* backend_lives */
+SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND application_name = $2)";
+/// Between two looks whether a server process has ended.
+const LOOK: Duration = Duration::from_millis(20);
+/// Looks before somebody else must look later.
+const LOOKS: u32 = 100;
+
+impl BranchTransaction {
+    pub(super) async fn begin(database: &Database) -> Result<Self, StoreError> {
+        let session = database.work.session().await?;
+        let answer = database.work.bounded(async { Ok(session.client()?.simple_query(BEGIN).await?) }).await?;
+        let pid = answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+            _ => None,
+        });
+        let backend = pid.ok_or_else(|| StoreError::Unexpected("no pg_backend_pid".to_owned()))?;
+        Ok(Self { database: database.clone(), session: Some(session), backend, asked: false })
+    }
+
+    pub(super) fn session(&self) -> Result<&Session, StoreError> {
+        self.session.as_ref().ok_or_else(|| StoreError::Unexpected("the branch has ended".to_owned()))
+    }
+
+    /// Asks the server to end the statement that runs, after a transaction time-out.
+    pub async fn cancel(&self) {
+        if let Some(session) = &self.session {
+            cancel(session).await;
+        }
+    }
+
+    async fn say(&self, word: &str) -> Result<Tidy, StoreError> {
+        end_with(&self.database.work, self.session()?, word).await
+    }
+
+    fn release(&mut self) {
+        if let Some(session) = self.session.take() {
+            session.release();
+        }
+    }
+
+    /// The session's connection is closed, not pooled.
+    fn lose_session(&mut self) {
+        drop(self.session.take());
+    }
+
+    async fn close(&mut self, word: &str) {
+        match self.say(word).await {
+            Ok(Tidy::Yes) => self.release(),
+            Ok(Tidy::No) => self.lose_session(),
+            Err(error) => {
+                tracing::debug!(%error, database = self.database.name, "branch not ended in words; connection closed");
+                self.lose_session();
+            }
+        }
+    }
+
+    /// Ends the server process of a lost session, and waits until it is gone: what it was told last could still happen.
+    async fn end_backend(&self) -> Result<(), String> {
+        let name = &self.database.application_name;
+        let ended = self.database.house.run(async |client| {
+            client.execute(END_BACKEND, &[&self.backend, name]).await?;
+            for _look in 0..LOOKS {
+                let lives: bool = client.query_one(BACKEND_LIVES, &[&self.backend, name]).await?.get(0);
+                if !lives {
+                    return Ok(true);
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+            Ok(false)
+        });
+        match ended.await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("the server has not ended the session that was lost".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// The session, or another once the old one is gone.
+    async fn any_session(&mut self) -> Result<Session, String> {
+        if let Some(session) = self.session.take() {
+            return Ok(session);
+        }
+        self.end_backend().await?;
+        self.database.house.session().await.map_err(|error| error.to_string())
+    }
+}
+
+#[async_trait]
+impl Participant for BranchTransaction {
+    type Error = StoreError;
+
+    fn place(&self) -> &str {
+        self.database.located()
+    }
+
+    async fn wrote(&mut self) -> Result<Option<Mark>, StoreError> {
+        reach(Point::MD1).await?;
+        let session = self.session()?;
+        let wrote = async {
+            let client = session.client()?;
+            let (probe, wrote, same) = tokio::join!(
+                client.batch_execute(PROBE),
+                client.query_one(WROTE, &[]),
+                self.database.same_server(client)
+            );
+            probe?;
+            same?;
+            let row = wrote?;
+            let xid: Option<String> = row.get(0);
+            let xid = xid.map(|xid| xid.parse()).transpose();
+            let xid = xid.map_err(|error| StoreError::Unexpected(format!("pg_current_xact_id: {error}")))?;
+            Ok(xid.map(|xid| Mark { xid, timeline: row.get(1) }))
+        };
+        self.database.work.bounded(wrote).await
+    }
+
+    async fn end(&mut self) {
+        self.close("COMMIT").await;
+    }
+
+    async fn roll_back(&mut self) {
+        self.close("ROLLBACK").await;
+    }
+
+    async fn prepare(&mut self, gid: &Gid) -> Prepared<StoreError> {
+        let sent = self.say(&format!("PREPARE TRANSACTION '{gid}'")).await;
+        let answer = match reach(Point::MD3).await {
+            Ok(()) => sent,
+            Err(injected) => Err(injected.into()),
+        };
+        match answer {
+            Ok(tidy) => {
+                if tidy == Tidy::No {
+                    self.lose_session();
+                }
+                match reach(Point::MD2).await {
+                    Ok(()) => Prepared::Yes,
+                    Err(injected) => Prepared::Unknown(injected.into()),
+                }
+            }
+            // A refused PREPARE rolls back; the session must prove that it lives.
+            Err(refused @ StoreError::Refused { .. }) => match self.say("ROLLBACK").await {
+                Ok(Tidy::Yes) => {
+                    self.release();
+                    Prepared::Refused(refused)
+                }
+                Ok(Tidy::No) | Err(_) => {
+                    self.lose_session();
+                    Prepared::Unknown(refused)
+                }
+            },
+            Err(error) => {
+                self.lose_session();
+                Prepared::Unknown(error)
+            }
+        }
+    }
+
+    async fn finish(&mut self, gid: &Gid, outcome: Outcome) -> Finished {
+        if outcome == Outcome::Commit {
+            for point in [Point::MD5, Point::MD6, Point::MD9] {
+                if let Err(injected) = reach(point).await {
+                    return Finished::NotYet(injected.to_string());
+                }
+            }
+        }
+        let session = match self.any_session().await {
+            Ok(session) => session,
+            Err(reason) => return Finished::NotYet(reason),
+        };
+        // Whether a refused PREPARE left nothing behind is no surprise either.
+        let first = !std::mem::replace(&mut self.asked, true) && outcome == Outcome::Commit;
+        let end = finish_on(&self.database.house, session, gid, outcome).await;
+        let end = match reach(Point::MD5).await {
+            Ok(()) => end,
+            Err(injected) => Err(injected.to_string()),
+        };
+        match end {
+            Ok((Finished::Missing { .. }, session)) => {
+                session.release();
+                Finished::Missing { first }
+            }
+            Ok((end @ Finished::NotYet(_), session)) => {
+                self.session = Some(session);
+                end
+            }
+            Ok((Finished::Done, session)) => {
+                session.release();
+                Finished::Done
+            }
+            Err(reason) => Finished::NotYet(reason),
+        }
+    }
+}
+
+/// COMMIT PREPARED or ROLLBACK PREPARED. The session comes back when it lives.
+pub(super) async fn finish_on(
+    pool: &Pool,
+    session: Session,
+    gid: &Gid,
+    outcome: Outcome,
+) -> Result<(Finished, Session), String> {
+    let word = match outcome {
+        Outcome::Commit => "COMMIT",
+        Outcome::Abort => "ROLLBACK",
+    };
+    let sql = format!("{word} PREPARED '{gid}'");
+    match pool.bounded(async { Ok(session.client()?.batch_execute(&sql).await?) }).await {
+        Ok(()) => Ok((Finished::Done, session)),
+        Err(StoreError::Refused { sqlstate, .. }) if sqlstate == "42704" => {
+            Ok((Finished::Missing { first: false }, session))
+        }
+        Err(refused @ StoreError::Refused { .. }) => Ok((Finished::NotYet(refused.to_string()), session)),
+        Err(error) => Err(error.to_string()),
+    }
+}

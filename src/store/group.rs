@@ -1,0 +1,174 @@
+//! A transaction that several messages share: one compare-and-set, their steps without waiting in between, or a savepoint
+//! for each (protocol §7).
+
+use std::pin::Pin;
+
+use bytes::Bytes;
+use futures_util::future::{maybe_done, poll_fn};
+use std::task::Poll;
+use tokio_postgres::Statement;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::step::execute_prepared;
+use super::{Outgoing, Store, StoreError, WorkTransaction};
+use crate::model::{Destination, Envelope, TxId};
+use crate::txn::faults::{Point, reach};
+
+/// A row that a group wants, with its body's SHA-256.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    pub tx_id: TxId,
+    pub sha256: &'a [u8],
+}
+
+/// What a step does in the home's transaction, known before anything is sent.
+#[derive(Debug)]
+pub enum StepCall<'a> {
+    /// Its own statement.
+    Query { sql: &'a str, params: Vec<Option<Bytes>> },
+    /// A journal row for what it sends: this envelope's payload.
+    Send { envelope: Envelope, outgoing: Outgoing },
+}
+
+/// The step whose call failed, by its place in the list, and why.
+#[derive(Debug)]
+pub struct FailedCall {
+    pub at: usize,
+    pub error: StoreError,
+}
+
+/// As `take_first` for each of the rows. They are locked in the order of their ids, so that two groups never wait for
+/// each other.
+const TAKE_GROUP: &str = "/* take_group */
+WITH held AS (
+    SELECT j.tx_id FROM unnest($1, $2) wanted(tx_id, sha256) JOIN posthaste.journal j ON j.tx_id = wanted.tx_id
+    WHERE j.destination = $3 AND j.attempts = $4 AND j.sha256 = wanted.sha256 AND j.state IN ('READY', 'PUBLISHED')
+      AND j.attempts < j.max_attempts AND (j.not_before IS NULL OR j.not_before <= clock_timestamp())
+    ORDER BY j.tx_id FOR NO KEY UPDATE OF j)
+UPDATE posthaste.journal j
+SET state = 'DONE', attempts = attempts + 1, finished_at = clock_timestamp(), owner = NULL, running_by = NULL
+FROM held WHERE j.tx_id = held.tx_id
+RETURNING j.tx_id, j.max_attempts";
+
+impl WorkTransaction {
+    /// The compare-and-set of a group whose rows nobody has tried: answers those that it took, with their
+    /// `max_attempts`. Of the others somebody else has, had or may yet have the row; look.
+    pub async fn take_group(
+        &self,
+        store: &Store,
+        destination: &Destination,
+        wanted: &[Wanted<'_>],
+    ) -> Result<Vec<(TxId, i32)>, StoreError> {
+        reach(Point::DQ5).await?;
+        let client = self.session().client()?;
+        let tx_ids: Vec<Uuid> = wanted.iter().map(|row| row.tx_id.0).collect();
+        let hashes: Vec<&[u8]> = wanted.iter().map(|row| row.sha256).collect();
+        let taken = async {
+            // Planned each time: a plan that was made when the journal was small reads all of it when it has grown.
+            let params: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 4] = [
+                (&tx_ids, Type::UUID_ARRAY),
+                (&hashes, Type::BYTEA_ARRAY),
+                (&destination.as_str(), Type::TEXT),
+                (&0_i32, Type::INT4),
+            ];
+            let rows = client.query_typed(TAKE_GROUP, &params).await?;
+            Ok(rows.iter().map(|row| (TxId(row.get(0)), row.get(1))).collect())
+        };
+        store.work.bounded(taken).await
+    }
+
+    /// Runs these calls one after the other; each is sent without waiting for the answer to the one before.
+    ///
+    /// # Errors
+    /// The first that failed; what came after it did nothing, or comes to nothing with the transaction.
+    pub async fn execute_all(&self, store: &Store, calls: &[&StepCall<'_>]) -> Result<(), FailedCall> {
+        let mut statements: Vec<Statement> = Vec::with_capacity(calls.len());
+        for (at, call) in calls.iter().enumerate() {
+            statements.push(self.prepare(call).await.map_err(|error| FailedCall { at, error })?);
+        }
+        let sent = calls.iter().zip(&statements).map(|(call, statement)| self.send(store, call, statement));
+        for (at, answer) in in_order(sent).await.into_iter().enumerate() {
+            answer.map_err(|error| FailedCall { at, error })?;
+        }
+        Ok(())
+    }
+
+    async fn prepare(&self, call: &StepCall<'_>) -> Result<Statement, StoreError> {
+        match call {
+            StepCall::Query { sql, .. } => Ok(self.session().client()?.prepare_cached(sql).await?),
+            StepCall::Send { .. } => self.prepare_outgoing().await,
+        }
+    }
+
+    async fn send(&self, store: &Store, call: &StepCall<'_>, statement: &Statement) -> Result<(), StoreError> {
+        match call {
+            StepCall::Query { params, .. } => {
+                execute_prepared(self.session().client()?, statement, params).await.map(drop)
+            }
+            StepCall::Send { envelope, outgoing } => {
+                self.insert_outgoing(store, statement, envelope, std::slice::from_ref(outgoing)).await
+            }
+        }
+    }
+
+    /// What follows can be undone by itself.
+    pub async fn save(&self, store: &Store) -> Result<(), StoreError> {
+        self.say(store, "SAVEPOINT message").await
+    }
+
+    /// Keeps what was done since `save`, unless the transaction as a whole is undone.
+    pub async fn keep(&self, store: &Store) -> Result<(), StoreError> {
+        self.say(store, "RELEASE SAVEPOINT message").await
+    }
+
+    /// Undoes what was done since `save`.
+    pub async fn undo(&self, store: &Store) -> Result<(), StoreError> {
+        self.say(store, "ROLLBACK TO SAVEPOINT message; RELEASE SAVEPOINT message").await
+    }
+
+    async fn say(&self, store: &Store, words: &str) -> Result<(), StoreError> {
+        store.work.bounded(async { Ok(self.session().client()?.batch_execute(words).await?) }).await
+    }
+}
+
+/// Begins them in this order, then waits for all. The client sends a request when it is first polled.
+async fn in_order<T, F: Future<Output = T>>(calls: impl Iterator<Item = F>) -> Vec<T> {
+    let mut calls: Vec<Pin<Box<_>>> = calls.map(|call| Box::pin(maybe_done(call))).collect();
+    poll_fn(|cx| {
+        for call in &mut calls {
+            let _begun = call.as_mut().poll(cx).is_ready();
+        }
+        Poll::Ready(())
+    })
+    .await;
+    let mut answers = Vec::with_capacity(calls.len());
+    for call in &mut calls {
+        call.as_mut().await;
+        answers.extend(call.as_mut().take_output());
+    }
+    answers
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::in_order;
+
+    #[tokio::test]
+    async fn every_call_is_begun_in_order_before_any_answer_is_awaited() {
+        let said = Mutex::new(Vec::new());
+        let said = &said;
+        let calls = (0..100).map(|number| async move {
+            said.lock().unwrap().push(format!("begun {number}"));
+            tokio::task::yield_now().await;
+            said.lock().unwrap().push(format!("answered {number}"));
+            number
+        });
+        assert_eq!(in_order(calls).await, (0..100).collect::<Vec<_>>());
+        let said = said.lock().unwrap();
+        let begun: Vec<String> = (0..100).map(|number| format!("begun {number}")).collect();
+        assert_eq!(said[..100], begun);
+    }
+}

@@ -1,0 +1,275 @@
+//! What `doctor` reads of a PostgreSQL server (B5). Nothing is written: after the first question the session is
+//! read-only.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio_postgres::{Client, NoTls};
+
+use super::instance::{LIVE_INSTANCES, check_home_sql, home_check_of, instance_of};
+use super::migrate::{ApplicationMigrations, refuse_other_schema};
+use super::pool::{session_options, session_settings};
+use super::privileges::{FUNCTIONS, Privilege, TABLES};
+use super::{HomeCheck, Instance, PostgresSettings, SessionTimeouts, StoreError};
+
+/// All questions to one server together.
+const BOUND: Duration = Duration::from_secs(20);
+
+/// One server as it answers now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerFacts {
+    pub version: String,
+    pub database: String,
+    pub role: String,
+    /// A standby takes no writes.
+    pub in_recovery: bool,
+    /// Which cluster it is; `None`: the role may not ask.
+    pub system: Option<String>,
+    pub clock: ClockReading,
+    /// As a plain session of this role in this database has them, by name. One that the version does not know is absent.
+    pub settings: BTreeMap<String, Setting>,
+    /// What became of the settings that our sessions ask for.
+    pub session: Vec<SessionSetting>,
+    pub standbys: Standbys,
+    /// Functions that the program may need and the role may not execute.
+    pub refused_functions: Vec<String>,
+    /// What `run` needs here and the role has not, as GRANT writes it.
+    pub missing: Vec<String>,
+    pub schema: SchemaFacts,
+    /// Of the home database alone.
+    pub home: Option<HomeFacts>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// Without its unit, as `pg_settings` shows it.
+    pub value: String,
+    /// `default`, `configuration file`, `user` (the role), `database`, `database user`, `client` (the url), …
+    pub source: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionSetting {
+    pub name: &'static str,
+    pub wanted: String,
+    pub found: Option<String>,
+}
+
+/// The server's clock against this process's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockReading {
+    /// Microseconds that the server is ahead.
+    pub ahead: i64,
+    /// Microseconds by which the reading may be wrong: half of the question's round trip.
+    pub uncertain: i64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Standbys {
+    pub all: i64,
+    /// Those that COMMIT waits for; `None`: the role may not see.
+    pub synchronous: Option<i64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SchemaFacts {
+    Fits,
+    /// Why `run` would not start.
+    Refused(String),
+    Unseen(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HomeFacts {
+    /// Each error says why it could not be read.
+    pub moved: Result<HomeCheck, String>,
+    pub live: Result<Vec<Instance>, String>,
+    /// Our tables for which autovacuum is switched off.
+    pub never_vacuumed: Vec<String>,
+}
+
+const SETTINGS: &str = "/* doctor_settings */ SELECT name, setting, source FROM pg_settings WHERE name = ANY($1)";
+
+/// What is asked of the server and the role, apart from what sessions set themselves.
+const NAMES: &[&str] = &[
+    "autovacuum",
+    "fsync",
+    "full_page_writes",
+    "idle_session_timeout",
+    "max_prepared_transactions",
+    "synchronous_commit",
+    "transaction_read_only",
+    "transaction_timeout",
+];
+
+const READ_ONLY: &str = "/* doctor_begin */ SET default_transaction_read_only = on; SET statement_timeout = '10s'";
+
+const SERVER: &str = "/* doctor_server */
+SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS in_recovery, current_user::text AS role,
+       current_database()::text AS database";
+
+const SYSTEM: &str = "/* doctor_system */ SELECT (pg_control_system()).system_identifier::text";
+
+const CLOCK: &str = "/* doctor_clock */ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+
+const STANDBYS: &str = "/* doctor_standbys */
+SELECT count(*), count(*) FILTER (WHERE sync_state IN ('sync', 'quorum')), count(sync_state) FROM pg_stat_replication";
+
+const REFUSED: &str = "/* doctor_functions */
+SELECT DISTINCT p.proname::text FROM pg_proc p
+WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname = ANY($1) AND NOT has_function_privilege(p.oid, 'EXECUTE')
+ORDER BY 1";
+
+const USAGE: &str = "/* doctor_usage */
+SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = 'posthaste'";
+
+/// Asked by oid: a name in a schema that is closed to the role cannot be resolved.
+const MISSING: &str = "/* doctor_privileges */
+SELECT w.name, w.privilege FROM unnest($1::text[], $2::text[]) AS w (name, privilege)
+JOIN pg_class c ON c.relname = w.name JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE (n.nspname = 'posthaste' OR w.name = 'ibisstore' AND pg_table_is_visible(c.oid))
+  AND NOT has_table_privilege(c.oid, w.privilege)
+ORDER BY 1, 2";
+
+const NEVER_VACUUMED: &str = "/* doctor_vacuum */
+SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE (n.nspname = 'posthaste' OR c.relname = 'ibisstore') AND c.relkind = 'r'
+  AND EXISTS (SELECT FROM unnest(c.reloptions) o WHERE o IN ('autovacuum_enabled=false', 'autovacuum_enabled=off'))
+ORDER BY 1";
+
+/// Asks one server everything. `is_home`: also about our own tables.
+///
+/// # Errors
+/// `Unreachable`: no connection, or no answer in time.
+pub async fn server_facts(
+    settings: &PostgresSettings,
+    is_home: bool,
+    applications: &[ApplicationMigrations<'_>],
+) -> Result<ServerFacts, StoreError> {
+    let late = |_elapsed| StoreError::Unreachable(format!("no answer within {} s", BOUND.as_secs()));
+    tokio::time::timeout(BOUND, Box::pin(ask(settings, is_home, applications))).await.map_err(late)?
+}
+
+async fn ask(
+    settings: &PostgresSettings,
+    is_home: bool,
+    applications: &[ApplicationMigrations<'_>],
+) -> Result<ServerFacts, StoreError> {
+    let client = open(settings, None).await?;
+    let found = settings_of(&client, NAMES).await?;
+    client.batch_execute(READ_ONLY).await?;
+    let row = client.query_one(SERVER, &[]).await?;
+    let refused_functions = client.query(REFUSED, &[&FUNCTIONS]).await?.iter().map(|row| row.get(0)).collect();
+    let (all, synchronous, seen) = {
+        let row = client.query_one(STANDBYS, &[]).await?;
+        (row.get::<_, i64>(0), row.get(1), row.get::<_, i64>(2))
+    };
+    Ok(ServerFacts {
+        version: row.get("version"),
+        database: row.get("database"),
+        role: row.get("role"),
+        in_recovery: row.get("in_recovery"),
+        system: client.query_one(SYSTEM, &[]).await.ok().map(|row| row.get(0)),
+        clock: clock(&client).await?,
+        settings: found,
+        session: own_session(settings).await?,
+        standbys: Standbys { all, synchronous: (seen == all).then_some(synchronous) },
+        refused_functions,
+        missing: missing(&client, is_home, applications).await?,
+        schema: match refuse_other_schema(settings, is_home, applications).await {
+            Ok(None) => SchemaFacts::Fits,
+            Ok(Some(reason)) => SchemaFacts::Refused(reason),
+            Err(error) => SchemaFacts::Unseen(error.to_string()),
+        },
+        home: if is_home { Some(home(&client).await?) } else { None },
+    })
+}
+
+async fn open(settings: &PostgresSettings, options: Option<String>) -> Result<Client, StoreError> {
+    let unreachable = |error| match StoreError::from(error) {
+        StoreError::Unknown(reason) => StoreError::Unreachable(reason),
+        error @ (StoreError::Refused { .. } | StoreError::Unreachable(_) | StoreError::Unexpected(_)) => error,
+    };
+    let mut config = settings.client_config().map_err(unreachable)?;
+    config.application_name("posthaste:doctor");
+    if let Some(options) = options {
+        let given = config.get_options().map(|given| format!("{given} ")).unwrap_or_default();
+        config.options(format!("{given}{options}"));
+    }
+    let (client, connection) = config.connect(NoTls).await.map_err(unreachable)?;
+    #[expect(clippy::disallowed_methods, reason = "ends with the client, when the questions are answered")]
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+async fn settings_of(client: &Client, names: &[&str]) -> Result<BTreeMap<String, Setting>, StoreError> {
+    let rows = client.query(SETTINGS, &[&names]).await?;
+    let setting = |row: &tokio_postgres::Row| (row.get(0), Setting { value: row.get(1), source: row.get(2) });
+    Ok(rows.iter().map(setting).collect())
+}
+
+/// A session made as our pools make theirs: what stands between may drop its start-up options.
+async fn own_session(settings: &PostgresSettings) -> Result<Vec<SessionSetting>, StoreError> {
+    let timeouts = SessionTimeouts::default();
+    let client = open(settings, Some(session_options(timeouts))).await?;
+    let wanted = session_settings(timeouts);
+    let found = settings_of(&client, &wanted.each_ref().map(|(name, _)| *name)).await?;
+    let setting = |(name, wanted): (&'static str, String)| {
+        let found = found.get(name).map(|setting| setting.value.clone());
+        SessionSetting { name, wanted, found }
+    };
+    Ok(wanted.into_iter().map(setting).collect())
+}
+
+async fn clock(client: &Client) -> Result<ClockReading, StoreError> {
+    // Prepared first, so that the reading is one round trip.
+    let statement = client.prepare(CLOCK).await?;
+    let before = Timestamp::now().as_microsecond();
+    let server: i64 = client.query_one(&statement, &[]).await?.get(0);
+    let uncertain = (Timestamp::now().as_microsecond() - before) / 2;
+    Ok(ClockReading { ahead: server - before - uncertain, uncertain })
+}
+
+async fn home(client: &Client) -> Result<HomeFacts, StoreError> {
+    let why = |error: tokio_postgres::Error| StoreError::from(error).to_string();
+    let moved = client.query_one(&check_home_sql(), &[]).await.map(|row| home_check_of(&row)).map_err(why);
+    let live = match client.query(LIVE_INSTANCES, &[]).await {
+        Ok(rows) => rows.iter().map(|row| instance_of(row).map_err(|error| error.to_string())).collect(),
+        Err(error) => Err(why(error)),
+    };
+    let never_vacuumed = client.query(NEVER_VACUUMED, &[]).await?.iter().map(|row| row.get(0)).collect();
+    Ok(HomeFacts { moved, live, never_vacuumed })
+}
+
+/// Our tables are in the home database alone, the history of an application's migrations wherever its tables are.
+async fn missing(
+    client: &Client,
+    is_home: bool,
+    applications: &[ApplicationMigrations<'_>],
+) -> Result<Vec<String>, StoreError> {
+    let mut needs: Vec<(String, &str)> = Vec::new();
+    if is_home {
+        let of_table = |(table, needs): &'static (&str, &[Privilege])| {
+            needs.iter().map(|need| ((*table).to_owned(), Privilege::as_str(*need)))
+        };
+        needs.extend(TABLES.iter().flat_map(of_table));
+    }
+    let histories = applications.iter().map(|one| (format!("schema_history_{}", one.configuration), "SELECT"));
+    needs.extend(histories);
+    let (tables, privileges): (Vec<String>, Vec<&str>) = needs.into_iter().unzip();
+    let mut missing = Vec::new();
+    if !tables.is_empty() && client.query_opt(USAGE, &[]).await?.is_some_and(|row| !row.get::<_, bool>(0)) {
+        missing.push("USAGE ON SCHEMA posthaste".to_owned());
+    }
+    for row in client.query(MISSING, &[&tables, &privileges]).await? {
+        let (table, privilege): (&str, &str) = (row.get(0), row.get(1));
+        missing.push(match table {
+            "ibisstore" => format!("{privilege} ON ibisstore"),
+            // A configuration's name may hold what a bare name may not.
+            _ if table.contains('-') => format!("{privilege} ON posthaste.\"{table}\""),
+            _ => format!("{privilege} ON posthaste.{table}"),
+        });
+    }
+    Ok(missing)
+}

@@ -1,0 +1,88 @@
+//! What a step does in a session, and how its transaction ends there: alike in the home and in branches.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use deadpool_postgres::ClientWrapper;
+use tokio_postgres::Statement;
+
+use super::pool::OWN_SCHEMA_HIDDEN;
+use super::{BranchTransaction, Pool, Session, StepParam, StoreError, WorkTransaction};
+
+/// What a step's function did to these settings must not reach the next user of the connection; a rollback undoes it
+/// itself.
+const TIDY: &str = "RESET synchronous_commit; RESET lock_timeout; RESET statement_timeout;
+    RESET idle_in_transaction_session_timeout; RESET ROLE; RESET search_path";
+
+impl WorkTransaction {
+    /// Runs a step's statement with its parameters bound.
+    ///
+    /// # Errors
+    /// Any `Refused` leaves the transaction broken: roll back.
+    pub async fn execute_step(&self, sql: &str, params: &[Option<Bytes>]) -> Result<u64, StoreError> {
+        execute(self.session(), sql, params).await
+    }
+}
+
+impl BranchTransaction {
+    /// As [`WorkTransaction::execute_step`].
+    pub async fn execute_step(&self, sql: &str, params: &[Option<Bytes>]) -> Result<u64, StoreError> {
+        execute(self.session()?, sql, params).await
+    }
+}
+
+async fn execute(session: &Session, sql: &str, params: &[Option<Bytes>]) -> Result<u64, StoreError> {
+    let client = session.client()?;
+    let statement = client.prepare_cached(sql).await?;
+    execute_prepared(client, &statement, params).await
+}
+
+pub(super) async fn execute_prepared(
+    client: &ClientWrapper,
+    statement: &Statement,
+    params: &[Option<Bytes>],
+) -> Result<u64, StoreError> {
+    if statement.params().len() != params.len() {
+        return Err(StoreError::Unexpected(format!(
+            "the statement has {} parameters, the step gives {}",
+            statement.params().len(),
+            params.len()
+        )));
+    }
+    let values: Vec<StepParam<'_>> = params.iter().map(|value| StepParam(value.as_deref())).collect();
+    let values: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> = values.iter().map(|value| value as _).collect();
+    Ok(client.execute(statement, &values).await?)
+}
+
+/// Whether a session may go back to its pool after its transaction has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tidy {
+    Yes,
+    No,
+}
+
+/// Ends the transaction with this word. The answer is the word's own: what goes wrong after it, such as a statement
+/// time-out that fires once a slow COMMIT is through, is told apart.
+pub(super) async fn end_with(pool: &Pool, session: &Session, word: &str) -> Result<Tidy, StoreError> {
+    let both = async {
+        let client = session.client()?;
+        let tidy = async {
+            client.batch_execute(TIDY).await?;
+            client.batch_execute(OWN_SCHEMA_HIDDEN).await
+        };
+        Ok(tokio::join!(client.batch_execute(word), tidy))
+    };
+    let (ended, tidied) = pool.bounded(both).await?;
+    ended?;
+    Ok(if tidied.is_ok() { Tidy::Yes } else { Tidy::No })
+}
+
+/// Asks the server to end the statement that runs.
+pub(super) async fn cancel(session: &Session) {
+    let Ok(client) = session.client() else { return };
+    let token = client.cancel_token();
+    let sent = tokio::time::timeout(Duration::from_secs(2), token.cancel_query(tokio_postgres::NoTls));
+    if !matches!(sent.await, Ok(Ok(()))) {
+        tracing::debug!("cancel request not delivered; the statement's own time-out ends it");
+    }
+}

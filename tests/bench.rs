@@ -1,0 +1,58 @@
+//! What the benchmark makes of its figures, and that its configurations are sound. `make bench` runs the benchmark itself.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![allow(dead_code, reason = "the benchmark uses the rest")]
+
+#[path = "../benches/ratio/figures.rs"]
+mod figures;
+#[path = "bench/figures.rs"]
+mod figures_claims;
+#[path = "../benches/ratio/http.rs"]
+mod http;
+#[path = "bench/http.rs"]
+mod http_claims;
+#[path = "../benches/ratio/ledger.rs"]
+mod ledger;
+#[path = "bench/ledger.rs"]
+mod ledger_claims;
+#[path = "../benches/ratio/proc.rs"]
+mod proc;
+#[path = "bench/proc.rs"]
+mod proc_claims;
+#[path = "../benches/ratio/report.rs"]
+mod report;
+#[path = "bench/report.rs"]
+mod report_claims;
+#[path = "../benches/ratio/rows.rs"]
+mod rows;
+#[path = "bench/rows.rs"]
+mod rows_claims;
+#[path = "../benches/ratio/svg.rs"]
+mod svg;
+#[path = "bench/svg.rs"]
+mod svg_claims;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+#[test]
+fn posthaste_check_finds_no_mistake_in_the_benchmarks_configurations() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/ratio/configurations");
+    let mut checked = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let here = TempDir::new().unwrap();
+        let resources = "instance: { home: main }
+postgres: [ { name: main, url: 'postgres://u@h/main' }, { name: other, url: 'postgres://u@h/other' } ]
+amqp: [ { name: rabbit, url: 'amqp://u@h', createDestination: true } ]\n";
+        fs::write(here.path().join("resources.yml"), resources).unwrap();
+        fs::create_dir(here.path().join("configurations")).unwrap();
+        std::os::unix::fs::symlink(entry.unwrap().path(), here.path().join("configurations/bench")).unwrap();
+        let done =
+            Command::new(env!("CARGO_BIN_EXE_posthaste")).arg("check").current_dir(here.path()).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        checked += 1;
+    }
+    assert_eq!(checked, 3);
+}

@@ -1,0 +1,7 @@
+//! Faults drawn from a seeded dice, done to an installation under load (protocol §9.4).
+
+mod installation;
+mod plan;
+
+pub use installation::Installation;
+pub use plan::Plan;
