@@ -1,6 +1,7 @@
 //! Putting the parts together: what `run` starts, in which order, and how it ends.
 
 mod boot;
+mod cleaning;
 mod databases;
 mod destinations;
 mod doctor;
@@ -245,7 +246,7 @@ fn start_work(parts: &Parts, lifecycle: &Lifecycle) {
     tasks.spawn(verify_destinations(parts.relay.clone()));
     tasks.spawn(sweep(parts.relay.clone(), parts.shared.clone()));
     tasks.spawn(recover(parts.relay.clone(), parts.shared.clone()));
-    tasks.spawn(boot::keep_clean(parts.store.clone(), lifecycle.clone()));
+    tasks.spawn(cleaning::keep_clean(parts.store.clone(), lifecycle.clone()));
     for receiver in &parts.settings.receivers {
         let (processor, shared) = (parts.processor.clone(), parts.shared.clone());
         tasks.spawn(supervise(receiver.clone(), processor, shared, lifecycle.clone()));

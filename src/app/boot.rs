@@ -1,4 +1,4 @@
-//! Before the first message: schema, registration, queues; and the house-keeping that runs beside.
+//! Before the first message: schema, registration, queues.
 
 use std::time::Duration;
 
@@ -11,12 +11,10 @@ use crate::config::Settings;
 use crate::lifecycle::Lifecycle;
 use crate::relay::Fenced;
 use crate::store::migrate::{ApplicationMigrations, Applied, MigrateError, migrate as migrate_database};
-use crate::store::{HomeCheck, HomeDecision, HomeSettled, Registration, Retention, Store, settle_home};
+use crate::store::{HomeCheck, HomeDecision, HomeSettled, Registration, settle_home};
 
 /// Between two tries to reach the home database.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Between two rounds of clean-up that found little.
-const CLEAN: Duration = Duration::from_secs(60);
 /// Longest wait of `migrate` for a broker.
 const BROKER_BOUND: Duration = Duration::from_secs(10);
 
@@ -172,27 +170,4 @@ async fn declare_on(
         }
     }
     Ok(())
-}
-
-/// Removes what is past its time, a batch at a time, until the stop.
-pub(super) async fn keep_clean(store: Store, lifecycle: Lifecycle) {
-    let retention = Retention::default();
-    while !lifecycle.soft.is_cancelled() {
-        let full = match store.clean_up(retention).await {
-            Ok(Some(removed)) => {
-                let full = u64::try_from(retention.batch).unwrap_or(u64::MAX);
-                removed.log >= full || removed.journal >= full || removed.inbox >= full
-            }
-            Ok(None) => false,
-            Err(error) => {
-                tracing::debug!(%error, "clean-up interrupted");
-                false
-            }
-        };
-        let pause = if full { Duration::from_millis(200) } else { CLEAN };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = lifecycle.soft.cancelled() => {}
-        }
-    }
 }
