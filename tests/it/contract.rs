@@ -17,3 +17,5 @@ mod journal;
 mod postgres;
 #[path = "../model/statements.rs"]
 mod statements;
+#[path = "contract/tables.rs"]
+mod tables;

@@ -30,6 +30,10 @@ pub fn of_migration(sql: &str) -> Schema {
             | (["CREATE", "UNIQUE", "INDEX", index, "ON", name, ..], None) => {
                 schema.get_mut(*name).unwrap().indexes.push((*index).to_owned());
             }
+            (["DROP", "INDEX", index], None) => {
+                let dropped = index.trim_end_matches(';').rsplit('.').next().unwrap();
+                schema.values_mut().for_each(|table| table.indexes.retain(|index| index != dropped));
+            }
             ([first, ..], Some(_)) if first.starts_with(')') => table = None,
             ([first, ..], Some(name))
                 if first.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit()) =>
