@@ -46,7 +46,9 @@ impl Store {
         let published: Vec<i64> = marks.iter().map(|mark| mark.published_at).collect();
         self.house
             .transaction(async |client| {
-                client.batch_execute("SET LOCAL synchronous_commit = off").await?;
+                // A plan that was made when the journal was small reads all of it when it has grown.
+                let local = "SET LOCAL synchronous_commit = off; SET LOCAL plan_cache_mode = force_custom_plan";
+                client.batch_execute(local).await?;
                 let statement = client.prepare_cached(MARK).await?;
                 Ok(client.execute(&statement, &[&tx_ids, &attempts, &published, &look_again.as_secs_f64()]).await?)
             })

@@ -80,8 +80,8 @@ impl Store {
                         &[],
                     )
                     .await?;
-                let statement = client.prepare_cached(&sql).await?;
-                client.query(&statement, &[&limit]).await?.iter().map(open_row).collect()
+                // Planned anew each time: a plan that was made when the journal was small reads all of it when it has grown.
+                client.query(&sql, &[&limit]).await?.iter().map(open_row).collect()
             })
             .await
     }
@@ -200,8 +200,9 @@ impl Store {
         let owners: Vec<Option<Uuid>> = rows.iter().map(|row| row.owner.map(|owner| owner.0)).collect();
         self.house
             .transaction(async |client| {
-                let statement = client
-                    .prepare_cached(
+                // Planned anew each time, as in `due_rows`.
+                let claimed = client
+                    .query(
                         "/* claim */
                          WITH wanted AS (
                              SELECT * FROM unnest($1::uuid[], $2::int4[], $3::text[], $6::uuid[]) w(tx_id, attempts, state, owner)),
@@ -219,11 +220,6 @@ impl Store {
                              INSERT INTO posthaste.due (tx_id, at) SELECT tx_id, publish_after FROM claimed
                              ON CONFLICT (tx_id) DO UPDATE SET at = excluded.at)
                          SELECT tx_id FROM claimed",
-                    )
-                    .await?;
-                let claimed = client
-                    .query(
-                        &statement,
                         &[&tx_ids, &attempts, &states, &self.incarnation.0, &spacing.as_secs_f64(), &owners],
                     )
                     .await?;

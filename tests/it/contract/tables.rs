@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use posthaste::model::TxId;
+use posthaste::model::{Mode, TxId};
 use posthaste::store::{
-    AcceptRequest, Claim, FailedAttempt, Inserted, LogEntry, PostgresSettings, Retention, SessionTimeouts, Store,
+    AcceptRequest, Claim, FailedAttempt, Inserted, LogEntry, Mark, PostgresSettings, Retention, SessionTimeouts, Store,
     Wanted,
 };
 
@@ -179,5 +179,44 @@ fn every_table_that_grows_with_the_load_has_settings_of_its_own() {
         ] {
             assert_eq!(bench.db.one::<String>(options, &[&table]).await, wanted, "{table}");
         }
+    });
+}
+
+#[test]
+fn no_statement_that_was_prepared_on_a_small_journal_reads_all_of_a_large_one() {
+    run(async {
+        let bench = Bench::new().await;
+        let store = process(&bench);
+        let everything = async |name: String| {
+            let message = short_lived(&name);
+            let tx_id = message.envelope.tx_id;
+            assert_eq!(store.accept_group(&[message]).await.unwrap(), [Inserted::Yes]);
+            store.postpone(&[tx_id.0], Duration::ZERO).await.unwrap();
+            let rows = store.due_rows(10).await.unwrap();
+            assert_eq!(store.claim(&rows, Duration::from_secs(60)).await.unwrap().len(), 1);
+            let mark = Mark { tx_id, attempts: 0, mode: Mode::Own, published_at: 1 };
+            assert_eq!(store.mark(&[mark], Duration::from_secs(60)).await.unwrap(), 1);
+            assert_eq!(store.start(tx_id, &destination(0), &[5; 32], "adapter", WATCH, false).await.unwrap(), Some(1));
+            store.clean_up(Retention::default()).await.unwrap().unwrap();
+        };
+        // After five times a plan may be kept.
+        for n in 0..8 {
+            everything(n.to_string()).await;
+        }
+        let many = "INSERT INTO posthaste.journal
+                (tx_id, root_id, sha256, mode, destination, max_attempts, state, attempts, finished_at)
+            SELECT gen_random_uuid(), gen_random_uuid(), 'x', 'OWN', 'rabbit/mine', 2, 'DONE', 1, clock_timestamp()
+            FROM generate_series(1, 300000)";
+        bench.client.execute(many, &[]).await.unwrap();
+        everything("last".to_owned()).await;
+        drop(store);
+        let read = "SELECT n_tup_upd, seq_tup_read FROM pg_stat_user_tables WHERE relname = 'journal'";
+        let read = eventually("the server has counted what was done", SOON * 3, async || {
+            let row = bench.db.rows(read, &[]).await.remove(0);
+            let updated: i64 = row.get(0);
+            same(updated, &(9 * 3)).map(|()| row.get::<_, i64>(1))
+        })
+        .await;
+        assert!(read < 300_000, "{read} rows of the journal were read one after the other");
     });
 }
