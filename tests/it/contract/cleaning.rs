@@ -6,7 +6,7 @@ use posthaste::store::{Part, Retention};
 use super::bench::{Bench, OTHER, envelope, incarnation};
 use super::postgres::{Database, Row, Stored, fresh};
 use super::statements;
-use crate::support::run;
+use crate::support::{App, LONG, Options, Servers, eventually, run, same};
 
 /// Every kind of stored row, expired or not, with each kind of kin in the journal and beside it.
 fn situations() -> Vec<(StoreType, bool, JournalState, bool, Option<StoreType>)> {
@@ -233,5 +233,24 @@ fn rows_of_every_slot_leave_and_one_that_stays_longer_holds_up_no_other_slot() {
         assert_eq!(bench.store.clean_up(Retention::default()).await.unwrap().unwrap().log, 2);
         let left = "SELECT slotid::text FROM ibisstore ORDER BY messagekey";
         assert_eq!(bench.db.column::<String>(left, &[]).await, ["a", "a", "a", "c"]);
+    });
+}
+
+#[test]
+fn a_process_removes_what_is_past_its_time_and_nothing_else() {
+    run(async {
+        let mut app = App::install(Servers::shared().await, Options::default()).await;
+        let rows = "INSERT INTO ibisstore (type, slotid, messageid, message, tx_id, root_id, sha256, expirydate)
+            SELECT 'A', 'write-db-req', n::text, 'body', gen_random_uuid(), gen_random_uuid(), 'x',
+                   now() + CASE WHEN n > 2500 THEN 1 ELSE -1 END * interval '1 day' FROM generate_series(1, 2510) n";
+        app.db.rows(rows, &[]).await;
+        app.run();
+        app.ready(LONG).await;
+        eventually("what has expired is gone", LONG, async || {
+            let left = app.db.count("ibisstore WHERE expirydate < now()", &[]).await;
+            same(left, &0)
+        })
+        .await;
+        assert_eq!(app.db.count("ibisstore", &[]).await, 10);
     });
 }
