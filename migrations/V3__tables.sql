@@ -1,5 +1,5 @@
 -- How the tables are kept small under steady load: what is dead is vacuumed while it is a small share of the table.
--- A table of TOAST takes these settings from its own table.
+-- A table of TOAST takes the thresholds from its own table, vacuum_truncate not.
 
 -- Block ranges do not know what has left them. Once the space of expired rows is used again, each range says that it holds
 -- expired ones, and to find none of them the whole table is read. The log is cleaned along ibisstore_browse instead,
@@ -15,7 +15,8 @@ CREATE INDEX inbox_seen ON posthaste.inbox (seen_at);
 ALTER TABLE ibisstore SET (
     autovacuum_vacuum_scale_factor = 0.02,
     autovacuum_vacuum_threshold = 5000,
-    vacuum_truncate = off
+    vacuum_truncate = off,
+    toast.vacuum_truncate = off
 );
 
 -- fillfactor is 50 since V1: with that every row of a page can be updated once in place before anything is pruned. 60
@@ -30,7 +31,8 @@ ALTER TABLE posthaste.journal SET (
 ALTER TABLE posthaste.payload SET (
     autovacuum_vacuum_scale_factor = 0.02,
     autovacuum_vacuum_threshold = 5000,
-    vacuum_truncate = off
+    vacuum_truncate = off,
+    toast.vacuum_truncate = off
 );
 ALTER TABLE posthaste.lineage SET (
     autovacuum_vacuum_scale_factor = 0.02,
@@ -49,7 +51,8 @@ ALTER TABLE posthaste.attempt SET (
     fillfactor = 85,
     autovacuum_vacuum_scale_factor = 0.02,
     autovacuum_vacuum_threshold = 5000,
-    vacuum_truncate = off
+    vacuum_truncate = off,
+    toast.vacuum_truncate = off
 );
 
 -- Few rows that soon go again, read from the front every second: a share of so few would be next to nothing or, after an

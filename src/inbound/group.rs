@@ -12,9 +12,14 @@ use crate::store::{AcceptRequest, GROUP_CONNECTIONS, Inserted, Store, StoreError
 /// Most messages that are accepted together.
 const GROUP: usize = 256;
 /// Most bytes of bodies and headers that are accepted together; one larger message goes alone.
-const GROUP_BYTES: usize = 4 * 1024 * 1024;
+const GROUP_BYTES: usize = 1024 * 1024;
 /// Messages that may wait for their turn; more are refused.
 const WAITING: usize = 1024;
+/// So many more must wait for a second group to be written beside the first: two small ones cost more than a large one,
+/// two large ones share PostgreSQL's flush.
+const SECOND: usize = 32;
+/// A group that takes longer holds up nobody else.
+const HOLD: Duration = Duration::from_millis(20);
 /// Longest wait for one's turn.
 const TURN: Duration = Duration::from_secs(5);
 
@@ -33,6 +38,18 @@ struct Inner {
 struct Line {
     waiting: VecDeque<Member>,
     flushing: usize,
+    /// Of these, groups that have taken longer than [`HOLD`].
+    stuck: usize,
+}
+
+impl Line {
+    /// Whether those who wait make a group beside the groups that are under way.
+    fn next_may_go(&self) -> bool {
+        match self.waiting.len() {
+            0 => false,
+            waiting => self.flushing <= self.stuck || waiting >= SECOND,
+        }
+    }
 }
 
 struct Member {
@@ -72,11 +89,15 @@ impl Groups {
             return Err(StoreError::Unreachable(format!("{WAITING} messages wait for it already")));
         }
         line.waiting.push_back(member);
-        if line.flushing < GROUP_CONNECTIONS {
+        self.flush_more(&mut line);
+        Ok(())
+    }
+
+    fn flush_more(&self, line: &mut Line) {
+        if line.flushing < GROUP_CONNECTIONS && line.next_may_go() {
             line.flushing += 1;
             self.0.tasks.spawn(self.clone().flush_all());
         }
-        Ok(())
     }
 
     /// Whether it still waited. It does not any more.
@@ -90,19 +111,36 @@ impl Groups {
     async fn flush_all(self) {
         while let Some(group) = self.next_group() {
             // A task of its own: should it panic, its members learn nothing, and the others still get their turn.
-            if let Err(error) = self.0.tasks.spawn(flush(self.0.store.clone(), group)).await {
+            let mut flushed = self.0.tasks.spawn(flush(self.0.store.clone(), group));
+            let ended = match tokio::time::timeout(HOLD, &mut flushed).await {
+                Ok(ended) => ended,
+                Err(_elapsed) => {
+                    self.stuck(1);
+                    let ended = flushed.await;
+                    self.stuck(-1);
+                    ended
+                }
+            };
+            if let Err(error) = ended {
                 tracing::error!(%error, "a group's task ended early");
             }
         }
     }
 
-    /// `None`: nobody waits, and whoever asked is not counted any more.
+    fn stuck(&self, more: isize) {
+        let mut line = self.line();
+        line.stuck = line.stuck.saturating_add_signed(more);
+        self.flush_more(&mut line);
+    }
+
+    /// `None`: nobody waits whom no other group will take, and whoever asked is not counted any more.
     fn next_group(&self) -> Option<Vec<Member>> {
         let mut line = self.line();
-        if line.waiting.is_empty() {
-            line.flushing -= 1;
+        line.flushing -= 1;
+        if !line.next_may_go() {
             return None;
         }
+        line.flushing += 1;
         let many = cut(line.waiting.iter().map(|member| size(&member.request)));
         Some(line.waiting.drain(..many).collect())
     }

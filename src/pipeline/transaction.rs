@@ -1,6 +1,6 @@
 //! A pipeline and its COMMIT: the same for whoever received the message.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -25,8 +25,6 @@ pub struct Engine<'a> {
 pub struct Committed {
     /// The journal rows that it inserted, with their payloads, to be published now.
     pub sent: Vec<(Outgoing, Bytes)>,
-    /// How long its steps took, the COMMIT not included.
-    pub steps_took: Duration,
 }
 
 /// Why nothing can be built on it.
@@ -129,14 +127,12 @@ impl Pipelines {
             chain: Vec::new(),
             mint: engine.mint,
         };
-        let began = Instant::now();
         let run = Box::pin(self.run(adapter, &mut work));
         let result = tokio::time::timeout(bound, run).await;
-        let steps_took = began.elapsed();
         let sent = std::mem::take(&mut work.sent);
         match result {
             Ok(Ok(())) => match transaction.commit(engine.store, envelope.tx_id).await {
-                Ok(()) => Ok(Committed { sent, steps_took }),
+                Ok(()) => Ok(Committed { sent }),
                 Err(Undecided::RolledBack(error)) => {
                     let kind = FailureKind::of(&error);
                     Err(NotCommitted::Failed(at(adapter, "commit", error.to_string(), kind)))

@@ -101,6 +101,7 @@ impl Processor {
 
     /// All or none, as fast as it gets.
     async fn together(&self, settings: &ReceiverSettings, members: &[Member<'_>]) -> Together {
+        let began = Instant::now();
         let transaction = match self.store.begin_work().await {
             Ok(transaction) => transaction,
             Err(error) => return infrastructure(&error),
@@ -114,14 +115,13 @@ impl Processor {
         let takes_part = |member: &&Member<'_>| taken.contains_key(&member.envelope.tx_id);
         let steps = members.iter().filter(takes_part).flat_map(|member| &member.steps);
         let calls: Vec<&StepCall<'_>> = steps.map(|step| &step.call).collect();
-        let began = Instant::now();
         let run = transaction.execute_all(&self.store, &calls);
         let run = tokio::time::timeout(bound(settings), run).await;
-        self.pace.grouped(began.elapsed(), taken.len());
         match run {
             Ok(Ok(())) => {}
             Ok(Err(failed)) => return self.undo(transaction, &failed.error, members.len()).await,
             Err(_elapsed) => {
+                self.pace.grouped_in_vain();
                 transaction.cancel().await;
                 return rolled_back("not finished in time", members.len()).await.unwrap_or(Together::Undone);
             }
@@ -129,14 +129,21 @@ impl Processor {
         let tried = |member: &Member<'_>| {
             if taken.contains_key(&member.envelope.tx_id) { Tried::Done } else { Tried::NotTaken }
         };
-        self.commit(transaction, members.iter().map(tried).collect()).await
+        let end = self.commit(transaction, members.iter().map(tried).collect()).await;
+        if matches!(end, Together::Committed(_)) {
+            self.pace.grouped(began.elapsed(), members.len());
+        }
+        end
     }
 
     async fn undo(&self, transaction: WorkTransaction, error: &StoreError, members: usize) -> Together {
         transaction.roll_back(&self.store).await;
         let end = match blame(error) {
             Blame::Message | Blame::Unclear => Together::OneFailed,
-            Blame::Nobody => Together::Undone,
+            Blame::Nobody => {
+                self.pace.grouped_in_vain();
+                Together::Undone
+            }
         };
         rolled_back(&error.to_string(), members).await.unwrap_or(end)
     }
@@ -145,7 +152,10 @@ impl Processor {
         match transaction.on_its_way(&self.store).commit().await {
             Decided::Yes => Together::Committed(tried),
             // A constraint that was deferred, say: only a transaction of its own tells whose.
-            Decided::No(error) => rolled_back(&error.to_string(), tried.len()).await.unwrap_or(Together::Undone),
+            Decided::No(error) => {
+                self.pace.grouped_in_vain();
+                rolled_back(&error.to_string(), tried.len()).await.unwrap_or(Together::Undone)
+            }
             // The next start of each, which locks its row, tells (DQ2).
             Decided::Unknown(error) => Together::Infrastructure { reason: error.to_string(), undone: false },
         }
@@ -153,6 +163,7 @@ impl Processor {
 
     /// With a savepoint each: whoever fails harms nobody.
     async fn one_by_one(&self, settings: &ReceiverSettings, members: &[Member<'_>]) -> Together {
+        let began = Instant::now();
         let transaction = match self.store.begin_work().await {
             Ok(transaction) => transaction,
             Err(error) => return infrastructure(&error),
@@ -166,7 +177,10 @@ impl Processor {
             Ok::<_, StoreError>(tried)
         };
         match tokio::time::timeout(bound(settings), run).await {
-            Ok(Ok(tried)) => self.commit(transaction, tried).await,
+            Ok(Ok(tried)) => {
+                self.pace.grouped(began.elapsed(), tried.len());
+                self.commit(transaction, tried).await
+            }
             Ok(Err(error)) => {
                 transaction.roll_back(&self.store).await;
                 tracing::debug!(%error, "a replay was interrupted");
@@ -205,7 +219,6 @@ impl Processor {
         let calls: Vec<&StepCall<'_>> = member.steps.iter().map(|step| &step.call).collect();
         let Err(failed) = transaction.execute_all(&self.store, &calls).await else {
             transaction.keep(&self.store).await?;
-            self.pace.grouped(began.elapsed(), 1);
             return Ok(Tried::Done);
         };
         let step = member.steps.get(failed.at);

@@ -130,8 +130,8 @@ impl Processor {
             }
         };
         match self.run(settings, envelope, transaction).await {
-            Ok(Committed { sent, steps_took }) => {
-                self.pace.single(steps_took);
+            Ok(Committed { sent }) => {
+                self.pace.single(began.elapsed());
                 self.committed(settings, envelope, sent);
                 AttemptEnd::Done
             }
@@ -156,6 +156,7 @@ impl Processor {
     ) {
         metrics::counter!("posthaste_processed_total", "adapter" => settings.adapter.to_string()).increment(1);
         tracing::debug!(txn.outcome = "committed");
+        self.relay.processed(envelope.tx_id);
         self.publish_sent(envelope, sent);
     }
 

@@ -59,7 +59,7 @@ enum Left {
 pub async fn supervise(settings: ReceiverSettings, processor: Processor, shared: Shared, lifecycle: Lifecycle) {
     let Some(wanted) = processor.registry.wanted(&settings.adapter) else { return };
     let permits = Arc::new(Semaphore::new(settings.num_threads.max(1)));
-    let pace = Arc::<Pace>::default();
+    let pace = Arc::new(Pace::new(settings.num_threads));
     let (lanes, processor) = (Lanes::new(pace.clone()), Processor { pace, ..processor });
     let worker = Worker { settings: Arc::new(settings), processor, shared, suspects: Arc::default() };
     let mut receiver = Receiver { worker, wanted, permits, lanes, patience: FIRST_PATIENCE, lifecycle };

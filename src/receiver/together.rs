@@ -16,7 +16,7 @@ use crate::model::Envelope;
 use crate::relay::Running;
 
 /// A group takes no more messages beyond this.
-const GROUP_BYTES: usize = 4 << 20;
+const GROUP_BYTES: usize = 1 << 20;
 
 /// A message at which nobody else in this process is at work.
 struct Held {

@@ -9,6 +9,7 @@ mod clock;
 mod decide;
 mod heartbeat;
 mod lease;
+mod marker;
 mod publish;
 mod recovery;
 mod sweeper;

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::DatabaseClock;
 use super::board::{Board, OpenCounts};
+use super::marker::{Marker, Unmarked};
 use crate::broker::{Broker, Confirmed, LinkStatus, NotSent, OutMessage, PublishError};
 use crate::lifecycle::Lifecycle;
 use crate::model::{AdapterName, Destination, HomeId, Mode, SlotId, TxId};
@@ -20,8 +21,6 @@ use crate::txn::faults::{Point, reach};
 pub const CONFIRM_BOUND: Duration = Duration::from_secs(5);
 /// First wait after a failed publish; doubles.
 const PUBLISH_SPACING: Duration = Duration::from_secs(1);
-/// How long confirmed rows wait for their mark: most are DONE by then and need none.
-const MARK_DELAY: Duration = Duration::from_secs(1);
 /// Marks that may wait; a publisher that finds no room waits itself.
 const MARKS: usize = 8192;
 
@@ -67,6 +66,8 @@ pub(super) struct Inner {
     /// What is known of each destination.
     pub board: Board,
     marks: mpsc::Sender<(Mark, Instant)>,
+    /// Rows that wait for their mark, but for those that were processed here meanwhile.
+    unmarked: Unmarked,
     /// The marking task outlives the others: what they publish at the end is still marked.
     marker: TaskTracker,
     closing: CancellationToken,
@@ -84,6 +85,7 @@ impl Relay {
     pub fn start(store: Store, brokers: Vec<Broker>, settings: RelaySettings, lifecycle: &Lifecycle) -> Self {
         let (marks, waiting) = mpsc::channel(MARKS);
         let board = Board::of(settings.destinations.iter().map(|one| one.destination.clone()));
+        let unmarked = Unmarked::default();
         let brokers = brokers.into_iter().map(|broker| (broker.name().to_owned(), broker)).collect();
         let inner = Inner {
             store: store.clone(),
@@ -94,12 +96,14 @@ impl Relay {
             wake: Notify::new(),
             board,
             marks,
+            unmarked: unmarked.clone(),
             marker: TaskTracker::new(),
             closing: CancellationToken::new(),
             routes: Mutex::default(),
             running: Mutex::default(),
         };
-        inner.marker.spawn(mark_in_batches(store, waiting, inner.closing.clone(), lifecycle.hard.clone()));
+        let (closing, hard) = (inner.closing.clone(), lifecycle.hard.clone());
+        inner.marker.spawn(Marker { store, unmarked, closing, hard }.mark_in_batches(waiting));
         inner.marker.close();
         Self(Arc::new(inner))
     }
@@ -157,8 +161,10 @@ impl Relay {
             Ok(_confirmed) => {
                 metrics::counter!("posthaste_published_total").increment(1);
                 let mark = Mark { tx_id, attempts, mode, published_at };
+                lock(&self.0.unmarked).insert(tx_id, attempts);
                 // A database that hangs must not hold up whoever waits for this confirm.
                 if self.0.marks.send_timeout((mark, Instant::now()), CONFIRM_BOUND).await.is_err() {
+                    lock(&self.0.unmarked).remove(&tx_id);
                     tracing::debug!(tx_id = %tx_id, "not marked; a second publish does no harm");
                 }
                 Published::Confirmed
@@ -168,6 +174,11 @@ impl Relay {
                 Published::Later
             }
         }
+    }
+
+    /// This process has committed a row's work: the row is DONE and needs no mark.
+    pub fn processed(&self, tx_id: TxId) {
+        lock(&self.0.unmarked).remove(&tx_id);
     }
 
     fn out_message(&self, message: Claimed) -> Option<(&Broker, OutMessage)> {
@@ -300,38 +311,6 @@ async fn send(broker: &Broker, out: OutMessage) -> Result<Confirmed, PublishErro
     Ok(confirmed)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Marks what was confirmed at least [`MARK_DELAY`] ago, many at a time; at the end whatever waits, at once.
-async fn mark_in_batches(
-    store: Store,
-    mut waiting: mpsc::Receiver<(Mark, Instant)>,
-    closing: CancellationToken,
-    hard: CancellationToken,
-) {
-    let mut batch = Vec::new();
-    loop {
-        let received = tokio::select! {
-            biased;
-            received = waiting.recv_many(&mut batch, 1000) => received,
-            () = closing.cancelled() => 0,
-            () = hard.cancelled() => 0,
-        };
-        if received == 0 {
-            return;
-        }
-        if let Some((_, youngest)) = batch.last() {
-            let rest = MARK_DELAY.saturating_sub(youngest.elapsed());
-            tokio::select! {
-                () = tokio::time::sleep(rest) => {}
-                () = closing.cancelled() => {}
-            }
-        }
-        let marks: Vec<Mark> = batch.drain(..).map(|(mark, _)| mark).collect();
-        if let Err(error) = store.mark(&marks, super::decide::T_REDO).await {
-            tracing::debug!(%error, rows = marks.len(), "not marked; a second publish does no harm");
-        }
-    }
 }

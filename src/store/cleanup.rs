@@ -62,11 +62,12 @@ WITH RECURSIVE slots AS (
 SELECT slotid, type::text FROM slots WHERE type IN ('A', 'L')";
 
 /// Only A and L, past expiry, with nothing of the same root open or waiting for a person. `OFFSET 0` keeps each question
-/// a look into an index: as joins they would read the whole journal. Only `ibisstore_browse` serves the comparison of rows
-/// and their order; for `slotid = $1` the primary key is taken, and all other slots are read.
+/// a look into an index: as joins they would read the whole journal. What never expires is passed by. Only
+/// `ibisstore_browse` serves the comparison of rows and their order; for `slotid = $1` the primary key is taken, and all other slots are read.
 const LOG: &str = "/* clean_log */
 WITH seen AS MATERIALIZED (
-    SELECT messagekey, coalesce(expirydate < now(), false) AS past FROM ibisstore
+    SELECT messagekey, coalesce(expirydate < now(), false) AS past, coalesce(expirydate >= now(), false) AS young
+    FROM ibisstore
     WHERE (slotid, type, messagekey) > ($1, $2, $3) AND (slotid, type, messagekey) <= ($1, $2, 9223372036854775807)
     ORDER BY slotid, type, messagekey LIMIT $4),
 old AS MATERIALIZED (
@@ -80,8 +81,8 @@ old AS MATERIALIZED (
     FOR UPDATE OF s SKIP LOCKED),
 gone AS (DELETE FROM ibisstore s USING old WHERE s.messagekey = old.messagekey RETURNING s.messagekey)
 SELECT count(*) AS seen, count(*) FILTER (WHERE past) AS past, (SELECT count(*) FROM gone) AS gone,
-       max(messagekey) AS last, min(messagekey) FILTER (WHERE NOT past) - 1 AS young,
-       coalesce((array_agg(past ORDER BY messagekey DESC))[1], false) AS go_on
+       max(messagekey) AS last, min(messagekey) FILTER (WHERE young) - 1 AS young,
+       coalesce(NOT (array_agg(young ORDER BY messagekey DESC))[1], false) AS go_on
 FROM seen";
 
 /// Settled rows past T_keep with all that hangs on them, along the primary key: an id younger than the bound cannot have

@@ -97,14 +97,14 @@ pub(super) struct Seen<K> {
     pub(super) held: bool,
 }
 
-impl<K: Copy> Place<K> {
+impl<K: Copy + Ord> Place<K> {
     const fn after(after: K) -> Self {
         Self { after, young: None, held: None }
     }
 
     pub(super) fn step(&mut self, seen: Seen<K>) {
         if seen.held {
-            self.held = self.held.or(Some(self.after));
+            self.held = Some(self.held.map_or(self.after, |held| held.min(self.after)));
         }
         self.young = self.young.or(seen.young);
         self.after = seen.last.unwrap_or(self.after);
@@ -115,7 +115,7 @@ impl<K: Copy> Place<K> {
     }
 
     fn look_again(&mut self) {
-        self.after = self.held.take().unwrap_or(self.after);
+        self.after = self.held.take().map_or(self.after, |held| held.min(self.after));
     }
 }
 
@@ -155,6 +155,26 @@ mod tests {
         place.end_round();
         place.look_again();
         assert_eq!(place.after, 40, "nothing is held any more");
+    }
+
+    #[test]
+    fn no_row_falls_behind_the_walk_where_some_expire_before_earlier_ones() {
+        // 5 is young, what is beyond 10 is held.
+        let mut place = Place::after(0);
+        place.step(seen(10, Some(4), false));
+        place.step(seen(20, None, true));
+        place.end_round();
+        place.look_again();
+        assert_eq!(place.after, 4);
+        // What was young is held now, before what was held already.
+        let mut place = Place::after(0);
+        place.step(seen(10, Some(4), false));
+        place.step(seen(20, None, true));
+        place.end_round();
+        place.step(seen(20, None, true));
+        place.end_round();
+        place.look_again();
+        assert_eq!(place.after, 4);
     }
 
     #[test]

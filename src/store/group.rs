@@ -7,10 +7,10 @@ use bytes::Bytes;
 use futures_util::future::{maybe_done, poll_fn};
 use std::task::Poll;
 use tokio_postgres::Statement;
-use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::step::execute_prepared;
+use super::work::TAKE;
 use super::{Outgoing, Store, StoreError, WorkTransaction};
 use crate::model::{Destination, Envelope, TxId};
 use crate::txn::faults::{Point, reach};
@@ -38,19 +38,6 @@ pub struct FailedCall {
     pub error: StoreError,
 }
 
-/// As `take_first` for each of the rows. They are locked in the order of their ids, so that two groups never wait for
-/// each other.
-const TAKE_GROUP: &str = "/* take_group */
-WITH held AS (
-    SELECT j.tx_id FROM unnest($1, $2) wanted(tx_id, sha256) JOIN posthaste.journal j ON j.tx_id = wanted.tx_id
-    WHERE j.destination = $3 AND j.attempts = $4 AND j.sha256 = wanted.sha256 AND j.state IN ('READY', 'PUBLISHED')
-      AND j.attempts < j.max_attempts AND (j.not_before IS NULL OR j.not_before <= clock_timestamp())
-    ORDER BY j.tx_id FOR NO KEY UPDATE OF j)
-UPDATE posthaste.journal j
-SET state = 'DONE', attempts = attempts + 1, finished_at = clock_timestamp(), owner = NULL, running_by = NULL
-FROM held WHERE j.tx_id = held.tx_id
-RETURNING j.tx_id, j.max_attempts";
-
 impl WorkTransaction {
     /// The compare-and-set of a group whose rows nobody has tried: answers those that it took, with their
     /// `max_attempts`. Of the others somebody else has, had or may yet have the row; look.
@@ -65,20 +52,15 @@ impl WorkTransaction {
         let tx_ids: Vec<Uuid> = wanted.iter().map(|row| row.tx_id.0).collect();
         let hashes: Vec<&[u8]> = wanted.iter().map(|row| row.sha256).collect();
         let taken = async {
-            // Planned each time: a plan that was made when the journal was small reads all of it when it has grown.
-            let params: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 4] = [
-                (&tx_ids, Type::UUID_ARRAY),
-                (&hashes, Type::BYTEA_ARRAY),
-                (&destination.as_str(), Type::TEXT),
-                (&0_i32, Type::INT4),
-            ];
-            let rows = client.query_typed(TAKE_GROUP, &params).await?;
+            let statement = client.prepare_cached(TAKE).await?;
+            let rows = client.query(&statement, &[&tx_ids, &hashes, &destination.as_str(), &0_i32]).await?;
             Ok(rows.iter().map(|row| (TxId(row.get(0)), row.get(1))).collect())
         };
         store.work.bounded(taken).await
     }
 
-    /// Runs these calls one after the other; each is sent without waiting for the answer to the one before.
+    /// Runs these calls one after the other, and proves the transaction whole; each is sent without waiting for the answer
+    /// to the one before.
     ///
     /// # Errors
     /// The first that failed; what came after it did nothing, or comes to nothing with the transaction.
@@ -88,10 +70,11 @@ impl WorkTransaction {
             statements.push(self.prepare(call).await.map_err(|error| FailedCall { at, error })?);
         }
         let sent = calls.iter().zip(&statements).map(|(call, statement)| self.send(store, call, statement));
-        for (at, answer) in in_order(sent).await.into_iter().enumerate() {
+        let (answers, probed) = tokio::join!(biased; in_order(sent), self.probe());
+        for (at, answer) in answers.into_iter().enumerate() {
             answer.map_err(|error| FailedCall { at, error })?;
         }
-        Ok(())
+        probed.map_err(|error| FailedCall { at: calls.len(), error })
     }
 
     async fn prepare(&self, call: &StepCall<'_>) -> Result<Statement, StoreError> {

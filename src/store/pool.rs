@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use deadpool_postgres::{
-    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts,
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, QueueMode, RecyclingMethod, Runtime, Timeouts,
 };
 use tokio_postgres::NoTls;
 use tokio_postgres::config::TargetSessionAttrs;
@@ -18,6 +18,19 @@ SELECT set_config('search_path',
                   coalesce(nullif(regexp_replace(current_setting('search_path'), '.\$user.(\s*,\s*)?', ''), ''), 'public'),
                   false)
 WHERE current_user = 'posthaste'";
+
+/// What steps may not leave behind, in one text. Names with their schema: the search path may be one that a step left.
+macro_rules! settings {
+    () => {
+        "pg_catalog.concat_ws('|', pg_catalog.current_setting('synchronous_commit'), pg_catalog.current_setting('lock_timeout'), \
+         pg_catalog.current_setting('statement_timeout'), pg_catalog.current_setting('idle_in_transaction_session_timeout'), \
+         pg_catalog.current_setting('role'), pg_catalog.current_setting('search_path'))"
+    };
+}
+pub(super) use settings;
+
+/// Keeps it for comparison, for as long as the session lives.
+pub(super) const REMEMBER: &str = concat!("SELECT set_config('posthaste.session', ", settings!(), ", false)");
 
 /// A pool for one purpose. Accepting, working and housekeeping have one each, so that none starves another.
 #[derive(Clone, Debug)]
@@ -50,9 +63,17 @@ impl Pool {
         let second = Duration::from_secs(5);
         let inner = deadpool_postgres::Pool::builder(manager)
             .max_size(max_size.max(1))
+            // The few that are used most keep their plans and buffers warm; the others stay small.
+            .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .post_create(Hook::async_fn(|client, _metrics| {
-                Box::pin(async move { client.batch_execute(OWN_SCHEMA_HIDDEN).await.map_err(HookError::Backend) })
+                Box::pin(async move {
+                    let begin = async {
+                        client.batch_execute(OWN_SCHEMA_HIDDEN).await?;
+                        client.batch_execute(REMEMBER).await
+                    };
+                    begin.await.map_err(HookError::Backend)
+                })
             }))
             .timeouts(Timeouts { wait: Some(second), create: Some(second), recycle: Some(second) })
             .build()

@@ -117,9 +117,9 @@ const STANDBYS: &str = "/* doctor_standbys */
 SELECT count(*), count(*) FILTER (WHERE sync_state IN ('sync', 'quorum')), count(sync_state) FROM pg_stat_replication";
 
 const REFUSED: &str = "/* doctor_functions */
-SELECT DISTINCT p.proname::text FROM pg_proc p
-WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname = ANY($1) AND NOT has_function_privilege(p.oid, 'EXECUTE')
-ORDER BY 1";
+SELECT DISTINCT f.name FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+CROSS JOIN LATERAL (VALUES (CASE n.nspname WHEN 'pg_catalog' THEN '' ELSE n.nspname || '.' END || p.proname)) f(name)
+WHERE f.name = ANY($1) AND NOT has_function_privilege(p.oid, 'EXECUTE') ORDER BY 1";
 
 const USAGE: &str = "/* doctor_usage */
 SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = 'posthaste'";

@@ -6,11 +6,16 @@ use bytes::Bytes;
 use deadpool_postgres::ClientWrapper;
 use tokio_postgres::Statement;
 
-use super::pool::OWN_SCHEMA_HIDDEN;
+use super::pool::{OWN_SCHEMA_HIDDEN, REMEMBER, settings};
 use super::{BranchTransaction, Pool, Session, StepParam, StoreError, WorkTransaction};
 
-/// What a step's function did to these settings must not reach the next user of the connection; a rollback undoes it
-/// itself.
+/// Whether the session's settings are what they were when it was made. What a step's function did to them must not reach
+/// the next user of the connection; a rollback undoes it itself.
+const UNTOUCHED: &str = concat!(
+    "/* untouched */ SELECT ",
+    settings!(),
+    " OPERATOR(pg_catalog.=) pg_catalog.current_setting('posthaste.session')"
+);
 const TIDY: &str = "RESET synchronous_commit; RESET lock_timeout; RESET statement_timeout;
     RESET idle_in_transaction_session_timeout; RESET ROLE; RESET search_path";
 
@@ -66,15 +71,22 @@ pub(super) enum Tidy {
 pub(super) async fn end_with(pool: &Pool, session: &Session, word: &str) -> Result<Tidy, StoreError> {
     let both = async {
         let client = session.client()?;
-        let tidy = async {
-            client.batch_execute(TIDY).await?;
-            client.batch_execute(OWN_SCHEMA_HIDDEN).await
-        };
-        Ok(tokio::join!(client.batch_execute(word), tidy))
+        // Sent with the word, not after it.
+        Ok(tokio::join!(client.batch_execute(word), tidy(client)))
     };
     let (ended, tidied) = pool.bounded(both).await?;
     ended?;
     Ok(if tidied.is_ok() { Tidy::Yes } else { Tidy::No })
+}
+
+async fn tidy(client: &ClientWrapper) -> Result<(), tokio_postgres::Error> {
+    let statement = client.prepare_cached(UNTOUCHED).await?;
+    if client.query_one(&statement, &[]).await?.get(0) {
+        return Ok(());
+    }
+    client.batch_execute(TIDY).await?;
+    client.batch_execute(OWN_SCHEMA_HIDDEN).await?;
+    client.batch_execute(REMEMBER).await
 }
 
 /// Asks the server to end the statement that runs.

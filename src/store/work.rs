@@ -1,7 +1,10 @@
 //! The transaction of one attempt: compare-and-set first, then the steps, then COMMIT (protocol §5).
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use tokio_postgres::Statement;
+use tokio_postgres::types::{ToSql, Type};
 
 use super::accept::Columns;
 use super::step::{Tidy, cancel, end_with};
@@ -25,6 +28,8 @@ pub struct Claim<'a> {
 #[derive(Debug)]
 pub struct WorkTransaction {
     session: Session,
+    /// The last that it did was to prove itself whole.
+    probed: AtomicBool,
 }
 
 /// How a COMMIT ended.
@@ -38,12 +43,8 @@ pub enum CommitError {
     Unknown(StoreError),
 }
 
-const TAKE_FIRST: &str = "/* take_first */
-UPDATE posthaste.journal
-SET state = 'DONE', attempts = attempts + 1, finished_at = clock_timestamp(), owner = NULL, running_by = NULL
-WHERE tx_id = $1 AND destination = $2 AND attempts = $3 AND sha256 = $4 AND state IN ('READY', 'PUBLISHED')
-  AND attempts < max_attempts AND (not_before IS NULL OR not_before <= clock_timestamp())
-RETURNING max_attempts";
+/// Of rows that nobody has tried since; migrations/V4__take.sql.
+pub(super) const TAKE: &str = "/* take */ SELECT tx_id, max_attempts FROM posthaste.take($1, $2, $3, $4)";
 
 const TAKE_STARTED: &str = "/* take_started */
 WITH taken AS (
@@ -98,7 +99,7 @@ impl Store {
         let session = pool.session().await?;
         pool.bounded(async { Ok(session.client()?.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?) })
             .await?;
-        Ok(WorkTransaction { session })
+        Ok(WorkTransaction { session, probed: AtomicBool::new(false) })
     }
 }
 
@@ -107,18 +108,25 @@ impl WorkTransaction {
     /// roll back and look.
     pub async fn take(&self, store: &Store, claim: Claim<'_>) -> Result<Option<i32>, StoreError> {
         reach(Point::DQ5).await?;
-        let client = self.session.client()?;
+        let client = self.session().client()?;
         let (tx_id, destination) = (claim.tx_id.0, claim.destination.as_str());
         let taken = async {
             let row = if claim.started {
-                let statement = client.prepare_cached(TAKE_STARTED).await?;
-                let me = store.incarnation.0;
-                client.query_opt(&statement, &[&tx_id, &destination, &claim.attempts, &claim.sha256, &me]).await?
+                // Planned each time: a plan that was made while the journal was small reads all of it when it has grown.
+                let params: [(&(dyn ToSql + Sync), Type); 5] = [
+                    (&tx_id, Type::UUID),
+                    (&destination, Type::TEXT),
+                    (&claim.attempts, Type::INT4),
+                    (&claim.sha256, Type::BYTEA),
+                    (&store.incarnation.0, Type::UUID),
+                ];
+                client.query_typed(TAKE_STARTED, &params).await?.into_iter().next()
             } else {
-                let statement = client.prepare_cached(TAKE_FIRST).await?;
-                client.query_opt(&statement, &[&tx_id, &destination, &claim.attempts, &claim.sha256]).await?
+                let statement = client.prepare_cached(TAKE).await?;
+                let (tx_ids, hashes) = ([tx_id], [claim.sha256]);
+                client.query_opt(&statement, &[&&tx_ids[..], &&hashes[..], &destination, &claim.attempts]).await?
             };
-            Ok(row.map(|row| row.get(0)))
+            Ok(row.map(|row| row.get("max_attempts")))
         };
         store.work.bounded(taken).await
     }
@@ -131,7 +139,7 @@ impl WorkTransaction {
         envelope: &Envelope,
         host: &str,
     ) -> Result<bool, StoreError> {
-        let client = self.session.client()?;
+        let client = self.session().client()?;
         let sha256 = envelope.sha256();
         let headers = serde_json::json!(envelope.headers);
         let insert = async {
@@ -166,7 +174,7 @@ impl WorkTransaction {
     }
 
     pub(super) async fn prepare_outgoing(&self) -> Result<Statement, StoreError> {
-        Ok(self.session.client()?.prepare_cached(OUTGOING).await?)
+        Ok(self.session().client()?.prepare_cached(OUTGOING).await?)
     }
 
     pub(super) async fn insert_outgoing(
@@ -176,7 +184,7 @@ impl WorkTransaction {
         envelope: &Envelope,
         rows: &[Outgoing],
     ) -> Result<(), StoreError> {
-        let client = self.session.client()?;
+        let client = self.session().client()?;
         let columns = Columns::of(rows);
         client
             .execute(
@@ -205,8 +213,9 @@ impl WorkTransaction {
     /// The decision. A probe statement first: a broken transaction answers COMMIT with ROLLBACK, which the client
     /// reports as success.
     pub async fn commit(self, store: &Store) -> Result<(), CommitError> {
-        let probe = store.work.bounded(async { Ok(self.session.client()?.batch_execute(PROBE).await?) }).await;
-        if let Err(error) = probe {
+        if !self.probed.load(Ordering::Relaxed)
+            && let Err(error) = store.work.bounded(self.probe()).await
+        {
             self.roll_back(store).await;
             return Err(CommitError::RolledBack(error));
         }
@@ -228,6 +237,13 @@ impl WorkTransaction {
         }
     }
 
+    /// Proves the transaction whole. Nothing may be sent between this and COMMIT.
+    pub(super) async fn probe(&self) -> Result<(), StoreError> {
+        self.session.client()?.batch_execute(PROBE).await?;
+        self.probed.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Rolls back; a connection that does not answer is closed, which rolls back as well.
     pub async fn roll_back(self, store: &Store) {
         let answer = store.work.bounded(async { Ok(self.session.client()?.batch_execute("ROLLBACK").await?) }).await;
@@ -242,7 +258,9 @@ impl WorkTransaction {
         cancel(&self.session).await;
     }
 
+    /// For something more to be sent.
     pub(super) fn session(&self) -> &Session {
+        self.probed.store(false, Ordering::Relaxed);
         &self.session
     }
 }

@@ -276,6 +276,36 @@ fn whoever_gets_no_turn_is_refused_and_whoever_hangs_in_a_group_is_accepted_once
 }
 
 #[test]
+fn a_group_that_hangs_holds_up_nobody_else() {
+    run(async {
+        let app = App::start(Servers::shared().await).await;
+        app.accept_slowly(1.0).await;
+        let others = async {
+            let hanging = app.flushing(1).await;
+            hanging.iter().for_each(|pid| kill(Pid::from_raw(*pid), Signal::SIGSTOP).unwrap());
+            app.accept_fast().await;
+            // Each posts when its last post is answered: nobody comes who could wake those that wait.
+            let client = async |client: usize| {
+                let mut replies = Vec::new();
+                for number in 0..25 {
+                    let id = format!("other-{client}-{number}");
+                    replies.push(app.post(&id, &id).await);
+                }
+                statuses(&replies)
+            };
+            let statuses = join_all((0..8).map(client)).await.concat();
+            hanging.iter().for_each(|pid| kill(Pid::from_raw(*pid), Signal::SIGCONT).unwrap());
+            statuses
+        };
+        let (first, others) = tokio::join!(app.post("first", "first"), others);
+        assert_eq!(others, [202; 200]);
+        assert_eq!(first.status, 202);
+        let ids = (0..8).flat_map(|client| (0..25).map(move |number| format!("other-{client}-{number}")));
+        app.each_is_processed_once(&ids.chain(["first".to_owned()]).collect::<Vec<_>>()).await;
+    });
+}
+
+#[test]
 fn a_client_that_hangs_up_while_its_message_waits_has_sent_it_all_the_same() {
     run(async {
         let app = App::start(Servers::shared().await).await;

@@ -1,0 +1,70 @@
+//! Marking what the broker has confirmed: late, many at a time, and only what nobody has processed meanwhile.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::decide::T_REDO;
+use super::publish::lock;
+use crate::model::TxId;
+use crate::store::{Mark, Store};
+
+/// How long confirmed rows wait for their mark: most are DONE by then and need none.
+const MARK_DELAY: Duration = Duration::from_secs(1);
+
+/// Rows that wait for a mark, with the `attempts` that were published last.
+pub(super) type Unmarked = Arc<Mutex<BTreeMap<TxId, i32>>>;
+
+/// The task that marks.
+pub(super) struct Marker {
+    pub store: Store,
+    /// What is not in it any more needs no mark.
+    pub unmarked: Unmarked,
+    pub closing: CancellationToken,
+    pub hard: CancellationToken,
+}
+
+impl Marker {
+    /// Marks what was confirmed at least [`MARK_DELAY`] ago, many at a time; at the end whatever waits, at once.
+    pub async fn mark_in_batches(self, mut waiting: mpsc::Receiver<(Mark, Instant)>) {
+        let mut batch = Vec::new();
+        loop {
+            let received = tokio::select! {
+                biased;
+                received = waiting.recv_many(&mut batch, 1000) => received,
+                () = self.closing.cancelled() => 0,
+                () = self.hard.cancelled() => 0,
+            };
+            if received == 0 {
+                return;
+            }
+            if let Some((_, youngest)) = batch.last() {
+                let rest = MARK_DELAY.saturating_sub(youngest.elapsed());
+                tokio::select! {
+                    () = tokio::time::sleep(rest) => {}
+                    () = self.closing.cancelled() => {}
+                }
+            }
+            let marks = self.still_wanted(batch.drain(..).map(|(mark, _)| mark));
+            if marks.is_empty() {
+                continue;
+            }
+            if let Err(error) = self.store.mark(&marks, T_REDO).await {
+                tracing::debug!(%error, rows = marks.len(), "not marked; a second publish does no harm");
+            }
+        }
+    }
+
+    fn still_wanted(&self, marks: impl Iterator<Item = Mark>) -> Vec<Mark> {
+        let mut unmarked = lock(&self.unmarked);
+        let mut wanted = |mark: &Mark| match unmarked.get(&mark.tx_id) {
+            Some(attempts) if *attempts == mark.attempts => unmarked.remove(&mark.tx_id).is_some(),
+            // A later one follows, or none is needed.
+            Some(_) | None => false,
+        };
+        marks.filter(|mark| wanted(mark)).collect()
+    }
+}
