@@ -254,3 +254,20 @@ fn a_process_removes_what_is_past_its_time_and_nothing_else() {
         assert_eq!(app.db.count("ibisstore", &[]).await, 10);
     });
 }
+
+#[test]
+fn what_never_expires_keeps_nothing_behind_it() {
+    run(async {
+        let bench = Bench::new().await;
+        let for_ever = "INSERT INTO ibisstore (type, slotid, messageid, message, tx_id, root_id, sha256)
+            SELECT 'A', 'log', 'm', 'body', id, id, 'x' FROM (SELECT gen_random_uuid() id FROM generate_series(1, 30)) n";
+        bench.client.execute(for_ever, &[]).await.unwrap();
+        for _ in 0..5 {
+            store(&bench, StoreType::Log, TxId::mint(), true).await;
+        }
+        let removed = bench.store.clean_up(Retention { batch: 10, ..Retention::default() }).await.unwrap().unwrap();
+        assert_eq!(removed.log, 5);
+        let left: i64 = bench.client.query_one("SELECT count(*) FROM ibisstore", &[]).await.unwrap().get(0);
+        assert_eq!(left, 30);
+    });
+}
