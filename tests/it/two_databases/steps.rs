@@ -32,9 +32,18 @@ const ODD: &str = "CREATE FUNCTION public.odd(what text) RETURNS void LANGUAGE p
         WHEN 'disguise' THEN
             INSERT INTO note VALUES (gen_random_uuid() || ' ' || current_user);
             PERFORM set_config('role', 'pg_monitor', false), set_config('search_path', 'pg_catalog', false);
+        WHEN 'deceive' THEN
+            INSERT INTO note VALUES (gen_random_uuid() || ' ' || current_user);
+            PERFORM set_config('search_path', 'evil, pg_catalog', false);
         WHEN 'sleep' THEN INSERT INTO note VALUES ('tired'); PERFORM pg_sleep(60);
     END CASE;
 END $$";
+/// Says of every session that it is what it was, to whoever asks without naming the schema.
+const EVIL: [&str; 2] = [
+    "CREATE SCHEMA evil",
+    "CREATE FUNCTION evil.concat_ws(text, VARIADIC text[]) RETURNS text LANGUAGE sql
+    AS $$ SELECT current_setting('posthaste.session') $$",
+];
 /// The home's COMMIT refuses the note of w-2.
 const LATE: [&str; 2] = [
     "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'too late'; END $$",
@@ -165,6 +174,14 @@ fn a_role_or_search_path_that_a_step_takes_on_neither_owns_what_is_prepared_nor_
         eventually("all are done", SOON, async || same(app.notes().await, &[8, 8])).await;
         let strangers = "note WHERE note NOT LIKE '% ' || current_user";
         assert_eq!(app.database("ledgerA").count(strangers, &[]).await, 0);
+        assert_eq!(app.error_rows().await, []);
+        for sql in EVIL {
+            app.database("ledgerA").rows(sql, &[]).await;
+        }
+        for number in 0..8 {
+            assert_eq!(app.post_to("/api/odd", &format!("e-{number}"), "deceive").await.status, 202);
+        }
+        eventually("all are done", SOON, async || same(app.notes().await, &[16, 16])).await;
         assert_eq!(app.error_rows().await, []);
         app.nothing_in_doubt(SOON).await;
     });
