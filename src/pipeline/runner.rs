@@ -93,7 +93,7 @@ fn steps(adapter: &AdapterSettings) -> Vec<Step> {
         input: settings.input,
         pipe: match &settings.kind {
             StepKind::AmqpSender(sender) => Box::new(AmqpSenderPipe(sender.clone())) as Box<dyn Pipe>,
-            StepKind::Query(query) => Box::new(QueryPipe(query.clone())),
+            StepKind::Query(query) => Box::new(QueryPipe::new(query.clone())),
             StepKind::Call(call) => Box::new(CallPipe(call.clone())),
         },
     };

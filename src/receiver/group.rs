@@ -10,7 +10,7 @@ use super::attempt::{Blame, Verdict, after_failure, blame};
 use super::process::{AttemptEnd, Failed, Processor, attempt_span};
 use crate::model::{Envelope, TxId};
 use crate::pipeline::{Engine, PlannedStep, StepFailure};
-use crate::store::{Claim, StepCall, StoreError, Wanted, WorkTransaction};
+use crate::store::{Claim, InRows, StepCall, StoreError, Wanted, WorkTransaction};
 use crate::txn::faults::{Point, reach};
 use crate::txn::ports::{Decided, HomeTransaction};
 
@@ -108,18 +108,34 @@ impl Processor {
         };
         let wanted: Vec<Wanted<'_>> =
             members.iter().map(|member| Wanted { tx_id: member.envelope.tx_id, sha256: &member.sha256 }).collect();
-        let taken = match transaction.take_group(&self.store, &settings.destination, &wanted).await {
-            Ok(taken) => taken.into_iter().collect::<HashMap<TxId, i32>>(),
+        let calls = |taken: &dyn Fn(&Member<'_>) -> bool| -> Vec<Vec<&StepCall<'_>>> {
+            let messages = members.iter().filter(|member| taken(member));
+            messages.map(|member| member.steps.iter().map(|step| &step.call).collect()).collect()
+        };
+        let rows = InRows::of(&calls(&|_all| true));
+        let take_rows = async {
+            match &rows {
+                Some(rows) => transaction.takes_rows(&self.store, rows).await,
+                None => Ok(false),
+            }
+        };
+        let take = transaction.take_group(&self.store, &settings.destination, &wanted);
+        let (taken, in_rows) = match tokio::try_join!(take, take_rows) {
+            Ok((taken, in_rows)) => (taken.into_iter().collect::<HashMap<TxId, i32>>(), in_rows),
             Err(error) => return self.undo(transaction, &error, members.len()).await,
         };
-        let takes_part = |member: &&Member<'_>| taken.contains_key(&member.envelope.tx_id);
-        let steps = members.iter().filter(takes_part).flat_map(|member| &member.steps);
-        let calls: Vec<&StepCall<'_>> = steps.map(|step| &step.call).collect();
-        let run = transaction.execute_all(&self.store, &calls);
+        let calls = calls(&|member| taken.contains_key(&member.envelope.tx_id));
+        let rows = InRows::of(&calls).filter(|_rows| in_rows);
+        let run = async {
+            match &rows {
+                Some(rows) => transaction.execute_in_rows(&self.store, rows).await,
+                None => transaction.execute_all(&self.store, &calls.concat()).await.map_err(|failed| failed.error),
+            }
+        };
         let run = tokio::time::timeout(bound(settings), run).await;
         match run {
             Ok(Ok(())) => {}
-            Ok(Err(failed)) => return self.undo(transaction, &failed.error, members.len()).await,
+            Ok(Err(error)) => return self.undo(transaction, &error, members.len()).await,
             Err(_elapsed) => {
                 self.pace.grouped_in_vain();
                 transaction.cancel().await;
@@ -254,14 +270,17 @@ impl Processor {
     }
 
     async fn told(&self, settings: &ReceiverSettings, member: &Member<'_>, tried: Tried) -> Fate {
-        let span = attempt_span(settings, member.envelope, 1);
+        let span = || attempt_span(settings, member.envelope, 1);
         match tried {
             Tried::Done => {
                 let sent = member.steps.iter().filter_map(PlannedStep::sent).collect();
-                span.in_scope(|| self.committed(settings, member.envelope, sent));
+                // Most messages end here; a span for nobody to see costs more than the rest of it.
+                let seen = tracing::enabled!(tracing::Level::DEBUG).then(span);
+                let _entered = seen.as_ref().map(tracing::Span::enter);
+                self.committed(settings, member.envelope, sent);
                 Fate::Ended(AttemptEnd::Done)
             }
-            Tried::NotTaken => Fate::Ended(self.read_unclaimed(settings, member.envelope).instrument(span).await),
+            Tried::NotTaken => Fate::Ended(self.read_unclaimed(settings, member.envelope).instrument(span()).await),
             Tried::Failed { failure, max_attempts, took } => {
                 self.pace.failed();
                 // Nobody ends in the error store for what happened in company.
@@ -269,7 +288,7 @@ impl Processor {
                     return Fate::Alone;
                 }
                 let failed = Failed { seen: 0, n: 1, max_attempts, took };
-                Fate::Ended(self.failed(settings, member.envelope, &failed, failure).instrument(span).await)
+                Fate::Ended(self.failed(settings, member.envelope, &failed, failure).instrument(span()).await)
             }
             Tried::Unclear => {
                 self.pace.failed();

@@ -9,9 +9,9 @@ use std::task::Poll;
 use tokio_postgres::Statement;
 use uuid::Uuid;
 
-use super::step::execute_prepared;
+use super::step::{execute_prepared, step_params};
 use super::work::TAKE;
-use super::{Outgoing, Store, StoreError, WorkTransaction};
+use super::{InsertRows, Outgoing, StepParam, Store, StoreError, WorkTransaction};
 use crate::model::{Destination, Envelope, TxId};
 use crate::txn::faults::{Point, reach};
 
@@ -25,8 +25,8 @@ pub struct Wanted<'a> {
 /// What a step does in the home's transaction, known before anything is sent.
 #[derive(Debug)]
 pub enum StepCall<'a> {
-    /// Its own statement.
-    Query { sql: &'a str, params: Vec<Option<Bytes>> },
+    /// Its own statement; `rows`: it only inserts one.
+    Query { sql: &'a str, params: Vec<Option<Bytes>>, rows: Option<&'a InsertRows> },
     /// A journal row for what it sends: this envelope's payload.
     Send { envelope: Envelope, outgoing: Outgoing },
 }
@@ -36,6 +36,21 @@ pub enum StepCall<'a> {
 pub struct FailedCall {
     pub at: usize,
     pub error: StoreError,
+}
+
+/// One statement with its parameters.
+pub(super) enum Request<'a> {
+    Query(&'a str, Vec<StepParam<'a>>),
+    Send(&'a Envelope, &'a Outgoing),
+}
+
+impl<'a> Request<'a> {
+    pub(super) fn of(call: &'a StepCall<'_>) -> Self {
+        match call {
+            StepCall::Query { sql, params, .. } => Self::Query(sql, step_params(params)),
+            StepCall::Send { envelope, outgoing } => Self::Send(envelope, outgoing),
+        }
+    }
 }
 
 impl WorkTransaction {
@@ -65,31 +80,34 @@ impl WorkTransaction {
     /// # Errors
     /// The first that failed; what came after it did nothing, or comes to nothing with the transaction.
     pub async fn execute_all(&self, store: &Store, calls: &[&StepCall<'_>]) -> Result<(), FailedCall> {
-        let mut statements: Vec<Statement> = Vec::with_capacity(calls.len());
-        for (at, call) in calls.iter().enumerate() {
-            statements.push(self.prepare(call).await.map_err(|error| FailedCall { at, error })?);
+        let requests: Vec<Request<'_>> = calls.iter().map(|call| Request::of(call)).collect();
+        self.execute_requests(store, &requests).await
+    }
+
+    pub(super) async fn execute_requests(&self, store: &Store, requests: &[Request<'_>]) -> Result<(), FailedCall> {
+        let mut statements: Vec<Statement> = Vec::with_capacity(requests.len());
+        for (at, request) in requests.iter().enumerate() {
+            statements.push(self.prepare(request).await.map_err(|error| FailedCall { at, error })?);
         }
-        let sent = calls.iter().zip(&statements).map(|(call, statement)| self.send(store, call, statement));
+        let sent = requests.iter().zip(&statements).map(|(request, statement)| self.send(store, request, statement));
         let (answers, probed) = tokio::join!(biased; in_order(sent), self.probe());
         for (at, answer) in answers.into_iter().enumerate() {
             answer.map_err(|error| FailedCall { at, error })?;
         }
-        probed.map_err(|error| FailedCall { at: calls.len(), error })
+        probed.map_err(|error| FailedCall { at: requests.len(), error })
     }
 
-    async fn prepare(&self, call: &StepCall<'_>) -> Result<Statement, StoreError> {
-        match call {
-            StepCall::Query { sql, .. } => Ok(self.session().client()?.prepare_cached(sql).await?),
-            StepCall::Send { .. } => self.prepare_outgoing().await,
+    async fn prepare(&self, request: &Request<'_>) -> Result<Statement, StoreError> {
+        match request {
+            Request::Query(sql, _) => Ok(self.session().client()?.prepare_cached(sql).await?),
+            Request::Send(..) => self.prepare_outgoing().await,
         }
     }
 
-    async fn send(&self, store: &Store, call: &StepCall<'_>, statement: &Statement) -> Result<(), StoreError> {
-        match call {
-            StepCall::Query { params, .. } => {
-                execute_prepared(self.session().client()?, statement, params).await.map(drop)
-            }
-            StepCall::Send { envelope, outgoing } => {
+    async fn send(&self, store: &Store, request: &Request<'_>, statement: &Statement) -> Result<(), StoreError> {
+        match request {
+            Request::Query(_, params) => execute_prepared(self.session().client()?, statement, params).await.map(drop),
+            Request::Send(envelope, outgoing) => {
                 self.insert_outgoing(store, statement, envelope, std::slice::from_ref(outgoing)).await
             }
         }

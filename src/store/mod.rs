@@ -17,6 +17,7 @@ mod fence;
 mod give_up;
 mod group;
 mod home;
+mod insert_rows;
 mod instance;
 mod lifecourse;
 mod mark;
@@ -37,6 +38,7 @@ mod settings;
 mod step;
 mod stored;
 mod sweep;
+mod together;
 mod trace;
 mod work;
 
@@ -54,6 +56,7 @@ pub use error::StoreError;
 pub use give_up::GivenUpBy;
 pub use group::{FailedCall, StepCall, Wanted};
 pub use home::{HomeDecision, HomeSettled, settle_home};
+pub use insert_rows::InsertRows;
 pub use instance::{Beat, HomeCheck, Instance, Registration};
 pub use lifecourse::{Attempt, AttemptOutcome, Cause, MessageState};
 pub use mark::Mark;
@@ -72,6 +75,7 @@ pub use server_facts::{
 pub use settings::{PostgresSettings, SessionTimeouts};
 pub use stored::{FullMessage, StoredMessage};
 pub use sweep::{Claimed, OpenBefore, OpenRow};
+pub use together::InRows;
 pub use trace::{AuditRecord, JournalEntry, Trace, TracedMessage};
 pub use work::{Claim, CommitError, WorkTransaction};
 

@@ -39,13 +39,17 @@ impl BranchTransaction {
 async fn execute(session: &Session, sql: &str, params: &[Option<Bytes>]) -> Result<u64, StoreError> {
     let client = session.client()?;
     let statement = client.prepare_cached(sql).await?;
-    execute_prepared(client, &statement, params).await
+    execute_prepared(client, &statement, &step_params(params)).await
+}
+
+pub(super) fn step_params(values: &[Option<Bytes>]) -> Vec<StepParam<'_>> {
+    values.iter().map(|value| StepParam(value.as_deref())).collect()
 }
 
 pub(super) async fn execute_prepared(
     client: &ClientWrapper,
     statement: &Statement,
-    params: &[Option<Bytes>],
+    params: &[StepParam<'_>],
 ) -> Result<u64, StoreError> {
     if statement.params().len() != params.len() {
         return Err(StoreError::Unexpected(format!(
@@ -54,8 +58,7 @@ pub(super) async fn execute_prepared(
             params.len()
         )));
     }
-    let values: Vec<StepParam<'_>> = params.iter().map(|value| StepParam(value.as_deref())).collect();
-    let values: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> = values.iter().map(|value| value as _).collect();
+    let values: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> = params.iter().map(|value| value as _).collect();
     Ok(client.execute(statement, &values).await?)
 }
 

@@ -1,5 +1,7 @@
 //! Messages that share a transaction, and answer for themselves all the same (protocol §7).
 
+mod rows;
+
 use crate::support::{App, LONG, Options, SOON, Servers, eventually, run};
 
 const ADAPTER: &str = "writeDb";

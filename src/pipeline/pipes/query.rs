@@ -8,31 +8,39 @@ use crate::pipeline::pipe::{FailureKind, Pipe, Planned, StepFailure, Work};
 use crate::pipeline::plan::Planning;
 use crate::pipeline::runner::failure;
 use crate::pipeline::{Param, QuerySettings};
-use crate::store::StepCall;
+use crate::store::{InsertRows, StepCall};
 
-pub struct QueryPipe(pub QuerySettings);
+pub struct QueryPipe {
+    settings: QuerySettings,
+    /// When it only inserts a row.
+    rows: Option<InsertRows>,
+}
 
 #[async_trait]
 impl Pipe for QueryPipe {
     async fn run(&self, input: Bytes, work: &mut Work<'_>) -> Result<Option<Bytes>, StepFailure> {
         let params = self.params(&input, &work.original, work.envelope);
-        match work.transaction.execute_step(work.store, &self.0.database, &self.0.sql, &params).await {
+        match work.transaction.execute_step(work.store, &self.settings.database, &self.settings.sql, &params).await {
             Ok(_rows) => Ok(None),
             Err(error) => Err(failure(error.to_string(), FailureKind::of(&error))),
         }
     }
 
     fn plan<'p>(&'p self, input: Bytes, planning: &mut Planning<'p>) -> Planned {
-        if !planning.is_home(&self.0.database) {
+        if !planning.is_home(&self.settings.database) {
             return Planned::No;
         }
         let params = self.params(&input, &planning.original, planning.envelope);
-        planning.add(StepCall::Query { sql: &self.0.sql, params });
+        planning.add(StepCall::Query { sql: &self.settings.sql, params, rows: self.rows.as_ref() });
         Planned::Leaves(None)
     }
 }
 
 impl QueryPipe {
+    pub fn new(settings: QuerySettings) -> Self {
+        Self { rows: InsertRows::of(&settings.sql), settings }
+    }
+
     fn params(&self, input: &Bytes, original: &Bytes, envelope: &Envelope) -> Vec<Option<Bytes>> {
         let text = |text: &str| Bytes::copy_from_slice(text.as_bytes());
         let value = |param: &Param| match param {
@@ -42,6 +50,6 @@ impl QueryPipe {
             Param::CorrelationId => Some(text(envelope.correlation_id.as_str())),
             Param::Header(name) => envelope.headers.get(name).map(|value| text(value)),
         };
-        self.0.params.iter().map(value).collect()
+        self.settings.params.iter().map(value).collect()
     }
 }

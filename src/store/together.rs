@@ -1,0 +1,113 @@
+//! Many messages' rows in one statement: where nothing can tell the difference (protocol §7).
+
+use super::group::Request;
+use super::step::step_params;
+use super::{StepCall, StepParam, Store, StoreError, WorkTransaction};
+
+/// Whether each table is plain: no trigger, rule, policy or default of the application's own, which could see how rows
+/// are put into statements.
+const TAKES_ROWS: &str = "/* takes_rows */
+SELECT NOT EXISTS (
+    SELECT FROM unnest($1::text[]) wanted(name)
+    LEFT JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(wanted.name)
+    WHERE c.oid IS NULL OR c.relkind <> 'r' OR c.relrowsecurity
+       OR c.relhasrules AND EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid)
+       OR c.relhastriggers AND EXISTS (
+           SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
+       OR EXISTS (
+           SELECT FROM pg_catalog.pg_attrdef d
+           JOIN pg_catalog.pg_depend p ON p.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND p.objid = d.oid
+           WHERE d.adrelid = c.oid AND p.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass))";
+
+/// The steps of several messages, alike in all of them, and each of them a row to insert or a message to send.
+#[derive(Debug)]
+pub struct InRows<'a> {
+    /// One for each step: what it does for each of the messages, in their order.
+    columns: Vec<Vec<&'a StepCall<'a>>>,
+}
+
+impl<'a> InRows<'a> {
+    /// `None`: the messages' steps must be done one message after the other.
+    #[must_use]
+    pub fn of(messages: &[Vec<&'a StepCall<'a>>]) -> Option<Self> {
+        let (first, others) = messages.split_first()?;
+        let rows = first.iter().all(|call| !matches!(call, StepCall::Query { rows: None, .. }));
+        let alike = |message: &Vec<&StepCall<'_>>| {
+            message.len() == first.len() && message.iter().zip(first).all(|(one, other)| same_statement(one, other))
+        };
+        if others.is_empty() || !rows || !others.iter().all(alike) {
+            return None;
+        }
+        let column = |step| messages.iter().filter_map(|message| message.get(step).copied()).collect();
+        Some(Self { columns: (0..first.len()).map(column).collect() })
+    }
+
+    /// Where it inserts.
+    fn tables(&self) -> Vec<&str> {
+        let firsts = self.columns.iter().filter_map(|column| column.first());
+        let table = |call: &&StepCall<'a>| match call {
+            StepCall::Query { rows, .. } => rows.map(super::InsertRows::table),
+            StepCall::Send { .. } => None,
+        };
+        firsts.filter_map(table).collect()
+    }
+
+    fn requests(&self) -> Vec<Request<'_>> {
+        let mut requests = Vec::new();
+        for column in &self.columns {
+            let mut rest = column.as_slice();
+            while let Some((first, _)) = rest.split_first() {
+                let widest = match first {
+                    StepCall::Query { rows: Some(rows), .. } => rows.widest(rest.len()),
+                    StepCall::Query { rows: None, .. } | StepCall::Send { .. } => None,
+                };
+                let (some, others) = rest.split_at(widest.map_or(1, |(rows, _)| rows));
+                requests.push(match widest {
+                    Some((_, sql)) => Request::Query(sql, some.iter().flat_map(|call| params(call)).collect()),
+                    None => Request::of(first),
+                });
+                rest = others;
+            }
+        }
+        requests
+    }
+}
+
+fn same_statement(one: &StepCall<'_>, other: &StepCall<'_>) -> bool {
+    match (one, other) {
+        (StepCall::Query { sql: one, .. }, StepCall::Query { sql: other, .. }) => one == other,
+        (StepCall::Send { .. }, StepCall::Send { .. }) => true,
+        (StepCall::Query { .. }, StepCall::Send { .. }) | (StepCall::Send { .. }, StepCall::Query { .. }) => false,
+    }
+}
+
+fn params<'a>(call: &'a StepCall<'_>) -> Vec<StepParam<'a>> {
+    match call {
+        StepCall::Query { params, .. } => step_params(params),
+        StepCall::Send { .. } => Vec::new(),
+    }
+}
+
+impl WorkTransaction {
+    /// Whether the tables behave alike whether their rows come in one statement or in many.
+    pub async fn takes_rows(&self, store: &Store, rows: &InRows<'_>) -> Result<bool, StoreError> {
+        let tables = rows.tables();
+        if tables.is_empty() {
+            return Ok(false);
+        }
+        let client = self.session().client()?;
+        let asked = async {
+            let statement = client.prepare_cached(TAKES_ROWS).await?;
+            Ok(client.query_one(&statement, &[&tables]).await?.get(0))
+        };
+        store.work.bounded(asked).await
+    }
+
+    /// Does for all messages what their steps do, step by step, and proves the transaction whole.
+    ///
+    /// # Errors
+    /// The first that failed; whose fault it is only each message by itself can tell.
+    pub async fn execute_in_rows(&self, store: &Store, rows: &InRows<'_>) -> Result<(), StoreError> {
+        self.execute_requests(store, &rows.requests()).await.map_err(|failed| failed.error)
+    }
+}
