@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -235,6 +236,7 @@ impl Acceptor {
 
     /// Past the decision the answer is never negative: what cannot be published now is published later.
     async fn publish(&self, inbound: &InboundSettings, envelope: &Envelope, sent: Vec<(Outgoing, Bytes)>, room: &Room) {
+        let relay = &self.relay;
         let publishes = sent.into_iter().map(|(row, body)| {
             let mut envelope = envelope.clone();
             envelope.tx_id = row.tx_id;
@@ -248,19 +250,20 @@ impl Acceptor {
                 publishes: 0,
                 suspect: false,
             };
-            let (relay, room) = (self.relay.clone(), room.clone());
-            self.relay.tasks().spawn(async move {
+            let (relay, room) = (relay.clone(), room.clone());
+            async move {
                 let _until_published = room;
                 relay.publish(message).await
-            })
-        });
-        let publishes: Vec<_> = publishes.collect();
-        if inbound.accept == Accept::Confirmed {
-            for publish in publishes {
-                if let Err(error) = publish.await {
-                    tracing::error!(%error, "a publish ended early; the sweeper redoes it");
-                }
             }
+        });
+        match inbound.accept {
+            // In this task: no client can cancel it.
+            Accept::Confirmed => {
+                join_all(publishes).await;
+            }
+            Accept::Journalled => publishes.for_each(|publish| {
+                relay.tasks().spawn(publish);
+            }),
         }
     }
 

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
+use tower_http::catch_panic::CatchPanicLayer;
 
 use super::accept::{Acceptor, Answer, Path};
 use super::problem::{Effect, Problem, every_error_is_a_problem};
@@ -47,9 +48,10 @@ struct Api {
     body_timeout: Duration,
 }
 
+#[derive(Clone)]
 struct Route {
-    inbound: InboundSettings,
-    path: Path,
+    inbound: Arc<InboundSettings>,
+    path: Arc<Path>,
 }
 
 /// What a client gets with 202.
@@ -72,8 +74,9 @@ pub fn router(
 ) -> Router {
     let mut routes: BTreeMap<String, Vec<Route>> = BTreeMap::new();
     for inbound in inbound {
-        let path = path_of(&inbound, adapters);
-        routes.entry(format!("/api{}", inbound.uri_pattern)).or_default().push(Route { inbound, path });
+        let path = Arc::new(path_of(&inbound, adapters));
+        let uri = format!("/api{}", inbound.uri_pattern);
+        routes.entry(uri).or_default().push(Route { inbound: Arc::new(inbound), path });
     }
     let api = Arc::new(Api {
         acceptor,
@@ -83,10 +86,15 @@ pub fn router(
     });
     Router::new()
         .route("/api/messages/{slotId}/{messageId}", get(status))
+        // Not around `post`, whose errors are problems already.
+        .layer(from_fn(every_error_is_a_problem))
         .fallback(post)
         .with_state(api)
-        .layer(tower_http::catch_panic::CatchPanicLayer::new())
-        .layer(from_fn(every_error_is_a_problem))
+        .layer(CatchPanicLayer::custom(panicked))
+}
+
+fn panicked(_panic: Box<dyn std::any::Any + Send>) -> Response {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the request could not be answered").into_response()
 }
 
 /// How an inbound adapter decides: `amqpSender` steps alone take one statement.
@@ -132,10 +140,10 @@ async fn post(State(api): State<Arc<Api>>, request: Request) -> Response {
     let Some(routes) = api.routes.get(request.uri().path()) else {
         return none(StatusCode::NOT_FOUND, "no adapter listens at this path").into_response();
     };
-    let Some(index) = routes.iter().position(|route| route.inbound.method == *request.method()) else {
+    let Some(route) = routes.iter().find(|route| route.inbound.method == *request.method()) else {
         return method_not_allowed(routes).into_response();
     };
-    match receive(api.clone(), request, index).await {
+    match receive(api.clone(), request, route.clone()).await {
         Ok(response) => response,
         Err(problem) => {
             metrics::counter!("posthaste_rejected_total", "status" => problem.status().as_u16().to_string())
@@ -146,14 +154,9 @@ async fn post(State(api): State<Arc<Api>>, request: Request) -> Response {
 }
 
 /// Reads the request, then hands it to a task of its own: from there on a client that hangs up cancels nothing.
-async fn receive(api: Arc<Api>, request: Request, index: usize) -> Result<Response, Problem> {
+async fn receive(api: Arc<Api>, request: Request, route: Route) -> Result<Response, Problem> {
+    let Route { inbound, path } = route;
     let (parts, body) = request.into_parts();
-    let route_path = parts.uri.path().to_owned();
-    let route = |api: &Api| -> Option<(InboundSettings, Path)> {
-        let route = api.routes.get(&route_path)?.get(index)?;
-        Some((route.inbound.clone(), route.path.clone()))
-    };
-    let Some((inbound, path)) = route(&api) else { return Err(none(StatusCode::NOT_FOUND, "no adapter listens here")) };
     let head = read_head(&inbound, &parts.headers)?;
     let held = read_body(&inbound, &parts.headers, body, &api.budget, api.body_timeout).await?;
     let tx_id = api.acceptor.relay.mint();
@@ -166,9 +169,9 @@ async fn receive(api: Arc<Api>, request: Request, index: usize) -> Result<Respon
         headers: head.headers.clone(),
         body: held.bytes,
     };
-    let (acceptor, settings) = (api.acceptor.clone(), inbound.clone());
+    let (at_work, settings) = (api.clone(), inbound.clone());
     let work = api.acceptor.relay.tasks().spawn(async move {
-        let room = held.room;
+        let (acceptor, room) = (&at_work.acceptor, held.room);
         match acceptor.ready(&settings, &path) {
             Ok(()) => acceptor.accept(&settings, &path, envelope, &room).await,
             Err(reason) => acceptor.refuse(&settings, &envelope, reason).await,

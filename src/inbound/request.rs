@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::body::HttpBody as _;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use bytes::{Bytes, BytesMut};
@@ -15,6 +16,9 @@ use super::accept::Room;
 use super::problem::{Effect, Problem};
 use crate::broker::fits;
 use crate::model::{Headers, MessageId};
+
+/// Of a body that was announced and has not come yet, room is made for so many bytes at most.
+const ANNOUNCED: usize = 128 * 1024;
 
 /// What stands before the body.
 #[derive(Debug, Clone)]
@@ -139,6 +143,11 @@ async fn collect(mut body: Body, max_body: usize, budget: &BodyBudget) -> Result
         let Ok(data) = frame.into_data() else { continue };
         if bytes.len() + data.len() > max_body {
             return Err(too_large(max_body));
+        }
+        if bytes.is_empty() {
+            // As large as was announced, and not the next power of two; but what did not come yet is not trusted.
+            let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+            bytes.reserve(data.len() + announced.min(ANNOUNCED).min(max_body - data.len()));
         }
         let more = budget.take(data.len())?;
         match &mut room {
