@@ -105,7 +105,7 @@ impl Load {
             let poison = self.poison && turn.is_multiple_of(20);
             let asked = Instant::now();
             let head = client.post(dice.u128(..), if poison { &bad } else { &good }).await?;
-            ensure!(head.status == 202, "a message was answered with {}", head.status);
+            ensure!(head.status == 202, "a message was answered with {}", client.answered());
             let took = asked.elapsed();
             share.latencies.push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
             share.good += u64::from(!poison);
@@ -145,6 +145,11 @@ impl Client {
         let stream = TcpStream::connect(address).await.with_context(|| format!("connect to {address}"))?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, address, out: Vec::new(), input: Vec::new() })
+    }
+
+    /// The last answer, as it came.
+    fn answered(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(&self.input)
     }
 
     /// One message under this id.
