@@ -1,6 +1,8 @@
 //! What `broker` promises, on a real RabbitMQ.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests fail loudly too")]
 
+#[path = "broker/acks.rs"]
+mod acks;
 #[path = "broker/bench.rs"]
 mod bench;
 #[path = "broker/faults.rs"]

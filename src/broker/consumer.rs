@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt};
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::FieldTable;
@@ -11,6 +12,7 @@ use lapin::{Acker, Channel, Consumer};
 
 use super::connection::{CallError, Handle, bounded, unreadable};
 use super::endpoint::CALL_BOUND;
+use super::tags::{Tag, Tags};
 use super::wire::{Incoming, decode, queue_name};
 use crate::model::HomeId;
 use crate::txn::faults::{Injected, Point, reach};
@@ -55,30 +57,63 @@ pub struct Delivery {
     pub token: AckToken,
 }
 
-/// The right to settle one delivery, once. Dropped unused, the message stays with us until the session is closed.
+/// The right to settle one delivery, once. Dropped unused, the message stays with us until the session is closed; until
+/// then no later one of the session is acknowledged together with others.
 #[must_use = "an unsettled delivery occupies a prefetch slot and comes again when the session ends"]
 #[derive(Debug)]
 pub struct AckToken {
     acker: Acker,
+    tag: Tag,
+    /// The unsettled ones of its channel, itself among them.
+    tags: Tags,
     handle: Handle,
 }
 
 impl AckToken {
     /// Tells the broker that the message is done with: to be called after the decision.
     pub async fn ack(self) -> Result<(), AckError> {
-        reach(Point::DQ3).await?;
-        reach(Point::MD10).await?;
-        self.settle(self.acker.ack(BasicAckOptions::default())).await
+        Self::ack_all(vec![self]).await
+    }
+
+    /// The same for many messages, each after its own decision: all up to the first that is not settled and not among
+    /// them in a single acknowledgement (for a quorum queue each is a command to replicate), the others one by one.
+    ///
+    /// # Errors
+    /// The first one; the rest is acknowledged all the same.
+    pub async fn ack_all(tokens: Vec<Self>) -> Result<(), AckError> {
+        let mut outcome = Ok(());
+        let mut decided = Vec::with_capacity(tokens.len());
+        for token in tokens {
+            match points().await {
+                Ok(()) => decided.push(token),
+                Err(injected) => outcome = outcome.and(Err(injected.into())),
+            }
+        }
+        decided.sort_unstable_by_key(|token| token.tag);
+        let (together, alone) = decided.split_at(covered(&decided));
+        let alone = join_all(alone.chunks(1).map(Self::ack_up_to_last));
+        let (together, alone) = tokio::join!(Self::ack_up_to_last(together), alone);
+        outcome.and(together).and(alone.into_iter().collect())
+    }
+
+    /// Acknowledges these, when nothing else is unsettled up to the last of them.
+    async fn ack_up_to_last(tokens: &[Self]) -> Result<(), AckError> {
+        let Some(last) = tokens.last() else { return Ok(()) };
+        last.settle(tokens, last.acker.ack(BasicAckOptions { multiple: tokens.len() > 1 })).await
     }
 
     /// Hands the message back to its queue, for anyone.
     pub async fn requeue(self) -> Result<(), AckError> {
-        self.settle(self.acker.nack(BasicNackOptions { requeue: true, multiple: false })).await
+        let call = self.acker.nack(BasicNackOptions { requeue: true, multiple: false });
+        self.settle(std::slice::from_ref(&self), call).await
     }
 
-    async fn settle(&self, call: impl Future<Output = lapin::Result<bool>>) -> Result<(), AckError> {
+    async fn settle(&self, tokens: &[Self], call: impl Future<Output = lapin::Result<bool>>) -> Result<(), AckError> {
         match tokio::time::timeout(CALL_BOUND, call).await {
-            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(true)) => {
+                self.tags.settled(tokens.iter().map(|token| token.tag));
+                Ok(())
+            }
             // `false` is how the library says that it has sent nothing.
             Ok(Ok(false)) => Err(AckError::ChannelGone),
             Ok(Err(error)) => {
@@ -93,6 +128,20 @@ impl AckToken {
     }
 }
 
+/// How many of these, in the order of their tags, a single acknowledgement covers: all of one channel.
+fn covered(tokens: &[AckToken]) -> usize {
+    let Some(first) = tokens.first() else { return 0 };
+    let of_one_channel = tokens.iter().take_while(|token| token.tags.same(&first.tags));
+    let asked: Vec<Tag> = of_one_channel.map(|token| token.tag).collect();
+    first.tags.together(&asked)
+}
+
+/// Where a test loses a message's acknowledgement.
+async fn points() -> Result<(), Injected> {
+    reach(Point::DQ3).await?;
+    reach(Point::MD10).await
+}
+
 /// One consumer of one queue.
 #[must_use = "a dropped session hands its messages back"]
 pub struct ConsumerSession {
@@ -101,6 +150,7 @@ pub struct ConsumerSession {
     handle: Handle,
     home: HomeId,
     queue: String,
+    tags: Tags,
     apart: Apart,
     own_connection: bool,
     ended: Option<SessionEnd>,
@@ -144,8 +194,8 @@ pub(super) async fn consume(terms: Terms, queue: &str, prefetch: u16) -> Result<
     };
     match opened.await {
         Ok(consumer) => {
-            let queue = queue.to_owned();
-            Ok(ConsumerSession { channel, consumer, handle, home, queue, apart, own_connection, ended: None })
+            let (queue, tags) = (queue.to_owned(), Tags::default());
+            Ok(ConsumerSession { channel, consumer, handle, home, queue, tags, apart, own_connection, ended: None })
         }
         Err(error) => {
             if let CallError::TimedOut(_) = error {
@@ -198,7 +248,9 @@ impl ConsumerSession {
     fn deliver(&self, delivery: lapin::message::Delivery) -> Delivery {
         let body = Bytes::from(delivery.data);
         let incoming = decode(&delivery.properties, delivery.redelivered, body, self.home);
-        Delivery { incoming, token: AckToken { acker: delivery.acker, handle: self.handle.clone() } }
+        let (acker, tag) = (delivery.acker, delivery.delivery_tag);
+        self.tags.delivered(tag);
+        Delivery { incoming, token: AckToken { acker, tag, tags: self.tags.clone(), handle: self.handle.clone() } }
     }
 
     /// Takes no more deliveries, but keeps the channel: tokens can still be settled. What waited unread goes back at

@@ -19,6 +19,7 @@ mod management_answers;
 mod outcome;
 mod publisher;
 mod settings;
+mod tags;
 mod topology;
 mod wire;
 

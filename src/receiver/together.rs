@@ -1,9 +1,8 @@
-//! The way of deliveries that share a transaction: held together, settled one by one.
+//! The way of deliveries that share a transaction: held together, settled together.
 
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -68,14 +67,13 @@ impl Worker {
         let (mut ended, mut alone) = (Vec::new(), Vec::new());
         for (held, fate) in group.into_iter().zip(fates) {
             match fate {
-                Fate::Ended(end) => ended.push(self.settle(held.token, end)),
+                Fate::Ended(end) => ended.push((held.token, end)),
                 Fate::Alone => alone.push(held),
             }
         }
-        match join_all(ended).await.into_iter().find(|end| *end != DeliveryEnd::Settled) {
-            // The session ends, and what is not settled comes again.
-            Some(lost) => lost,
-            None => self.one_by_one(alone, permits).await,
+        match self.settle_all(ended).await {
+            DeliveryEnd::Settled => self.one_by_one(alone, permits).await,
+            lost @ DeliveryEnd::Infrastructure { .. } => lost,
         }
     }
 

@@ -109,19 +109,29 @@ impl Worker {
     }
 
     pub(super) async fn settle(&self, token: AckToken, end: AttemptEnd) -> DeliveryEnd {
-        match end {
-            AttemptEnd::Done | AttemptEnd::Failed { .. } | AttemptEnd::Settled => {
-                if let Err(error) = token.ack().await {
-                    tracing::debug!(%error, "acknowledgement lost; the journal knows the redelivery");
+        self.settle_all(vec![(token, end)]).await
+    }
+
+    /// Settles each as its attempt ended: all that are to be acknowledged in as few words as possible.
+    pub(super) async fn settle_all(&self, ended: Vec<(AckToken, AttemptEnd)>) -> DeliveryEnd {
+        let mut decided = Vec::with_capacity(ended.len());
+        let mut lost = None;
+        for (token, end) in ended {
+            match end {
+                AttemptEnd::Done | AttemptEnd::Failed { .. } | AttemptEnd::Settled => decided.push(token),
+                AttemptEnd::HandBack => {
+                    self.processor.relay.tasks().spawn(hand_back(token, HAND_BACK_AFTER));
                 }
-                DeliveryEnd::Settled
+                // The session ends, and what is not settled comes again.
+                AttemptEnd::Infrastructure { reason, .. } => {
+                    lost.get_or_insert(DeliveryEnd::Infrastructure { reason });
+                }
             }
-            AttemptEnd::HandBack => {
-                self.processor.relay.tasks().spawn(hand_back(token, HAND_BACK_AFTER));
-                DeliveryEnd::Settled
-            }
-            AttemptEnd::Infrastructure { reason, .. } => DeliveryEnd::Infrastructure { reason },
         }
+        if let Err(error) = AckToken::ack_all(decided).await {
+            tracing::debug!(%error, "acknowledgement lost; the journal knows the redelivery");
+        }
+        lost.unwrap_or(DeliveryEnd::Settled)
     }
 }
 

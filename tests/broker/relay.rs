@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,6 +21,7 @@ enum Mode {
 pub struct Relay {
     pub address: SocketAddr,
     mode: Arc<watch::Sender<Mode>>,
+    sent: Arc<AtomicUsize>,
 }
 
 impl Relay {
@@ -31,6 +33,8 @@ impl Relay {
         let mode = Arc::new(watch::Sender::new(Mode::Carry));
         let modes = mode.clone();
         let connections = tasks.clone();
+        let (sent, received) = (Arc::<AtomicUsize>::default(), Arc::default());
+        let to_server = sent.clone();
         tasks.spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if *modes.borrow() == Mode::Cut {
@@ -39,11 +43,16 @@ impl Relay {
                 let Ok(server) = TcpStream::connect(&target).await else { continue };
                 let (client_reads, client_writes) = client.into_split();
                 let (server_reads, server_writes) = server.into_split();
-                connections.spawn(carry(client_reads, server_writes, modes.subscribe()));
-                connections.spawn(carry(server_reads, client_writes, modes.subscribe()));
+                connections.spawn(carry(client_reads, server_writes, modes.subscribe(), to_server.clone()));
+                connections.spawn(carry(server_reads, client_writes, modes.subscribe(), Arc::clone(&received)));
             }
         });
-        Self { address, mode }
+        Self { address, mode, sent }
+    }
+
+    /// How many bytes were carried to the broker.
+    pub fn sent(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
     }
 
     pub fn carry(&self) {
@@ -63,6 +72,7 @@ async fn carry(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     mut mode: watch::Receiver<Mode>,
+    carried: Arc<AtomicUsize>,
 ) {
     let mut buffer = vec![0; 16 * 1024];
     loop {
@@ -80,7 +90,9 @@ async fn carry(
         match read {
             Ok(0) | Err(_) => return,
             Ok(bytes) if to.write_all(&buffer[..bytes]).await.is_err() => return,
-            Ok(_) => {}
+            Ok(bytes) => {
+                carried.fetch_add(bytes, Ordering::Relaxed);
+            }
         }
     }
 }
