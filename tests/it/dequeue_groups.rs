@@ -111,6 +111,22 @@ fn messages_that_wait_share_transactions_and_are_done_one_after_the_other() {
 }
 
 #[test]
+fn messages_that_share_a_transaction_are_acknowledged_together() {
+    run(async {
+        let app = warm().await;
+        let messages = numbered("ack", 100);
+        let commands = async || app.servers.commands(app.amqp_url(), app.application.queue()).await;
+        let mut before = 0;
+        app.pile_up(&messages, async || before = commands().await).await;
+        app.untouched(&messages, &[]).await;
+        app.settled(SOON).await;
+        let transactions = app.transactions("ack-%").await;
+        let commands = commands().await - before;
+        assert!(commands <= transactions + 20, "{commands} commands to the queue for {transactions} transactions");
+    });
+}
+
+#[test]
 fn one_poison_among_32_harms_no_neighbour_and_each_of_its_attempts_counts_once() {
     run(async {
         let app = warm().await;

@@ -101,4 +101,12 @@ impl Servers {
         let set = format!("vm_memory_monitor:set_vm_memory_high_watermark({fraction})");
         assert_eq!(self.rabbit.lock().await.eval(&set).await.unwrap(), "ok");
     }
+    /// How many commands a quorum queue has replicated since it was declared.
+    pub async fn commands(&self, amqp_url: &str, queue: &str) -> i64 {
+        let vhost = amqp_url.rsplit('/').next().unwrap();
+        let status = format!("hd(rabbit_quorum_queue:status(<<\"{vhost}\">>, <<\"{queue}\">>))");
+        let asked = format!("proplists:get_value(<<\"Commit Index\">>, {status})");
+        let said = self.rabbit.lock().await.eval(&asked).await.unwrap();
+        said.parse().unwrap_or_else(|_| panic!("{said}"))
+    }
 }
