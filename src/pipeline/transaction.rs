@@ -65,7 +65,7 @@ impl Transaction {
         }
     }
 
-    async fn branch(&mut self, database: &Database) -> Result<&BranchTransaction, StoreError> {
+    async fn branch(&mut self, database: &Database) -> Result<&mut BranchTransaction, StoreError> {
         let at = match self.branches.iter().position(|(name, _)| name == database.name()) {
             Some(at) => at,
             None => {
@@ -73,7 +73,7 @@ impl Transaction {
                 self.branches.len() - 1
             }
         };
-        match self.branches.get(at) {
+        match self.branches.get_mut(at) {
             Some((_, branch)) => Ok(branch),
             None => Err(StoreError::Unexpected("a branch that was just opened is gone".to_owned())),
         }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio_postgres::SimpleQueryMessage;
+use bytes::Bytes;
 
 use super::database::Database;
-use super::step::{Tidy, cancel, end_with};
+use super::step::{Tidy, cancel, end_with, execute_prepared, step_params};
 use super::work::PROBE;
 use super::{Pool, Session, StoreError};
 use crate::txn::Gid;
@@ -21,18 +21,19 @@ pub struct BranchTransaction {
     database: Database,
     /// `None` once it was lost.
     session: Option<Session>,
-    /// The server's process behind the session.
+    /// The server's process behind the session, as the last step has left it.
     backend: i32,
+    /// What there is to commit since the last step.
+    mark: Option<Mark>,
     /// Something was sent to end it, and its answer is not known.
     asked: bool,
 }
 
-/// Explicitly READ COMMITTED, and who serves it.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_backend_pid()";
-/// Fails in a broken transaction, which PREPARE TRANSACTION would silently roll back.
+/// Sent with each step: what it has left to commit, and who serves it.
 const WROTE: &str = "/* branch_wrote */
-SELECT pg_current_xact_id_if_assigned()::text,
-       ('x' || lpad(substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), 16, '0'))::bit(64)::bigint";
+SELECT pg_catalog.pg_current_xact_id_if_assigned()::text, pg_catalog.pg_backend_pid(),
+       ('x' || pg_catalog.lpad(pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8),
+                               16, '0'))::bit(64)::bigint";
 const END_BACKEND: &str = "/* end_backend */
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND application_name = $2";
 const BACKEND_LIVES: &str = "/* backend_lives */
@@ -45,16 +46,33 @@ const LOOKS: u32 = 100;
 impl BranchTransaction {
     pub(super) async fn begin(database: &Database) -> Result<Self, StoreError> {
         let session = database.work.session().await?;
-        let answer = database.work.bounded(async { Ok(session.client()?.simple_query(BEGIN).await?) }).await?;
-        let pid = answer.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
-            _ => None,
-        });
-        let backend = pid.ok_or_else(|| StoreError::Unexpected("no pg_backend_pid".to_owned()))?;
-        Ok(Self { database: database.clone(), session: Some(session), backend, asked: false })
+        // By itself: a step that is sent with a BEGIN that fails would be a transaction of its own.
+        let begun = async { Ok(session.client()?.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?) };
+        database.work.bounded(begun).await?;
+        Ok(Self { database: database.clone(), session: Some(session), backend: 0, mark: None, asked: false })
     }
 
-    pub(super) fn session(&self) -> Result<&Session, StoreError> {
+    /// As [`super::WorkTransaction::execute_step`].
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn execute_step(&mut self, sql: &str, params: &[Option<Bytes>]) -> Result<u64, StoreError> {
+        let client = self.session()?.client()?;
+        let (step, wrote) = (client.prepare_cached(sql).await?, client.prepare_cached(WROTE).await?);
+        // Sent together, executed one after the other.
+        let params = step_params(params);
+        let (rows, wrote) =
+            tokio::join!(biased; execute_prepared(client, &step, &params), client.query_one(&wrote, &[]));
+        let (rows, wrote) = (rows?, wrote?);
+        let xid: Option<&str> = wrote.get(0);
+        let xid = xid.map(str::parse).transpose();
+        let xid = xid.map_err(|error| StoreError::Unexpected(format!("pg_current_xact_id: {error}")))?;
+        self.mark = xid.map(|xid| Mark { xid, timeline: wrote.get(2) });
+        self.backend = wrote.get(1);
+        Ok(rows)
+    }
+
+    fn session(&self) -> Result<&Session, StoreError> {
         self.session.as_ref().ok_or_else(|| StoreError::Unexpected("the branch has ended".to_owned()))
     }
 
@@ -67,6 +85,19 @@ impl BranchTransaction {
 
     async fn say(&self, word: &str) -> Result<Tidy, StoreError> {
         end_with(&self.database.work, self.session()?, word).await
+    }
+
+    /// PREPARE TRANSACTION would silently roll back a broken transaction: the probe that is sent before it tells.
+    async fn prove_and_prepare(&self, gid: &Gid) -> Result<Tidy, StoreError> {
+        let word = format!("PREPARE TRANSACTION '{gid}'");
+        let probe = async { Ok(self.session()?.client()?.batch_execute(PROBE).await?) };
+        let (proved, prepared) = tokio::join!(biased; self.database.work.bounded(probe), self.say(&word));
+        match (proved, prepared) {
+            // What came of it after a broken transaction is no PREPARE.
+            (Err(broken @ StoreError::Refused { .. }), Ok(_) | Err(StoreError::Refused { .. })) => Err(broken),
+            (_, Err(error)) | (Err(error), Ok(_)) => Err(error),
+            (Ok(()), Ok(tidy)) => Ok(tidy),
+        }
     }
 
     fn release(&mut self) {
@@ -132,23 +163,7 @@ impl Participant for BranchTransaction {
 
     async fn wrote(&mut self) -> Result<Option<Mark>, StoreError> {
         reach(Point::MD1).await?;
-        let session = self.session()?;
-        let wrote = async {
-            let client = session.client()?;
-            let (probe, wrote, same) = tokio::join!(
-                client.batch_execute(PROBE),
-                client.query_one(WROTE, &[]),
-                self.database.same_server(client)
-            );
-            probe?;
-            same?;
-            let row = wrote?;
-            let xid: Option<String> = row.get(0);
-            let xid = xid.map(|xid| xid.parse()).transpose();
-            let xid = xid.map_err(|error| StoreError::Unexpected(format!("pg_current_xact_id: {error}")))?;
-            Ok(xid.map(|xid| Mark { xid, timeline: row.get(1) }))
-        };
-        self.database.work.bounded(wrote).await
+        Ok(self.mark)
     }
 
     async fn end(&mut self) {
@@ -160,7 +175,7 @@ impl Participant for BranchTransaction {
     }
 
     async fn prepare(&mut self, gid: &Gid) -> Prepared<StoreError> {
-        let sent = self.say(&format!("PREPARE TRANSACTION '{gid}'")).await;
+        let sent = self.prove_and_prepare(gid).await;
         let answer = match reach(Point::MD3).await {
             Ok(()) => sent,
             Err(injected) => Err(injected.into()),

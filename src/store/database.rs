@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use deadpool_postgres::ClientWrapper;
 
 use super::branch::finish_on;
+use super::pool::{WHERE, another_server};
 use super::{BranchTransaction, Pool, PostgresSettings, SessionTimeouts, StoreError};
 use crate::model::{HomeId, Incarnation};
 use crate::txn::Gid;
@@ -52,8 +53,6 @@ pub enum Target<'a> {
     Branch(&'a Database),
 }
 
-const WHERE: &str = "/* place */ SELECT (pg_control_system()).system_identifier::text || '/' || current_database()";
-
 /// A standby lists nothing, and another server knows nothing: neither must be taken for "nothing is prepared".
 const WHO_ANSWERS: &str = "/* who_answers */
 SELECT pg_is_in_recovery(), (pg_control_system()).system_identifier::text || '/' || current_database()";
@@ -82,12 +81,13 @@ impl Databases {
     ) -> Result<Self, StoreError> {
         let mut entries = BTreeMap::new();
         for entry in settings.iter().filter(|entry| entry.name != home) {
+            let place = Arc::default();
             let database = Database {
                 name: entry.name.clone(),
-                work: Pool::new(entry, incarnation, timeouts, entry.pool_max_size)?,
+                work: Pool::at(entry, incarnation, timeouts, entry.pool_max_size, &place)?,
                 house: Pool::new(entry, incarnation, timeouts, HOUSE_CONNECTIONS)?,
                 application_name: super::pool::application_name(incarnation),
-                place: Arc::default(),
+                place,
                 waits: Arc::new(Mutex::new(format!("database {} was not reached yet", entry.name))),
             };
             entries.insert(entry.name.clone(), database);
@@ -113,7 +113,9 @@ impl Databases {
     pub async fn admit(&self, name: &str) -> Result<(), StoreError> {
         if let Some(entry) = self.entries.get(name) {
             let place = place_of(&entry.house).await?;
-            lock(&self.used).entry(place.clone()).or_insert_with(|| name.to_owned());
+            let mut used = lock(&self.used);
+            used.entry(place.clone()).or_insert_with(|| name.to_owned());
+            // Whoever uses a database knows where it is: its sessions are compared with that.
             let _known = entry.place.set(place);
         }
         Ok(())
@@ -189,13 +191,9 @@ impl Database {
         if row.get(0) {
             return Err(StoreError::Unreachable(format!("database {} is a standby", self.name)));
         }
-        let found: String = row.get(1);
-        match self.place.get() {
-            Some(place) if *place != found => Err(StoreError::Unreachable(format!(
-                "database {} was {place} and is another one now ({found}): when that is meant to be, restart the instance",
-                self.name
-            ))),
-            Some(_) | None => Ok(()),
+        match another_server(&self.name, self.place.get(), row.get(1)) {
+            Some(reason) => Err(StoreError::Unreachable(reason)),
+            None => Ok(()),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Connections with known session settings, and the rule that an unread reply never goes back to a pool.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use deadpool_postgres::{
@@ -32,6 +33,10 @@ pub(super) use settings;
 /// Keeps it for comparison, for as long as the session lives.
 pub(super) const REMEMBER: &str = concat!("SELECT set_config('posthaste.session', ", settings!(), ", false)");
 
+/// Which database answers.
+pub(super) const WHERE: &str =
+    "/* place */ SELECT (pg_control_system()).system_identifier::text || '/' || current_database()";
+
 /// A pool for one purpose. Accepting, working and housekeeping have one each, so that none starves another.
 #[derive(Clone, Debug)]
 pub struct Pool {
@@ -51,6 +56,40 @@ impl Pool {
         timeouts: SessionTimeouts,
         max_size: usize,
     ) -> Result<Self, StoreError> {
+        let post_create = Hook::async_fn(|client, _metrics| {
+            Box::pin(async move { prepare_session(client).await.map_err(HookError::Backend) })
+        });
+        Self::with_hook(settings, incarnation, timeouts, max_size, post_create)
+    }
+
+    /// As `new`, for sessions of one database alone: a server that has taken its place gets none. `place` may be told
+    /// later. A session never changes its server, and a primary stays on its timeline for as long as it runs.
+    pub(super) fn at(
+        settings: &PostgresSettings,
+        incarnation: Incarnation,
+        timeouts: SessionTimeouts,
+        max_size: usize,
+        place: &Arc<OnceLock<String>>,
+    ) -> Result<Self, StoreError> {
+        let (name, place): (Arc<str>, _) = (settings.name.as_str().into(), place.clone());
+        let post_create = Hook::async_fn(move |client: &mut ClientWrapper, _metrics| {
+            let (name, place) = (name.clone(), place.clone());
+            Box::pin(async move {
+                prepare_session(client).await.map_err(HookError::Backend)?;
+                let found: String = client.query_one(WHERE, &[]).await.map_err(HookError::Backend)?.get(0);
+                another_server(&name, place.get(), &found).map_or(Ok(()), |reason| Err(HookError::message(reason)))
+            })
+        });
+        Self::with_hook(settings, incarnation, timeouts, max_size, post_create)
+    }
+
+    fn with_hook(
+        settings: &PostgresSettings,
+        incarnation: Incarnation,
+        timeouts: SessionTimeouts,
+        max_size: usize,
+        post_create: Hook,
+    ) -> Result<Self, StoreError> {
         let unreadable = |error: &dyn std::fmt::Display| StoreError::Unexpected(format!("{}: {error}", settings.name));
         let mut config = settings.client_config().map_err(|error| unreadable(&error))?;
         config.application_name(application_name(incarnation));
@@ -66,15 +105,7 @@ impl Pool {
             // The few that are used most keep their plans and buffers warm; the others stay small.
             .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
-            .post_create(Hook::async_fn(|client, _metrics| {
-                Box::pin(async move {
-                    let begin = async {
-                        client.batch_execute(OWN_SCHEMA_HIDDEN).await?;
-                        client.batch_execute(REMEMBER).await
-                    };
-                    begin.await.map_err(HookError::Backend)
-                })
-            }))
+            .post_create(post_create)
             .timeouts(Timeouts { wait: Some(second), create: Some(second), recycle: Some(second) })
             .build()
             .map_err(|error| unreadable(&error))?;
@@ -160,6 +191,19 @@ impl Pool {
     pub fn close(&self) {
         self.inner.close();
     }
+}
+
+async fn prepare_session(client: &ClientWrapper) -> Result<(), tokio_postgres::Error> {
+    client.batch_execute(OWN_SCHEMA_HIDDEN).await?;
+    client.batch_execute(REMEMBER).await
+}
+
+/// Why a server is not the one that was admitted.
+pub(super) fn another_server(name: &str, place: Option<&String>, found: &str) -> Option<String> {
+    let place = place.filter(|place| *place != found)?;
+    Some(format!(
+        "database {name} was {place} and is another one now ({found}): when that is meant to be, restart the instance"
+    ))
 }
 
 /// Commits, and takes no ROLLBACK for a commit: the client reports a COMMIT answered by the tag ROLLBACK as success,

@@ -7,7 +7,7 @@ use deadpool_postgres::ClientWrapper;
 use tokio_postgres::Statement;
 
 use super::pool::{OWN_SCHEMA_HIDDEN, REMEMBER, settings};
-use super::{BranchTransaction, Pool, Session, StepParam, StoreError, WorkTransaction};
+use super::{Pool, Session, StepParam, StoreError, WorkTransaction};
 
 /// Whether the session's settings are what they were when it was made. What a step's function did to them must not reach
 /// the next user of the connection; a rollback undoes it itself.
@@ -25,21 +25,10 @@ impl WorkTransaction {
     /// # Errors
     /// Any `Refused` leaves the transaction broken: roll back.
     pub async fn execute_step(&self, sql: &str, params: &[Option<Bytes>]) -> Result<u64, StoreError> {
-        execute(self.session(), sql, params).await
+        let client = self.session().client()?;
+        let statement = client.prepare_cached(sql).await?;
+        execute_prepared(client, &statement, &step_params(params)).await
     }
-}
-
-impl BranchTransaction {
-    /// As [`WorkTransaction::execute_step`].
-    pub async fn execute_step(&self, sql: &str, params: &[Option<Bytes>]) -> Result<u64, StoreError> {
-        execute(self.session()?, sql, params).await
-    }
-}
-
-async fn execute(session: &Session, sql: &str, params: &[Option<Bytes>]) -> Result<u64, StoreError> {
-    let client = session.client()?;
-    let statement = client.prepare_cached(sql).await?;
-    execute_prepared(client, &statement, &step_params(params)).await
 }
 
 pub(super) fn step_params(values: &[Option<Bytes>]) -> Vec<StepParam<'_>> {
