@@ -1,8 +1,9 @@
 //! The decision log, and the home's COMMIT that writes to it (protocol §6).
 
 use async_trait::async_trait;
-use tokio_postgres::Row;
+use deadpool_postgres::ClientWrapper;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, Statement};
 use uuid::Uuid;
 
 use super::work::PROBE;
@@ -23,10 +24,14 @@ pub struct HomeWork {
 
 /// Shared: it keeps whoever wants to fence this incarnation waiting until the COMMIT is through.
 const FENCE_SHARED: &str = "/* fence_shared */ SELECT pg_advisory_xact_lock_shared(hashtextextended($1, 0))";
-/// A statement of its own, so that its snapshot is younger than the lock.
+/// A statement of its own, so that its snapshot is younger than the lock. Refused with [`NO_INCARNATION`] unless this one
+/// is LIVE: the COMMIT that is sent behind it must come to nothing.
 const DECIDE: &str = "/* decide */
 INSERT INTO posthaste.decision (gtrid, incarnation, outcome, tx_id, branches)
-SELECT $1, i.incarnation, 'COMMIT', $3, $4 FROM posthaste.instance i WHERE i.incarnation = $2 AND i.state = 'LIVE'";
+SELECT $1, (SELECT i.incarnation FROM posthaste.instance i WHERE i.incarnation = $2 AND i.state = 'LIVE'),
+       'COMMIT', $3, $4";
+/// `decision.incarnation` is not null.
+const NO_INCARNATION: &str = "23502";
 const ABORT: &str = "/* abort_unless_decided */
 INSERT INTO posthaste.decision (gtrid, incarnation, outcome, tx_id)
 SELECT $1, i.incarnation, 'ABORT', $3 FROM posthaste.instance i WHERE i.incarnation = $2 AND i.state = 'LIVE'
@@ -57,50 +62,69 @@ impl WorkTransaction {
     }
 }
 
+/// Why a decision did not come to be: nothing that the message has done.
+fn kept_out(error: StoreError) -> StoreError {
+    StoreError::Unreachable(match error.sqlstate() {
+        Some(NO_INCARNATION) => FENCED.to_owned(),
+        Some(_) | None => format!("the decision could not be written: {error}"),
+    })
+}
+
 impl HomeWork {
-    async fn write_decision(&self, session: &Session, decision: &Decision) -> Result<(), StoreError> {
-        let client = session.client()?;
-        let branches: Vec<_> = decision
-            .branches
-            .iter()
-            .map(|branch| {
-                let Mark { xid, timeline } = branch.mark;
-                serde_json::json!({
-                    "gid": branch.gid.to_string(), "place": branch.place, "xid": xid, "timeline": timeline,
-                })
-            })
-            .collect();
-        let branches = serde_json::Value::Array(branches);
-        let key = fence_key(decision.incarnation);
-        let written = async {
-            let lock = client.prepare_cached(FENCE_SHARED).await?;
-            let insert = client.prepare_cached(DECIDE).await?;
-            let (gtrid, me, tx_id) = (decision.gtrid.0, decision.incarnation.0, decision.tx_id.0);
-            let (on, row) = ([&key as &(dyn ToSql + Sync)], [&gtrid as &(dyn ToSql + Sync), &me, &tx_id, &branches]);
-            // Sent together, executed one after the other.
-            let (probed, locked, written) =
-                tokio::join!(client.batch_execute(PROBE), client.query_one(&lock, &on), client.execute(&insert, &row),);
-            probed?;
-            locked?;
-            Ok(written?)
-        };
-        match self.store.work.bounded(written).await {
-            Ok(1) => Ok(()),
-            Ok(_) => Err(StoreError::Unreachable(FENCED.to_owned())),
-            // Whatever kept the decision out is nothing that the message has done.
-            Err(error) => Err(StoreError::Unreachable(format!("the decision could not be written: {error}"))),
-        }
+    fn take(&mut self) -> Result<WorkTransaction, StoreError> {
+        self.transaction.take().ok_or_else(|| StoreError::Unexpected("the transaction has ended".to_owned()))
     }
 
-    async fn commit_home(&mut self) -> Decided<StoreError> {
-        let Some(transaction) = self.transaction.take() else {
-            return Decided::No(StoreError::Unexpected("the transaction has ended".to_owned()));
-        };
-        match transaction.commit(&self.store).await {
-            Ok(()) => Decided::Yes,
-            Err(CommitError::RolledBack(error)) => Decided::No(error),
-            Err(CommitError::Unknown(error)) => Decided::Unknown(error),
+    async fn commit_with(&mut self, decision: &Decision) -> Result<(), CommitError> {
+        let transaction = self.take().map_err(CommitError::RolledBack)?;
+        match self.store.work.bounded(prepare(transaction.session())).await {
+            Ok((lock, insert)) => {
+                let proof = async |client: &ClientWrapper| write_decision(client, [&lock, &insert], decision).await;
+                transaction.commit_after(&self.store, proof, kept_out).await
+            }
+            Err(error) => {
+                transaction.roll_back(&self.store).await;
+                Err(CommitError::RolledBack(kept_out(error)))
+            }
         }
+    }
+}
+
+/// The decision row under the fence, and the proof that the transaction is whole.
+async fn write_decision(
+    client: &ClientWrapper,
+    [lock, insert]: [&Statement; 2],
+    decision: &Decision,
+) -> Result<(), StoreError> {
+    let named = decision.branches.iter().map(|branch| {
+        let Mark { xid, timeline } = branch.mark;
+        serde_json::json!({
+            "gid": branch.gid.to_string(), "place": branch.place, "xid": xid, "timeline": timeline,
+        })
+    });
+    let (key, branches) = (fence_key(decision.incarnation), serde_json::Value::Array(named.collect()));
+    let (gtrid, me, tx_id) = (decision.gtrid.0, decision.incarnation.0, decision.tx_id.0);
+    let (on, row) = ([&key as &(dyn ToSql + Sync)], [&gtrid as &(dyn ToSql + Sync), &me, &tx_id, &branches]);
+    // Sent together, executed one after the other.
+    let sent = tokio::try_join!(
+        biased;
+        client.query_one(lock, &on),
+        client.execute(insert, &row),
+        client.batch_execute(PROBE),
+    );
+    Ok(sent.map(drop)?)
+}
+
+async fn prepare(session: &Session) -> Result<(Statement, Statement), StoreError> {
+    let client = session.client()?;
+    Ok((client.prepare_cached(FENCE_SHARED).await?, client.prepare_cached(DECIDE).await?))
+}
+
+fn decided(ended: Result<(), CommitError>) -> Decided<StoreError> {
+    match ended {
+        Ok(()) => Decided::Yes,
+        Err(CommitError::RolledBack(error)) => Decided::No(error),
+        Err(CommitError::Unknown(error)) => Decided::Unknown(error),
     }
 }
 
@@ -113,7 +137,11 @@ impl HomeTransaction for HomeWork {
             self.roll_back().await;
             return Decided::No(injected.into());
         }
-        let decided = self.commit_home().await;
+        let ended = match self.take() {
+            Ok(transaction) => transaction.commit(&self.store).await,
+            Err(error) => Err(CommitError::RolledBack(error)),
+        };
+        let decided = decided(ended);
         match reach(Point::DQ2).await {
             Ok(()) => decided,
             Err(injected) => Decided::Unknown(injected.into()),
@@ -127,15 +155,7 @@ impl HomeTransaction for HomeWork {
                 return Decided::No(injected.into());
             }
         }
-        let written = match self.transaction.as_ref().map(WorkTransaction::session) {
-            Some(session) => self.write_decision(session, decision).await,
-            None => Err(StoreError::Unexpected("the transaction has ended".to_owned())),
-        };
-        if let Err(error) = written {
-            self.roll_back().await;
-            return Decided::No(error);
-        }
-        let decided = self.commit_home().await;
+        let decided = decided(self.commit_with(decision).await);
         match reach(Point::MD4).await {
             Ok(()) => decided,
             Err(injected) => Decided::Unknown(injected.into()),

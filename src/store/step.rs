@@ -1,9 +1,12 @@
 //! What a step does in a session, and how its transaction ends there: alike in the home and in branches.
 
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use deadpool_postgres::ClientWrapper;
+use futures_util::future::poll_fn;
 use tokio_postgres::Statement;
 
 use super::pool::{OWN_SCHEMA_HIDDEN, REMEMBER, settings};
@@ -69,6 +72,39 @@ pub(super) async fn end_with(pool: &Pool, session: &Session, word: &str) -> Resu
     let (ended, tidied) = pool.bounded(both).await?;
     ended?;
     Ok(if tidied.is_ok() { Tidy::Yes } else { Tidy::No })
+}
+
+/// What came of a proof and the COMMIT behind it.
+pub(super) enum Sent {
+    /// The proof could not be sent.
+    Nothing(StoreError),
+    Both {
+        proved: Result<(), StoreError>,
+        commit: Result<Tidy, StoreError>,
+    },
+}
+
+/// Sends COMMIT behind a proof without waiting for it: a broken transaction answers COMMIT with ROLLBACK, which the client
+/// reports as success, and the proof tells.
+pub(super) async fn send_commit(
+    pool: &Pool,
+    session: &Session,
+    proof: impl Future<Output = Result<(), StoreError>>,
+) -> Sent {
+    let mut proof = pin!(proof);
+    // The client sends a request when it is first polled; what it cannot send must not be followed by a COMMIT.
+    let first = poll_fn(|cx| Poll::Ready(proof.as_mut().poll(cx))).await;
+    if let Poll::Ready(Err(error)) = first {
+        return Sent::Nothing(error);
+    }
+    let proof = async {
+        match first {
+            Poll::Ready(proved) => proved,
+            Poll::Pending => proof.await,
+        }
+    };
+    let (proved, commit) = tokio::join!(proof, end_with(pool, session, "COMMIT"));
+    Sent::Both { proved, commit }
 }
 
 async fn tidy(client: &ClientWrapper) -> Result<(), tokio_postgres::Error> {

@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use deadpool_postgres::ClientWrapper;
 use tokio_postgres::Statement;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::accept::Columns;
-use super::step::{Tidy, cancel, end_with};
+use super::step::{Sent, Tidy, cancel, send_commit};
 use super::{LogEntry, Outgoing, Pool, Session, Store, StoreError};
 use crate::model::{Destination, Envelope, Headers, MessageId, RootId, TxId};
 use crate::txn::faults::{Point, reach};
@@ -210,16 +211,46 @@ impl WorkTransaction {
         Ok(())
     }
 
-    /// The decision. A probe statement first: a broken transaction answers COMMIT with ROLLBACK, which the client
-    /// reports as success.
+    /// The decision.
     pub async fn commit(self, store: &Store) -> Result<(), CommitError> {
-        if !self.probed.load(Ordering::Relaxed)
-            && let Err(error) = store.work.bounded(self.probe()).await
-        {
-            self.roll_back(store).await;
-            return Err(CommitError::RolledBack(error));
+        let probed = self.probed.load(Ordering::Relaxed);
+        let proof = async |client: &ClientWrapper| {
+            if !probed {
+                client.batch_execute(PROBE).await?;
+            }
+            Ok(())
+        };
+        self.commit_after(store, proof, std::convert::identity).await
+    }
+
+    /// The decision, with what is to be sent right before it: that must prove the transaction whole. `told`: how its
+    /// failure is told.
+    pub(super) async fn commit_after(
+        self,
+        store: &Store,
+        proof: impl AsyncFnOnce(&ClientWrapper) -> Result<(), StoreError>,
+        told: fn(StoreError) -> StoreError,
+    ) -> Result<(), CommitError> {
+        let proof = store.work.bounded(async { proof(self.session.client()?).await });
+        match send_commit(&store.work, &self.session, proof).await {
+            Sent::Nothing(error) => {
+                self.roll_back(store).await;
+                Err(CommitError::RolledBack(told(error)))
+            }
+            Sent::Both { proved: Err(broken @ StoreError::Refused { .. }), commit } => {
+                // A broken transaction can only be rolled back, whatever became of its COMMIT.
+                if let Ok(Tidy::Yes) = commit {
+                    self.session.release();
+                }
+                Err(CommitError::RolledBack(told(broken)))
+            }
+            Sent::Both { proved: Err(error), .. } => Err(CommitError::Unknown(error)),
+            Sent::Both { proved: Ok(()), commit } => self.ended(store, commit).await,
         }
-        match end_with(&store.work, &self.session, "COMMIT").await {
+    }
+
+    async fn ended(self, store: &Store, commit: Result<Tidy, StoreError>) -> Result<(), CommitError> {
+        match commit {
             Ok(Tidy::Yes) => {
                 self.session.release();
                 Ok(())

@@ -22,6 +22,8 @@ mod bytes;
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
+mod core_commit;
+#[cfg(test)]
 mod core_poison;
 #[cfg(test)]
 mod core_store;
