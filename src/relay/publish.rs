@@ -21,8 +21,8 @@ use crate::txn::faults::{Point, reach};
 pub const CONFIRM_BOUND: Duration = Duration::from_secs(5);
 /// First wait after a failed publish; doubles.
 const PUBLISH_SPACING: Duration = Duration::from_secs(1);
-/// Marks that may wait; a publisher that finds no room waits itself.
-const MARKS: usize = 8192;
+/// Marks that may wait; a publisher that finds no room waits itself. Each waits for a second, and takes 60 bytes.
+const MARKS: usize = 65_536;
 
 /// A queue that this instance publishes to or consumes.
 #[derive(Debug, Clone)]
