@@ -18,7 +18,7 @@ use crate::broker::fits;
 use crate::model::{Headers, MessageId};
 
 /// Of a body that was announced and has not come yet, room is made for so many bytes at most.
-const ANNOUNCED: usize = 128 * 1024;
+const ANNOUNCED: usize = 64 * 1024;
 
 /// What stands before the body.
 #[derive(Debug, Clone)]
@@ -144,15 +144,15 @@ async fn collect(mut body: Body, max_body: usize, budget: &BodyBudget) -> Result
         if bytes.len() + data.len() > max_body {
             return Err(too_large(max_body));
         }
-        if bytes.is_empty() {
-            // As large as was announced, and not the next power of two; but what did not come yet is not trusted.
-            let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-            bytes.reserve(data.len() + announced.min(ANNOUNCED).min(max_body - data.len()));
-        }
         let more = budget.take(data.len())?;
         match &mut room {
             Some(room) => room.merge(more),
             None => room = Some(more),
+        }
+        if bytes.is_empty() {
+            // As large as was announced, and not the next power of two; but what did not come yet is not trusted.
+            let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+            bytes.reserve(data.len() + announced.min(ANNOUNCED).min(max_body - data.len()));
         }
         bytes.extend_from_slice(&data);
     }

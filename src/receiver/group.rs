@@ -120,7 +120,7 @@ impl Processor {
             }
         };
         let take = transaction.take_group(&self.store, &settings.destination, &wanted);
-        let (taken, in_rows) = match tokio::try_join!(take, take_rows) {
+        let (taken, in_rows) = match tokio::try_join!(biased; take, take_rows) {
             Ok((taken, in_rows)) => (taken.into_iter().collect::<HashMap<TxId, i32>>(), in_rows),
             Err(error) => return self.undo(transaction, &error, members.len()).await,
         };

@@ -77,7 +77,7 @@ impl HomeWork {
 
     async fn commit_with(&mut self, decision: &Decision) -> Result<(), CommitError> {
         let transaction = self.take().map_err(CommitError::RolledBack)?;
-        match self.store.work.bounded(prepare(transaction.session())).await {
+        match self.store.work.bounded(prepare_decision(transaction.session())).await {
             Ok((lock, insert)) => {
                 let proof = async |client: &ClientWrapper| write_decision(client, [&lock, &insert], decision).await;
                 transaction.commit_after(&self.store, proof, kept_out).await
@@ -105,17 +105,19 @@ async fn write_decision(
     let (key, branches) = (fence_key(decision.incarnation), serde_json::Value::Array(named.collect()));
     let (gtrid, me, tx_id) = (decision.gtrid.0, decision.incarnation.0, decision.tx_id.0);
     let (on, row) = ([&key as &(dyn ToSql + Sync)], [&gtrid as &(dyn ToSql + Sync), &me, &tx_id, &branches]);
-    // Sent together, executed one after the other.
+    // Sent together, executed one after the other. The probe first: a step may have left another role, which must not
+    // write here. Behind it the row is the proof.
     let sent = tokio::try_join!(
         biased;
+        client.batch_execute(PROBE),
         client.query_one(lock, &on),
         client.execute(insert, &row),
-        client.batch_execute(PROBE),
     );
     Ok(sent.map(drop)?)
 }
 
-async fn prepare(session: &Session) -> Result<(Statement, Statement), StoreError> {
+/// Of a session that has them once nothing is sent.
+pub(super) async fn prepare_decision(session: &Session) -> Result<(Statement, Statement), StoreError> {
     let client = session.client()?;
     Ok((client.prepare_cached(FENCE_SHARED).await?, client.prepare_cached(DECIDE).await?))
 }

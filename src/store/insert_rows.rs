@@ -1,11 +1,39 @@
 //! Recognising a step that only inserts one row, so that the rows of many messages can go in one statement (protocol §7).
 
-/// Rows that one statement may hold, the most first; each is planned once a session.
-const WIDTHS: [usize; 6] = [64, 32, 16, 8, 4, 2];
+/// Rows that one statement may hold, the most first; each is planned once a session. Small groups go in one statement,
+/// large ones in two.
+const WIDTHS: [usize; 19] = [64, 48, 32, 24, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2];
 /// Parameters that one statement may have.
 const PARAMETERS: usize = 1024;
 /// Constants without a type of their own that mean the same in each row.
 const CONSTANTS: [&str; 5] = ["CURRENT_TIMESTAMP", "DEFAULT", "FALSE", "NULL", "TRUE"];
+
+/// Types that a value may be cast to: PostgreSQL's own, which stand before any of the same name.
+const TYPES: [&str; 23] = [
+    "bigint",
+    "bool",
+    "boolean",
+    "bytea",
+    "date",
+    "float4",
+    "float8",
+    "int",
+    "int2",
+    "int4",
+    "int8",
+    "integer",
+    "interval",
+    "json",
+    "jsonb",
+    "numeric",
+    "smallint",
+    "text",
+    "time",
+    "timestamp",
+    "timestamptz",
+    "uuid",
+    "varchar",
+];
 
 /// `INSERT INTO table (columns) VALUES (values)` of parameters and constants, and nothing else: nothing in it can see
 /// what the row before it did. The table itself may; see [`WorkTransaction::takes_rows`](super::WorkTransaction).
@@ -83,7 +111,7 @@ impl<'a> Rest<'a> {
     }
 
     fn space(&mut self) {
-        self.0 = self.0.trim_start();
+        self.0 = self.0.trim_start_matches(|c: char| c.is_ascii_whitespace());
     }
 
     fn sign(&mut self, sign: &str) -> Option<&'a str> {
@@ -178,7 +206,7 @@ impl<'a> Rest<'a> {
         if self.sign("::").is_none() {
             return Some(None);
         }
-        self.qualified()?;
+        self.bare().filter(|name| TYPES.contains(&name.to_lowercase().as_str()))?;
         from.strip_suffix(self.0).map(Some)
     }
 }
@@ -251,6 +279,11 @@ mod tests {
             "INSERT INTO t (a) VALUES ($0)",
             "INSERT INTO t (a) VALUES ($a$x$a$)",
             "INSERT INTO t (a) VALUES (b)",
+            "INSERT INTO t (a) VALUES ($1::mine)",
+            "INSERT INTO t (a) VALUES ($1::s.text)",
+            "INSERT INTO t (a) VALUES ($1::varchar(3))",
+            "INSERT INTO t (a) VALUES ($1::text::int)",
+            "INSERT INTO t (a) VALUES (\u{a0}$1)",
             "INSERT INTO t (a[1]) VALUES ($1)",
             "INSERT INTO t (a) VALUES (1.5)",
             "INSERT INTO t (a) VALUES (1) VALUES ($1)",
@@ -276,7 +309,9 @@ mod tests {
             (widths, left)
         };
         assert_eq!(widths(1), (vec![], 1));
-        assert_eq!(widths(31), (vec![16, 8, 4, 2], 1));
+        assert_eq!(widths(14), (vec![14], 0));
+        assert_eq!(widths(31), (vec![24, 7], 0));
+        assert_eq!(widths(63), (vec![48, 15], 0));
         assert_eq!(widths(200), (vec![64, 64, 64, 8], 0));
     }
 
@@ -286,8 +321,8 @@ mod tests {
             format!("INSERT INTO t VALUES ({})", (1..=100).map(|n| format!("${n}")).collect::<Vec<_>>().join(", "));
         let rows = InsertRows::of(&sql).unwrap();
         let (width, text) = rows.widest(1000).unwrap();
-        assert_eq!(width, 8);
-        assert!(text.ends_with("$800)"), "{text}");
+        assert_eq!(width, 10);
+        assert!(text.ends_with("$1000)"), "{text}");
         assert_eq!(InsertRows::of("INSERT INTO t VALUES ($99999999999)").map(|rows| rows.texts.len()), Some(0));
         assert_eq!(InsertRows::of("INSERT INTO t VALUES ($99999999999999999999999)"), None);
     }

@@ -105,6 +105,8 @@ pub struct Store {
     /// Transactions over several of them that this process coordinates.
     pub coordinators: Coordinators,
     pub incarnation: Incarnation,
+    /// Where many rows may go in one statement.
+    plain_tables: together::PlainTables,
     home: Arc<OnceLock<HomeId>>,
     /// The home database is another server than before.
     moved: Arc<AtomicBool>,
@@ -142,6 +144,7 @@ impl Store {
             beat: Pool::new(settings, incarnation, timeouts, 1)?,
             databases: Databases::new(postgres, home, incarnation, timeouts)?,
             coordinators: Coordinators::default(),
+            plain_tables: together::PlainTables::default(),
             incarnation,
             home: Arc::default(),
             moved: Arc::default(),

@@ -1,23 +1,53 @@
 //! Many messages' rows in one statement: where nothing can tell the difference (protocol §7).
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use super::group::Request;
 use super::step::step_params;
 use super::{StepCall, StepParam, Store, StoreError, WorkTransaction};
 
-/// Whether each table is plain: no trigger, rule, policy or default of the application's own, which could see how rows
-/// are put into statements.
-const TAKES_ROWS: &str = "/* takes_rows */
+/// Whether each table is plain: nothing that belongs to it can see how rows are put into statements, or in which order
+/// statements are run. No trigger, rule, row policy or reference to itself; no column of a type of the application's own but
+/// enums, for a domain has defaults and checks; and in defaults and checks no function but PostgreSQL's own that are
+/// immutable or known here: `currval` would find another message's row, `statement_timestamp` another time.
+const TAKES_ROWS: &str = r"/* takes_rows */
 SELECT NOT EXISTS (
     SELECT FROM unnest($1::text[]) wanted(name)
     LEFT JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(wanted.name)
     WHERE c.oid IS NULL OR c.relkind <> 'r' OR c.relrowsecurity
-       OR c.relhasrules AND EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid)
-       OR c.relhastriggers AND EXISTS (
-           SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
-       OR EXISTS (
-           SELECT FROM pg_catalog.pg_attrdef d
-           JOIN pg_catalog.pg_depend p ON p.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND p.objid = d.oid
-           WHERE d.adrelid = c.oid AND p.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass))";
+       OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid)
+       OR EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
+       OR EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid AND k.confrelid = c.oid)
+       OR EXISTS (SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+                  WHERE a.attrelid = c.oid AND a.attnum > 0 AND t.oid >= 16384 AND t.typtype <> 'e')
+       OR EXISTS (SELECT FROM (
+                      SELECT d.adbin::text AS tree FROM pg_catalog.pg_attrdef d WHERE d.adrelid = c.oid
+                      UNION ALL
+                      SELECT k.conbin::text FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c') x
+                  CROSS JOIN LATERAL pg_catalog.regexp_matches(x.tree, ':(?:op)?funcid (\d+)', 'g') called
+                  JOIN pg_catalog.pg_proc p ON p.oid = called[1]::pg_catalog.oid
+                  WHERE p.oid >= 16384 OR p.provolatile <> 'i' AND p.proname NOT IN
+                      ('nextval', 'now', 'transaction_timestamp', 'clock_timestamp', 'gen_random_uuid', 'random')))";
+
+/// How long an answer holds: it costs as much as some twenty rows.
+const REMEMBERED: Duration = Duration::from_secs(1);
+
+/// Which tables were found plain lately, or not, and when they were asked for. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PlainTables(Arc<Mutex<BTreeMap<String, (bool, Instant)>>>);
+
+impl PlainTables {
+    fn known(&self, tables: &[&str]) -> Option<bool> {
+        let (plain, asked) = *self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&tables.join(" "))?;
+        (asked.elapsed() < REMEMBERED).then_some(plain)
+    }
+
+    fn learn(&self, tables: &[&str], plain: bool, asked: Instant) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(tables.join(" "), (plain, asked));
+    }
+}
 
 /// The steps of several messages, alike in all of them, and each of them a row to insert or a message to send.
 #[derive(Debug)]
@@ -89,18 +119,25 @@ fn params<'a>(call: &'a StepCall<'_>) -> Vec<StepParam<'a>> {
 }
 
 impl WorkTransaction {
-    /// Whether the tables behave alike whether their rows come in one statement or in many.
+    /// Whether the tables behave alike whether their rows come in one statement or in many; as they were a second ago at
+    /// most.
     pub async fn takes_rows(&self, store: &Store, rows: &InRows<'_>) -> Result<bool, StoreError> {
         let tables = rows.tables();
         if tables.is_empty() {
             return Ok(false);
         }
+        if let Some(plain) = store.plain_tables.known(&tables) {
+            return Ok(plain);
+        }
         let client = self.session().client()?;
+        let began = Instant::now();
         let asked = async {
             let statement = client.prepare_cached(TAKES_ROWS).await?;
             Ok(client.query_one(&statement, &[&tables]).await?.get(0))
         };
-        store.work.bounded(asked).await
+        let plain = store.work.bounded(asked).await?;
+        store.plain_tables.learn(&tables, plain, began);
+        Ok(plain)
     }
 
     /// Does for all messages what their steps do, step by step, and proves the transaction whole.

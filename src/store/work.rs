@@ -8,6 +8,7 @@ use tokio_postgres::Statement;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::accept::Columns;
+use super::decision::prepare_decision;
 use super::step::{Sent, Tidy, cancel, send_commit};
 use super::{LogEntry, Outgoing, Pool, Session, Store, StoreError};
 use crate::model::{Destination, Envelope, Headers, MessageId, RootId, TxId};
@@ -98,8 +99,15 @@ impl Store {
     async fn begin(&self, pool: &Pool) -> Result<WorkTransaction, StoreError> {
         self.at_home()?;
         let session = pool.session().await?;
-        pool.bounded(async { Ok(session.client()?.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?) })
-            .await?;
+        let begun = async {
+            session.client()?.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+            if !self.databases.is_empty() {
+                // Before a step takes on a role that may not see their tables.
+                prepare_decision(&session).await?;
+            }
+            Ok(())
+        };
+        pool.bounded(begun).await?;
         Ok(WorkTransaction { session, probed: AtomicBool::new(false) })
     }
 }

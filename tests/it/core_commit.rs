@@ -37,6 +37,24 @@ impl Pair {
         Self { store, home, other }
     }
 
+    /// Enters this incarnation into the home in this state.
+    async fn is(&self, state: &str) {
+        let row = "INSERT INTO posthaste.instance (incarnation, name, host, pid, configuration_hash, state)
+                   VALUES ($1, '', '', 0, '', $2)";
+        self.home.rows("DELETE FROM posthaste.instance", &[]).await;
+        self.home.rows(row, &[&self.store.incarnation.0, &state]).await;
+    }
+
+    fn decision(&self) -> Decision {
+        Decision {
+            gtrid: Gtrid::mint(),
+            incarnation: self.store.incarnation,
+            outcome: Outcome::Commit,
+            tx_id: TxId(Uuid::new_v4()),
+            branches: Vec::new(),
+        }
+    }
+
     async fn effects(&self) -> [i64; 2] {
         [self.home.count("effect", &[]).await, self.other.count("effect", &[]).await]
     }
@@ -93,24 +111,13 @@ fn a_broken_transaction_is_neither_committed_nor_prepared_and_its_connection_is_
 fn a_decision_of_an_incarnation_that_is_not_live_commits_nothing() {
     run(async {
         let pair = Pair::new().await;
-        let row = "INSERT INTO posthaste.instance (incarnation, name, host, pid, configuration_hash, state)
-                   VALUES ($1, '', '', 0, '', $2)";
-        let me = pair.store.incarnation;
         for state in [None, Some("FENCED"), Some("LIVE")] {
             if let Some(state) = state {
-                pair.home.rows("DELETE FROM posthaste.instance", &[]).await;
-                pair.home.rows(row, &[&me.0, &state]).await;
+                pair.is(state).await;
             }
             let transaction = pair.store.begin_work().await.unwrap();
             transaction.execute_step(INSERT, &[]).await.unwrap();
-            let decision = Decision {
-                gtrid: Gtrid::mint(),
-                incarnation: me,
-                outcome: Outcome::Commit,
-                tx_id: TxId(Uuid::new_v4()),
-                branches: Vec::new(),
-            };
-            let decided = transaction.on_its_way(&pair.store).decide(&decision).await;
+            let decided = transaction.on_its_way(&pair.store).decide(&pair.decision()).await;
             let expected = i64::from(state == Some("LIVE"));
             match decided {
                 Decided::Yes => assert_eq!(expected, 1),
@@ -123,6 +130,27 @@ fn a_decision_of_an_incarnation_that_is_not_live_commits_nothing() {
             assert_eq!(pair.home.count("effect", &[]).await, expected, "{state:?}");
             assert_eq!(pair.home.count("posthaste.decision", &[]).await, expected, "{state:?}");
         }
+    });
+}
+
+#[test]
+fn a_role_that_a_step_has_taken_on_does_not_keep_the_decision_out() {
+    run(async {
+        let pair = Pair::new().await;
+        pair.is("LIVE").await;
+        let transaction = pair.store.begin_work().await.unwrap();
+        transaction.execute_step(INSERT, &[]).await.unwrap();
+        transaction.execute_step("SELECT set_config('role', 'pg_monitor', false)", &[]).await.unwrap();
+        match transaction.on_its_way(&pair.store).decide(&pair.decision()).await {
+            Decided::Yes => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(pair.home.count("effect", &[]).await, 1);
+        assert_eq!(pair.home.count("posthaste.decision", &[]).await, 1);
+        // The next one on this connection is itself again.
+        let transaction = pair.store.begin_work().await.unwrap();
+        transaction.execute_step(INSERT, &[]).await.unwrap();
+        transaction.commit(&pair.store).await.unwrap();
     });
 }
 

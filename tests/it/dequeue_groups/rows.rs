@@ -7,6 +7,8 @@ use crate::support::{App, LONG, Options, SOON, Servers, eventually, run};
 const STATEMENTS: &str = "SELECT count(DISTINCT (xmin::text, cmin::text)) FROM message WHERE message LIKE $1";
 const OF_ONE: &str = "SELECT count(DISTINCT xmin::text) FROM message WHERE message LIKE $1";
 
+/// How long what is known of a table is taken for true.
+const A_SECOND: std::time::Duration = std::time::Duration::from_secs(1);
 /// What the first step of the sample does.
 const FIRST: &str = "sql: 'INSERT INTO message (message) VALUES ($1)', params: [ payload ]";
 
@@ -54,7 +56,7 @@ fn rows_of_many_messages_go_in_few_statements_and_each_message_has_its_own() {
         let app = plain("", FIRST).await;
         let (transactions, statements) = app.sixty("rows").await;
         assert!(transactions <= 30, "{transactions} transactions");
-        // Of n rows at most log2(n) + 1 statements.
+        // Rows that are few go in one statement, and 60 in two.
         assert!(statements <= 40, "{statements} statements in {transactions} transactions");
         // In the order of the queue.
         let order = "SELECT string_agg(message, ' ' ORDER BY id) = string_agg(message, ' ' ORDER BY xmin::text::bigint, message)
@@ -93,7 +95,7 @@ fn one_poison_among_many_rows_harms_no_neighbour_and_each_of_its_attempts_counts
 }
 
 #[test]
-fn a_table_that_could_tell_the_difference_gets_each_row_by_itself_at_once() {
+fn a_table_that_could_tell_the_difference_gets_each_row_by_itself_within_a_second() {
     run(async {
         let app = plain("", FIRST).await;
         let own = "CREATE TABLE public.counted (times bigserial);
@@ -118,12 +120,34 @@ fn a_table_that_could_tell_the_difference_gets_each_row_by_itself_at_once() {
                 "DROP RULE also ON message",
             ),
             (
+                "currval",
+                "ALTER TABLE message ADD COLUMN same_as bigint;
+                ALTER TABLE message ALTER COLUMN same_as SET DEFAULT currval('message_id_seq')",
+                "ALTER TABLE message DROP COLUMN same_as",
+            ),
+            (
+                "check",
+                "ALTER TABLE message ADD CONSTRAINT few CHECK (count_rows() < 1000000)",
+                "ALTER TABLE message DROP CONSTRAINT few",
+            ),
+            (
+                "domain",
+                "CREATE DOMAIN public.kind AS text DEFAULT 'x'; ALTER TABLE message ADD COLUMN kind public.kind",
+                "ALTER TABLE message DROP COLUMN kind",
+            ),
+            (
+                "itself",
+                "ALTER TABLE message ADD COLUMN before_it integer REFERENCES message (id)",
+                "ALTER TABLE message DROP COLUMN before_it",
+            ),
+            (
                 "policy",
                 "ALTER TABLE message ENABLE ROW LEVEL SECURITY; CREATE POLICY all_in ON message USING (true)",
                 "DROP POLICY all_in ON message; ALTER TABLE message DISABLE ROW LEVEL SECURITY",
             ),
         ] {
             app.db.batch(made).await;
+            tokio::time::sleep(A_SECOND).await;
             let (transactions, statements) = app.sixty(name).await;
             assert_eq!(statements, 60, "{name}");
             assert!(transactions <= 30, "{name}: {transactions} transactions");
@@ -131,6 +155,7 @@ fn a_table_that_could_tell_the_difference_gets_each_row_by_itself_at_once() {
         }
         // A trigger and a rule, once for each message.
         assert_eq!(app.db.count("public.counted", &[]).await, 120);
+        tokio::time::sleep(A_SECOND).await;
         let (_transactions, statements) = app.sixty("again").await;
         assert!(statements <= 40, "{statements} statements");
     });
@@ -140,7 +165,8 @@ fn a_table_that_could_tell_the_difference_gets_each_row_by_itself_at_once() {
 fn values_mean_in_many_rows_what_they_mean_in_one() {
     run(async {
         let tables = "CREATE TABLE public.typed (n bigserial, text varchar(40), bytes bytea, \"Id\" text, absent jsonb,
-            given numeric DEFAULT 1.5, number smallint, words text, at timestamptz, day date);";
+            given numeric DEFAULT 1.5, number smallint CHECK (number > 0), words text, at timestamptz, day date,
+            made timestamptz DEFAULT now(), key uuid DEFAULT gen_random_uuid(), id integer GENERATED ALWAYS AS IDENTITY);";
         let app = plain(
             tables,
             "sql: \"INSERT INTO typed (text, bytes, \\\"Id\\\", absent, given, number, words, at, day) \
