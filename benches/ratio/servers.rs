@@ -97,7 +97,9 @@ impl Servers {
     /// Waits until nobody is connected to these databases any more.
     pub async fn until_left(&self, ground: &Ground) -> Result<()> {
         let names = ground.names.join("','");
-        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE datname IN ('{names}')");
+        // Not an autovacuum worker: it goes when its database is dropped.
+        let clients = "backend_type = 'client backend'";
+        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE {clients} AND datname IN ('{names}')");
         let begun = Instant::now();
         while self.admin.number(&sql).await? > 0 {
             if begun.elapsed() > Duration::from_secs(30) {
