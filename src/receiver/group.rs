@@ -7,7 +7,7 @@ use tracing::Instrument;
 
 use super::ReceiverSettings;
 use super::attempt::{Blame, Verdict, after_failure, blame};
-use super::process::{AttemptEnd, Failed, Processor, attempt_span};
+use super::process::{AttemptEnd, Failed, Processor, attempt_span, span_of_success};
 use crate::model::{Envelope, TxId};
 use crate::pipeline::{Engine, PlannedStep, StepFailure};
 use crate::store::{Claim, InRows, StepCall, StoreError, Wanted, WorkTransaction};
@@ -274,9 +274,8 @@ impl Processor {
         match tried {
             Tried::Done => {
                 let sent = member.steps.iter().filter_map(PlannedStep::sent).collect();
-                // Most messages end here; a span for nobody to see costs more than the rest of it.
-                let seen = tracing::enabled!(tracing::Level::DEBUG).then(span);
-                let _entered = seen.as_ref().map(tracing::Span::enter);
+                let span = span_of_success(settings, member.envelope);
+                let _entered = span.as_ref().map(tracing::Span::enter);
                 self.committed(settings, member.envelope, sent);
                 Fate::Ended(AttemptEnd::Done)
             }

@@ -328,6 +328,11 @@ pub(super) fn attempt_span(settings: &ReceiverSettings, envelope: &Envelope, n: 
     )
 }
 
+/// The same for a message that went well: most do, and a span that nobody sees costs more than the rest of it.
+pub(super) fn span_of_success(settings: &ReceiverSettings, envelope: &Envelope) -> Option<tracing::Span> {
+    tracing::enabled!(tracing::Level::DEBUG).then(|| attempt_span(settings, envelope, 1))
+}
+
 /// How long a started attempt may take before it is nobody's.
 fn watch(settings: &ReceiverSettings) -> Duration {
     settings.transaction_timeout + Duration::from_secs(10)

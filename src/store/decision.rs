@@ -116,7 +116,7 @@ async fn write_decision(
     Ok(sent.map(drop)?)
 }
 
-/// Of a session that has them once nothing is sent.
+/// In a session that has them already nothing is sent.
 pub(super) async fn prepare_decision(session: &Session) -> Result<(Statement, Statement), StoreError> {
     let client = session.client()?;
     Ok((client.prepare_cached(FENCE_SHARED).await?, client.prepare_cached(DECIDE).await?))

@@ -9,14 +9,14 @@ use super::step::step_params;
 use super::{StepCall, StepParam, Store, StoreError, WorkTransaction};
 
 /// Whether each table is plain: nothing that belongs to it can see how rows are put into statements, or in which order
-/// statements are run. No trigger, rule, row policy or reference to itself; no column of a type of the application's own but
+/// statements are run. No partition (PostgreSQL 14 hides its triggers), trigger, rule, row policy or reference to itself; no column of a type of the application's own but
 /// enums, for a domain has defaults and checks; and in defaults and checks no function but PostgreSQL's own that are
 /// immutable or known here: `currval` would find another message's row, `statement_timestamp` another time.
 const TAKES_ROWS: &str = r"/* takes_rows */
 SELECT NOT EXISTS (
     SELECT FROM unnest($1::text[]) wanted(name)
     LEFT JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(wanted.name)
-    WHERE c.oid IS NULL OR c.relkind <> 'r' OR c.relrowsecurity
+    WHERE c.oid IS NULL OR c.relkind <> 'r' OR c.relispartition OR c.relrowsecurity
        OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid)
        OR EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
        OR EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid AND k.confrelid = c.oid)
@@ -31,7 +31,7 @@ SELECT NOT EXISTS (
                   WHERE p.oid >= 16384 OR p.provolatile <> 'i' AND p.proname NOT IN
                       ('nextval', 'now', 'transaction_timestamp', 'clock_timestamp', 'gen_random_uuid', 'random')))";
 
-/// How long an answer holds: it costs as much as some twenty rows.
+/// How long an answer holds: asked for each group, it would cost more than the rows of a small one.
 const REMEMBERED: Duration = Duration::from_secs(1);
 
 /// Which tables were found plain lately, or not, and when they were asked for. Cheap to clone.

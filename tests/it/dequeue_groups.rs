@@ -12,6 +12,8 @@ const WITNESS: &str = "CREATE TABLE public.seen (at bigserial, transaction xid8,
         RETURN NULL; END $$;
     CREATE TRIGGER witness AFTER INSERT ON message FOR EACH ROW EXECUTE FUNCTION witness();
     CREATE TRIGGER witness AFTER INSERT ON \"otherMessage\" FOR EACH ROW EXECUTE FUNCTION witness();";
+/// As the witness counts them.
+const SHARED: &str = "SELECT count(DISTINCT transaction) FROM public.seen WHERE message LIKE $1";
 /// Longer than the column is wide.
 const TOO_LONG: &str = "0123456789012345678901234567890";
 
@@ -30,21 +32,26 @@ async fn warm_with(retries: &str) -> App {
     app.db.batch(WITNESS).await;
     app.run();
     app.ready(LONG).await;
-    // How fast messages are is learned, on a crowded machine not at the first try.
-    let mut pile = 0;
-    eventually("messages share transactions", LONG, async || {
-        pile += 1;
-        let name = format!("warm{pile}");
-        app.pile_up(&numbered(&name, 40), async || {}).await;
-        app.settled(LONG).await;
-        let transactions = app.transactions(&format!("{name}-%")).await;
-        if transactions <= 20 { Ok(()) } else { Err(format!("{transactions} for 40")) }
-    })
-    .await;
+    app.learned(SHARED).await;
     app
 }
 
 impl App {
+    /// Sends piles of messages until they share transactions; `transactions`: how many have written those like `$1`. How fast
+    /// messages are is learned, on a crowded machine not at the first try.
+    async fn learned(&self, transactions: &str) {
+        let mut pile = 0;
+        eventually("messages share transactions", LONG, async || {
+            pile += 1;
+            let name = format!("warm{pile}");
+            self.pile_up(&numbered(&name, 40), async || {}).await;
+            self.settled(LONG).await;
+            let transactions: i64 = self.db.one(transactions, &[&format!("{name}-%")]).await;
+            if transactions <= 20 { Ok(()) } else { Err(format!("{transactions} for 40")) }
+        })
+        .await;
+    }
+
     /// Lets messages pile up in the queue, each its own text under this id, does something to them, and lets them go.
     async fn pile_up(&self, messages: &[(String, String)], then: impl AsyncFnOnce()) {
         self.stop_adapter(ADAPTER).await;
@@ -57,7 +64,7 @@ impl App {
 
     /// How many transactions wrote these messages.
     async fn transactions(&self, like: &str) -> i64 {
-        self.db.one("SELECT count(DISTINCT transaction) FROM public.seen WHERE message LIKE $1", &[&like]).await
+        self.db.one(SHARED, &[&like]).await
     }
 
     /// Everybody but those in `but` took effect once, at the first attempt and without a record of any failure.
