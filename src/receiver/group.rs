@@ -10,7 +10,7 @@ use super::attempt::{Blame, Verdict, after_failure, blame};
 use super::process::{AttemptEnd, Failed, Processor, attempt_span, span_of_success};
 use crate::model::{Envelope, TxId};
 use crate::pipeline::{Engine, PlannedStep, StepFailure};
-use crate::store::{Claim, InRows, StepCall, StoreError, Wanted, WorkTransaction};
+use crate::store::{Claim, CommitError, InRows, StepCall, StoreError, Wanted, WorkTransaction};
 use crate::txn::faults::{Point, reach};
 use crate::txn::ports::{Decided, HomeTransaction};
 
@@ -37,12 +37,24 @@ struct Member<'a> {
     steps: Vec<PlannedStep<'a>>,
 }
 
+impl Member<'_> {
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted { tx_id: self.envelope.tx_id, sha256: &self.sha256 }
+    }
+
+    fn calls(&self) -> Vec<&StepCall<'_>> {
+        self.steps.iter().map(|step| &step.call).collect()
+    }
+}
+
 /// How a transaction of several ended.
 enum Together {
     /// With what became of each member, in their order.
     Committed(Vec<Tried>),
     /// What one of them did has undone all; with savepoints it would be told from the others.
     OneFailed,
+    /// Some could not be taken, which has undone all; with savepoints the others can.
+    NotAllTaken,
     /// Undone, and nobody is known to be at fault.
     Undone,
     /// The database is at fault.
@@ -80,12 +92,13 @@ impl Processor {
             return fates;
         }
         if !self.pace.careful() {
-            let end = self.together(settings, &members).await;
-            if let Together::OneFailed = end {
-                self.pace.failed();
-            } else {
-                self.tell(settings, &members, end, &mut fates).await;
-                return fates;
+            match self.all_or_none(settings, &members).await {
+                Together::OneFailed => self.pace.failed(),
+                Together::NotAllTaken => {}
+                end => {
+                    self.tell(settings, &members, end, &mut fates).await;
+                    return fates;
+                }
             }
         }
         for some in members.chunks(WITH_SAVEPOINTS) {
@@ -100,51 +113,62 @@ impl Processor {
     }
 
     /// All or none, as fast as it gets.
+    async fn all_or_none(&self, settings: &ReceiverSettings, members: &[Member<'_>]) -> Together {
+        let calls: Vec<Vec<&StepCall<'_>>> = members.iter().map(Member::calls).collect();
+        if let Some(rows) = InRows::of(&calls) {
+            match self.store.takes_rows(&rows).await {
+                Ok(true) => return self.in_rows(settings, members, &rows).await,
+                Ok(false) => {}
+                Err(error) => return infrastructure(&error),
+            }
+        }
+        self.together(settings, members).await
+    }
+
+    /// In one round trip.
+    async fn in_rows(&self, settings: &ReceiverSettings, members: &[Member<'_>], rows: &InRows<'_>) -> Together {
+        let began = Instant::now();
+        let wanted: Vec<Wanted<'_>> = members.iter().map(Member::wanted).collect();
+        match self.store.commit_rows(&settings.destination, &wanted, rows, bound(settings)).await {
+            Ok(()) => {
+                self.pace.grouped(began.elapsed(), members.len());
+                Together::Committed(members.iter().map(|_| Tried::Done).collect())
+            }
+            Err(error) if error.is_not_all() => {
+                rolled_back(&error.to_string(), members.len()).await.unwrap_or(Together::NotAllTaken)
+            }
+            Err(CommitError::RolledBack(error)) => self.undone(&error, members.len()).await,
+            // The next start of each, which locks its row, tells (DQ2).
+            Err(CommitError::Unknown(error)) => Together::Infrastructure { reason: error.to_string(), undone: false },
+        }
+    }
+
+    /// One message's steps after the other's.
     async fn together(&self, settings: &ReceiverSettings, members: &[Member<'_>]) -> Together {
         let began = Instant::now();
         let transaction = match self.store.begin_work().await {
             Ok(transaction) => transaction,
             Err(error) => return infrastructure(&error),
         };
-        let wanted: Vec<Wanted<'_>> =
-            members.iter().map(|member| Wanted { tx_id: member.envelope.tx_id, sha256: &member.sha256 }).collect();
-        let calls = |taken: &dyn Fn(&Member<'_>) -> bool| -> Vec<Vec<&StepCall<'_>>> {
-            let messages = members.iter().filter(|member| taken(member));
-            messages.map(|member| member.steps.iter().map(|step| &step.call).collect()).collect()
-        };
-        let rows = InRows::of(&calls(&|_all| true));
-        let take_rows = async {
-            match &rows {
-                Some(rows) => transaction.takes_rows(&self.store, rows).await,
-                None => Ok(false),
-            }
-        };
-        let take = transaction.take_group(&self.store, &settings.destination, &wanted);
-        let (taken, in_rows) = match tokio::try_join!(biased; take, take_rows) {
-            Ok((taken, in_rows)) => (taken.into_iter().collect::<HashMap<TxId, i32>>(), in_rows),
+        let wanted: Vec<Wanted<'_>> = members.iter().map(Member::wanted).collect();
+        let taken: HashMap<TxId, i32> = match transaction.take_group(&self.store, &settings.destination, &wanted).await
+        {
+            Ok(taken) => taken.into_iter().collect(),
             Err(error) => return self.undo(transaction, &error, members.len()).await,
         };
-        let calls = calls(&|member| taken.contains_key(&member.envelope.tx_id));
-        let rows = InRows::of(&calls).filter(|_rows| in_rows);
-        let run = async {
-            match &rows {
-                Some(rows) => transaction.execute_in_rows(&self.store, rows).await,
-                None => transaction.execute_all(&self.store, &calls.concat()).await.map_err(|failed| failed.error),
-            }
-        };
-        let run = tokio::time::timeout(bound(settings), run).await;
+        let is_taken = |member: &&Member<'_>| taken.contains_key(&member.envelope.tx_id);
+        let calls: Vec<&StepCall<'_>> = members.iter().filter(is_taken).flat_map(Member::calls).collect();
+        let run = tokio::time::timeout(bound(settings), transaction.execute_all(&self.store, &calls)).await;
         match run {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return self.undo(transaction, &error, members.len()).await,
+            Ok(Err(failed)) => return self.undo(transaction, &failed.error, members.len()).await,
             Err(_elapsed) => {
                 self.pace.grouped_in_vain();
                 transaction.cancel().await;
                 return rolled_back("not finished in time", members.len()).await.unwrap_or(Together::Undone);
             }
         }
-        let tried = |member: &Member<'_>| {
-            if taken.contains_key(&member.envelope.tx_id) { Tried::Done } else { Tried::NotTaken }
-        };
+        let tried = |member| if is_taken(&member) { Tried::Done } else { Tried::NotTaken };
         let end = self.commit(transaction, members.iter().map(tried).collect()).await;
         if matches!(end, Together::Committed(_)) {
             self.pace.grouped(began.elapsed(), members.len());
@@ -154,6 +178,10 @@ impl Processor {
 
     async fn undo(&self, transaction: WorkTransaction, error: &StoreError, members: usize) -> Together {
         transaction.roll_back(&self.store).await;
+        self.undone(error, members).await
+    }
+
+    async fn undone(&self, error: &StoreError, members: usize) -> Together {
         let end = match blame(error) {
             Blame::Message | Blame::Unclear => Together::OneFailed,
             Blame::Nobody => {
@@ -232,8 +260,7 @@ impl Processor {
             transaction.keep(&self.store).await?;
             return Ok(Tried::NotTaken);
         };
-        let calls: Vec<&StepCall<'_>> = member.steps.iter().map(|step| &step.call).collect();
-        let Err(failed) = transaction.execute_all(&self.store, &calls).await else {
+        let Err(failed) = transaction.execute_all(&self.store, &member.calls()).await else {
             transaction.keep(&self.store).await?;
             return Ok(Tried::Done);
         };
@@ -261,7 +288,7 @@ impl Processor {
                     fates.iter_mut().skip(member.at).take(1).for_each(|place| *place = fate.clone());
                 }
             }
-            Together::OneFailed | Together::Undone => {}
+            Together::OneFailed | Together::NotAllTaken | Together::Undone => {}
             Together::Infrastructure { reason, undone } => {
                 let lost = Fate::Ended(AttemptEnd::Infrastructure { reason, undone });
                 fates.iter_mut().filter(|fate| **fate == Fate::Alone).for_each(|fate| *fate = lost.clone());

@@ -65,7 +65,7 @@ WITH log AS (
                            tx_id, root_id, content_type, headers, sha256)
     SELECT 'A', $1, $2, $3, $4, $5, clock_timestamp() + $6 * interval '1 second', $7, $8, $9, $10, $11, $12
     WHERE $8 >= (lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint - 60000), 12, '0') || repeat('0', 20))::uuid
-    ON CONFLICT (slotid, dedup_key) WHERE dedup_key IS NOT NULL DO NOTHING
+    ON CONFLICT (slotid, dedup_key) DO NOTHING
     RETURNING messagekey),
 kin AS (
     INSERT INTO posthaste.lineage (root_id, tx_id, parent_id, cause)

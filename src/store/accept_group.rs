@@ -5,47 +5,64 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::ClientWrapper;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::accept::{AcceptRequest, Inserted, PUBLISH_AFTER};
-use super::{LogEntry, SessionTimeouts, Store, StoreError};
-use crate::model::{MessageId, TxId};
+use super::{LogEntry, Outgoing, SessionTimeouts, Store, StoreError};
+use crate::model::{Headers, MessageId, TxId};
 
 /// Whoever waits for another's id holds up the whole group: alone it may wait longer.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 /// A group that takes longer is undone, and its messages are tried one by one.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// For each message what `accept_logged` does. Groups that overlap take their keys in one order, whatever order the
-/// messages came in: otherwise they would wait for each other. Of two with the same key the first in the group wins.
-const GROUP: &str = r#"/* accept_group */
+/// For each message what `accept_logged` does, in the order in which they are given: of two with the same key the first
+/// wins. That an id is not a minute old is told from the statement's beginning.
+const MIXED: &str = r"/* accept_group */
 WITH log AS (
     INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, message, expirydate, dedup_key,
                            tx_id, root_id, content_type, headers, sha256)
     SELECT 'A', slotid, $1, messageid, correlationid, message, clock_timestamp() + retention * interval '1 second',
-           dedup_key, tx_id, root_id, content_type, headers, sha256
-    FROM unnest($2::text[], $3::text[], $4::text[], $5::bytea[], $6::float8[], $7::text[], $8::uuid[], $9::uuid[],
-                $10::text[], $11::jsonb[], $12::bytea[]) WITH ORDINALITY
-         given(slotid, messageid, correlationid, message, retention, dedup_key, tx_id, root_id,
-               content_type, headers, sha256, place)
-    WHERE tx_id >= (lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint - 60000), 12, '0') || repeat('0', 20))::uuid
-    ORDER BY slotid COLLATE "C", dedup_key COLLATE "C", place
-    ON CONFLICT (slotid, dedup_key) WHERE dedup_key IS NOT NULL DO NOTHING
-    RETURNING messagekey, tx_id, root_id, sha256),
+           dedup_key, tx_id, tx_id, content_type, coalesce(headers, '{}'), sha256
+    FROM unnest($2::text[], $3::text[], $4::bytea[], $5::text[], $6::uuid[], $7::text[], $8::jsonb[], $9::bytea[],
+                $10::text[], $11::float8[])
+         given(messageid, correlationid, message, dedup_key, tx_id, content_type, headers, sha256, slotid, retention)
+    WHERE tx_id >= (SELECT (lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint - 60000), 12, '0') || repeat('0', 20))::uuid)
+    ON CONFLICT (slotid, dedup_key) DO NOTHING
+    RETURNING messagekey, tx_id, sha256),
 sent AS (
-    SELECT log.messagekey, log.root_id, log.tx_id AS parent_id, log.sha256,
-           one.tx_id, one.mode, one.destination, one.max_attempts
-    FROM log JOIN unnest($13::uuid[], $14::uuid[], $15::text[], $16::text[], $17::int4[])
+    SELECT log.messagekey, log.tx_id AS parent_id, log.sha256, one.tx_id, one.mode, one.destination, one.max_attempts
+    FROM log JOIN unnest($12::uuid[], $13::uuid[], $14::text[], $15::text[], $16::int4[])
                   one(parent_id, tx_id, mode, destination, max_attempts) ON one.parent_id = log.tx_id),
 kin AS (
     INSERT INTO posthaste.lineage (root_id, tx_id, parent_id, cause)
-    SELECT root_id, tx_id, parent_id, 'OUTGOING' FROM sent WHERE tx_id <> root_id),
+    SELECT parent_id, tx_id, parent_id, 'OUTGOING' FROM sent WHERE tx_id <> parent_id),
 job AS (
     INSERT INTO posthaste.journal (tx_id, root_id, log_key, sha256, mode, destination, max_attempts, owner, publish_after)
-    SELECT tx_id, root_id, messagekey, sha256, mode, destination, max_attempts, $18,
-           clock_timestamp() + $19 * interval '1 second'
+    SELECT tx_id, parent_id, messagekey, sha256, mode, destination, max_attempts, $17,
+           clock_timestamp() + $18 * interval '1 second'
     FROM sent)
-SELECT tx_id FROM log"#;
+SELECT tx_id FROM log";
+
+/// The same for messages of one adapter that sends each of them to one queue: what they share is given once, and nothing is
+/// joined.
+const ALIKE: &str = r"/* accept_group */
+WITH log AS (
+    INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, message, expirydate, dedup_key,
+                           tx_id, root_id, content_type, headers, sha256)
+    SELECT 'A', $10, $1, messageid, correlationid, message, clock_timestamp() + $11 * interval '1 second',
+           dedup_key, tx_id, tx_id, content_type, coalesce(headers, '{}'), sha256
+    FROM unnest($2::text[], $3::text[], $4::bytea[], $5::text[], $6::uuid[], $7::text[], $8::jsonb[], $9::bytea[])
+         given(messageid, correlationid, message, dedup_key, tx_id, content_type, headers, sha256)
+    WHERE tx_id >= (SELECT (lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint - 60000), 12, '0') || repeat('0', 20))::uuid)
+    ON CONFLICT (slotid, dedup_key) DO NOTHING
+    RETURNING messagekey, tx_id, sha256),
+job AS (
+    INSERT INTO posthaste.journal (tx_id, root_id, log_key, sha256, mode, destination, max_attempts, owner, publish_after)
+    SELECT tx_id, tx_id, messagekey, sha256, $12, $13, $14, $15, clock_timestamp() + $16 * interval '1 second'
+    FROM log)
+SELECT tx_id FROM log";
 
 /// What sessions that accept groups have instead.
 pub(super) fn timeouts(timeouts: SessionTimeouts) -> SessionTimeouts {
@@ -73,41 +90,87 @@ async fn insert(
     group: &[Arc<AcceptRequest>],
     owner: Uuid,
 ) -> Result<BTreeSet<TxId>, StoreError> {
-    let Some(host) = group.first().map(|request| &*request.host) else { return Ok(BTreeSet::new()) };
-    let logs: Vec<&LogEntry> = group.iter().filter_map(|request| request.log.as_ref()).collect();
-    if logs.len() != group.len() {
-        return Err(StoreError::Unexpected("only what is logged is accepted in groups".to_owned()));
+    let rows = in_order(group)?;
+    let Some(first) = rows.first() else { return Ok(BTreeSet::new()) };
+    let envelopes = || rows.iter().map(|row| &row.request.envelope);
+    let message_ids = column(envelopes().map(|envelope| envelope.message_id.as_str()));
+    let correlation_ids = column(envelopes().map(|envelope| envelope.correlation_id.as_str()));
+    let messages = column(envelopes().map(|envelope| &envelope.body[..]));
+    let keys = column(rows.iter().map(Row::key));
+    let tx_ids = column(envelopes().map(|envelope| envelope.tx_id.0));
+    let content_types = column(envelopes().map(|envelope| envelope.content_type.as_deref()));
+    let headers = column(envelopes().map(|envelope| headers(&envelope.headers)));
+    let hashes = column(rows.iter().map(|row| row.request.sha256.as_slice()));
+    let (host, after) = (&*first.request.host, PUBLISH_AFTER.as_secs_f64());
+    let mut params: Vec<&(dyn ToSql + Sync)> =
+        vec![&host, &message_ids, &correlation_ids, &messages, &keys, &tx_ids, &content_types, &headers, &hashes];
+    let inserted = if let Some(sent) = alike(&rows) {
+        let (slot, retention) = (first.log.slot_id.as_str(), first.log.retention.as_secs_f64());
+        let (mode, destination) = (sent.mode.as_str(), sent.destination.as_str());
+        params.extend([&slot as &(dyn ToSql + Sync), &retention, &mode, &destination, &sent.max_attempts]);
+        params.extend([&owner as &(dyn ToSql + Sync), &after]);
+        client.query(&client.prepare_cached(ALIKE).await?, &params).await?
+    } else {
+        let slots = column(rows.iter().map(|row| row.log.slot_id.as_str()));
+        let retentions = column(rows.iter().map(|row| row.log.retention.as_secs_f64()));
+        let sent = || rows.iter().flat_map(|row| row.request.outgoing.iter().map(move |sent| (row, sent)));
+        let parents = column(sent().map(|(row, _)| row.request.envelope.tx_id.0));
+        let children = column(sent().map(|(_, sent)| sent.tx_id.0));
+        let modes = column(sent().map(|(_, sent)| sent.mode.as_str()));
+        let destinations = column(sent().map(|(_, sent)| sent.destination.as_str()));
+        let max_attempts = column(sent().map(|(_, sent)| sent.max_attempts));
+        params.extend([&slots as &(dyn ToSql + Sync), &retentions, &parents, &children, &modes, &destinations]);
+        params.extend([&max_attempts as &(dyn ToSql + Sync), &owner, &after]);
+        client.query(&client.prepare_cached(MIXED).await?, &params).await?
+    };
+    Ok(inserted.iter().map(|row| TxId(row.get(0))).collect())
+}
+
+/// A message that is to be accepted, and how it is logged.
+struct Row<'a> {
+    request: &'a AcceptRequest,
+    log: &'a LogEntry,
+}
+
+impl Row<'_> {
+    fn key(&self) -> Option<&str> {
+        self.log.dedup_key.as_ref().map(MessageId::as_str)
     }
-    let envelopes = || group.iter().map(|request| &request.envelope);
-    let sent = || group.iter().flat_map(|request| request.outgoing.iter().map(|row| (request.envelope.tx_id.0, row)));
-    let statement = client.prepare_cached(GROUP).await?;
-    let rows = client
-        .query(
-            &statement,
-            &[
-                &host,
-                &column(logs.iter().map(|log| log.slot_id.as_str())),
-                &column(envelopes().map(|envelope| envelope.message_id.as_str())),
-                &column(envelopes().map(|envelope| envelope.correlation_id.as_str())),
-                &column(envelopes().map(|envelope| &envelope.body[..])),
-                &column(logs.iter().map(|log| log.retention.as_secs_f64())),
-                &column(logs.iter().map(|log| log.dedup_key.as_ref().map(MessageId::as_str))),
-                &column(envelopes().map(|envelope| envelope.tx_id.0)),
-                &column(envelopes().map(|envelope| envelope.root_id.0)),
-                &column(envelopes().map(|envelope| envelope.content_type.as_deref())),
-                &column(envelopes().map(|envelope| serde_json::json!(envelope.headers))),
-                &column(group.iter().map(|request| request.sha256.as_slice())),
-                &column(sent().map(|(parent, _)| parent)),
-                &column(sent().map(|(_, row)| row.tx_id.0)),
-                &column(sent().map(|(_, row)| row.mode.as_str())),
-                &column(sent().map(|(_, row)| row.destination.as_str())),
-                &column(sent().map(|(_, row)| row.max_attempts)),
-                &owner,
-                &PUBLISH_AFTER.as_secs_f64(),
-            ],
-        )
-        .await?;
-    Ok(rows.iter().map(|row| TxId(row.get(0))).collect())
+}
+
+/// Groups that overlap take their keys in one order, whatever order the messages came in: otherwise they would wait for each
+/// other.
+fn in_order(group: &[Arc<AcceptRequest>]) -> Result<Vec<Row<'_>>, StoreError> {
+    let rows = group.iter().map(|request| Some(Row { request, log: request.log.as_ref()? }));
+    let mut rows = rows
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(|| StoreError::Unexpected("only what is logged is accepted in groups".to_owned()))?;
+    rows.sort_by(|one, other| (one.log.slot_id.as_str(), one.key()).cmp(&(other.log.slot_id.as_str(), other.key())));
+    Ok(rows)
+}
+
+/// What each of them sends, but for its id, when all are logged and sent alike and each is sent once, under its own id.
+fn alike<'a>(rows: &[Row<'a>]) -> Option<&'a Outgoing> {
+    let (first, others) = rows.split_first()?;
+    let sent = only(first)?;
+    let same = |row: &Row<'_>| {
+        only(row).is_some_and(|other| {
+            (other.mode, &other.destination, other.max_attempts) == (sent.mode, &sent.destination, sent.max_attempts)
+        }) && (&row.log.slot_id, row.log.retention) == (&first.log.slot_id, first.log.retention)
+    };
+    others.iter().all(same).then_some(sent)
+}
+
+fn only<'a>(row: &Row<'a>) -> Option<&'a Outgoing> {
+    match row.request.outgoing.as_slice() {
+        [one] if one.tx_id == row.request.envelope.tx_id => Some(one),
+        _ => None,
+    }
+}
+
+/// `None` for none: the column's default.
+fn headers(headers: &Headers) -> Option<serde_json::Value> {
+    (!headers.is_empty()).then(|| serde_json::json!(headers))
 }
 
 /// As `unnest` takes it.

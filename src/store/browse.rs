@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
 
 use super::row::{column, store_type};
-use super::stored::{STORED_COLUMNS, StoredMessage, stored_message};
+use super::stored::{STORED_COLUMNS, StoredMessage, rows_of_id, stored_message};
 use super::{Store, StoreError};
 use crate::model::{MessageKey, SlotId, StoreType};
 
@@ -191,9 +191,9 @@ fn page_query(slot: &SlotId, filter: &Filter, below: i64, floor: Option<i64>, li
     if let Some(id) = &filter.message_id {
         // The few rows of one id, by their own index, whatever the statistics say.
         query.sql = format!(
-            "/* browse_messages */ WITH same_id AS MATERIALIZED (
-                 SELECT {STORED_COLUMNS} FROM ibisstore WHERE messageid = $6)
-             SELECT * FROM same_id WHERE slotid = $1 AND type = ANY($2::text[]) AND messagekey < $3 AND messagekey >= $4"
+            "/* browse_messages */ WITH same_id AS MATERIALIZED ({})
+             SELECT * FROM same_id WHERE slotid = $1 AND type = ANY($2::text[]) AND messagekey < $3 AND messagekey >= $4",
+            rows_of_id(STORED_COLUMNS, "$6")
         );
         query.values.push(Box::new(id.clone()));
         conditions(&mut query, filter);

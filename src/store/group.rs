@@ -4,13 +4,14 @@
 use std::pin::Pin;
 
 use bytes::Bytes;
+use deadpool_postgres::ClientWrapper;
 use futures_util::future::{maybe_done, poll_fn};
 use std::task::Poll;
 use tokio_postgres::Statement;
 use uuid::Uuid;
 
 use super::step::{execute_prepared, step_params};
-use super::work::TAKE;
+use super::work::{OUTGOING, TAKE};
 use super::{InsertRows, Outgoing, StepParam, Store, StoreError, WorkTransaction};
 use crate::model::{Destination, Envelope, TxId};
 use crate::txn::faults::{Point, reach};
@@ -51,6 +52,14 @@ impl<'a> Request<'a> {
             StepCall::Send { envelope, outgoing } => Self::Send(envelope, outgoing),
         }
     }
+
+    pub(super) async fn prepare(&self, client: &ClientWrapper) -> Result<Statement, StoreError> {
+        let sql = match self {
+            Self::Query(sql, _) => sql,
+            Self::Send(..) => OUTGOING,
+        };
+        Ok(client.prepare_cached(sql).await?)
+    }
 }
 
 impl WorkTransaction {
@@ -81,13 +90,10 @@ impl WorkTransaction {
     /// The first that failed; what came after it did nothing, or comes to nothing with the transaction.
     pub async fn execute_all(&self, store: &Store, calls: &[&StepCall<'_>]) -> Result<(), FailedCall> {
         let requests: Vec<Request<'_>> = calls.iter().map(|call| Request::of(call)).collect();
-        self.execute_requests(store, &requests).await
-    }
-
-    pub(super) async fn execute_requests(&self, store: &Store, requests: &[Request<'_>]) -> Result<(), FailedCall> {
         let mut statements: Vec<Statement> = Vec::with_capacity(requests.len());
         for (at, request) in requests.iter().enumerate() {
-            statements.push(self.prepare(request).await.map_err(|error| FailedCall { at, error })?);
+            let prepared = async { request.prepare(self.session().client()?).await };
+            statements.push(prepared.await.map_err(|error| FailedCall { at, error })?);
         }
         let sent = requests.iter().zip(&statements).map(|(request, statement)| self.send(store, request, statement));
         let (answers, probed) = tokio::join!(biased; in_order(sent), self.probe());
@@ -97,14 +103,12 @@ impl WorkTransaction {
         probed.map_err(|error| FailedCall { at: requests.len(), error })
     }
 
-    async fn prepare(&self, request: &Request<'_>) -> Result<Statement, StoreError> {
-        match request {
-            Request::Query(sql, _) => Ok(self.session().client()?.prepare_cached(sql).await?),
-            Request::Send(..) => self.prepare_outgoing().await,
-        }
-    }
-
-    async fn send(&self, store: &Store, request: &Request<'_>, statement: &Statement) -> Result<(), StoreError> {
+    pub(super) async fn send(
+        &self,
+        store: &Store,
+        request: &Request<'_>,
+        statement: &Statement,
+    ) -> Result<(), StoreError> {
         match request {
             Request::Query(_, params) => execute_prepared(self.session().client()?, statement, params).await.map(drop),
             Request::Send(envelope, outgoing) => {

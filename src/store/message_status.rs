@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::lifecourse::state_of;
 use super::row::{column, store_type};
+use super::stored::rows_of_id;
 use super::trace::leg;
 use super::{Store, StoreError};
 use crate::model::{MessageId, SlotId, TxId};
@@ -30,24 +31,22 @@ impl Store {
         slot: &SlotId,
         message_id: &MessageId,
     ) -> Result<Option<MessageStatus>, StoreError> {
-        let sql = "/* message_status */
-            WITH same_id AS MATERIALIZED (
-                SELECT messagekey, slotid, type, root_id, correlationid, messagedate FROM ibisstore WHERE messageid = $2
-            ), logged AS (
-                SELECT * FROM same_id WHERE slotid = $1 AND type = 'A' ORDER BY messagekey DESC LIMIT 1
-            ), leg AS (
-                SELECT root_id AS tx_id, NULL AS cause FROM logged
-                UNION ALL
-                SELECT l.tx_id, l.cause FROM posthaste.lineage l JOIN logged USING (root_id)
-            )
-            SELECT logged.correlationid, logged.messagedate,
-                   ARRAY(SELECT s.type::text FROM ibisstore s
-                         WHERE s.root_id = logged.root_id AND s.type IN ('E', 'H', 'I', 'M')) AS waiting,
-                   leg.cause, j.tx_id, j.mode, j.state, j.attempts
-            FROM logged CROSS JOIN leg
-            LEFT JOIN LATERAL (SELECT * FROM posthaste.journal WHERE tx_id = leg.tx_id OFFSET 0) j ON true LIMIT 1000";
+        let sql = format!(
+            "/* message_status */ WITH same_id AS MATERIALIZED ({}), logged AS (\
+             SELECT * FROM same_id WHERE slotid = $1 AND type = 'A' ORDER BY messagekey DESC LIMIT 1\
+             ), leg AS (\
+             SELECT root_id AS tx_id, NULL AS cause FROM logged \
+             UNION ALL \
+             SELECT l.tx_id, l.cause FROM posthaste.lineage l JOIN logged USING (root_id)\
+             ) SELECT logged.correlationid, logged.messagedate, ARRAY(\
+             SELECT s.type::text FROM ibisstore s \
+             WHERE s.root_id = logged.root_id AND s.type IN ('E', 'H', 'I', 'M')) AS waiting, \
+             leg.cause, j.tx_id, j.mode, j.state, j.attempts FROM logged CROSS JOIN leg \
+             LEFT JOIN LATERAL (SELECT * FROM posthaste.journal WHERE tx_id = leg.tx_id OFFSET 0) j ON true LIMIT 1000",
+            rows_of_id("messagekey, slotid, type, root_id, correlationid, messagedate", "$2")
+        );
         let params: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&slot.as_str(), &message_id.as_str()];
-        let rows = self.accept.run(async |client| Ok(client.query(sql, &params).await?)).await?;
+        let rows = self.accept.run(async |client| Ok(client.query(&sql, &params).await?)).await?;
         let Some(first) = rows.first() else { return Ok(None) };
         let waiting = column::<Vec<&str>>(first, "waiting")?;
         let waiting = waiting.into_iter().map(store_type).collect::<Result<Vec<_>, _>>()?;

@@ -23,6 +23,7 @@ mod lifecourse;
 mod mark;
 mod message_status;
 pub mod migrate;
+mod one_trip;
 mod params;
 mod pool;
 mod prepared;
@@ -94,6 +95,8 @@ pub struct Store {
     pub accept: Pool,
     /// Processing: transactions of the pipelines of receivers.
     pub work: Pool,
+    /// Processing groups that only insert rows: outside their transactions its sessions write nothing.
+    pub rows: Pool,
     /// Accepting by a pipeline in a transaction: long ones, kept apart from what receivers and short statements need.
     pub submit: Pool,
     /// Sweeping, leases, browsing, clean-up.
@@ -116,6 +119,8 @@ pub struct Store {
 pub const GROUP_CONNECTIONS: usize = 2;
 /// Connections that accept messages one by one.
 const ACCEPT_CONNECTIONS: usize = 8;
+/// Connections that process groups in one round trip, of all receivers; more wait for one.
+const ROWS_CONNECTIONS: usize = 4;
 /// Connections for accepting pipelines that are more than an enqueue.
 pub const SUBMIT_CONNECTIONS: usize = 8;
 /// Connections that keep house: sweeper, heart-beat, console.
@@ -139,6 +144,7 @@ impl Store {
             group: Pool::new(settings, incarnation, accept_group::timeouts(timeouts), GROUP_CONNECTIONS)?,
             accept: Pool::new(settings, incarnation, timeouts, ACCEPT_CONNECTIONS)?,
             work: Pool::new(settings, incarnation, timeouts, settings.pool_max_size)?,
+            rows: Pool::read_only(settings, incarnation, timeouts, ROWS_CONNECTIONS)?,
             submit: Pool::new(settings, incarnation, timeouts, SUBMIT_CONNECTIONS)?,
             house: Pool::new(settings, incarnation, timeouts, HOUSE_CONNECTIONS)?,
             beat: Pool::new(settings, incarnation, timeouts, 1)?,

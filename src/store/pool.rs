@@ -25,7 +25,8 @@ macro_rules! settings {
     () => {
         "pg_catalog.concat_ws('|', pg_catalog.current_setting('synchronous_commit'), pg_catalog.current_setting('lock_timeout'), \
          pg_catalog.current_setting('statement_timeout'), pg_catalog.current_setting('idle_in_transaction_session_timeout'), \
-         pg_catalog.current_setting('role'), pg_catalog.current_setting('search_path'))"
+         pg_catalog.current_setting('role'), pg_catalog.current_setting('search_path'), \
+         pg_catalog.current_setting('default_transaction_read_only'))"
     };
 }
 pub(super) use settings;
@@ -58,6 +59,27 @@ impl Pool {
     ) -> Result<Self, StoreError> {
         let post_create = Hook::async_fn(|client, _metrics| {
             Box::pin(async move { prepare_session(client).await.map_err(HookError::Backend) })
+        });
+        Self::with_hook(settings, incarnation, timeouts, max_size, post_create)
+    }
+
+    /// As `new`, for sessions that write only in transactions that say so: should a BEGIN fail, what was sent behind it
+    /// does nothing.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn read_only(
+        settings: &PostgresSettings,
+        incarnation: Incarnation,
+        timeouts: SessionTimeouts,
+        max_size: usize,
+    ) -> Result<Self, StoreError> {
+        let post_create = Hook::async_fn(|client: &mut ClientWrapper, _metrics| {
+            Box::pin(async move {
+                // Not as a start-up option: the client would take the server for a standby.
+                client.batch_execute("SET default_transaction_read_only = on").await.map_err(HookError::Backend)?;
+                prepare_session(client).await.map_err(HookError::Backend)
+            })
         });
         Self::with_hook(settings, incarnation, timeouts, max_size, post_create)
     }

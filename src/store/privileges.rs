@@ -40,9 +40,15 @@ pub(super) const TABLES: &[(&str, &[Privilege])] = &[
     ("schema_history", &[Select]),
 ];
 
-/// The first three tell whether the home has moved; the fourth ends another instance's sessions; the last is ours.
-pub(super) const FUNCTIONS: &[&str] =
-    &["pg_control_system", "pg_walfile_name", "pg_current_wal_lsn", "pg_terminate_backend", "posthaste.take"];
+/// The first three tell whether the home has moved; the fourth ends another instance's sessions; the last two are ours.
+pub(super) const FUNCTIONS: &[&str] = &[
+    "pg_control_system",
+    "pg_walfile_name",
+    "pg_current_wal_lsn",
+    "pg_terminate_backend",
+    "posthaste.take",
+    "posthaste.take_all",
+];
 
 #[cfg(test)]
 mod tests {

@@ -21,10 +21,12 @@ pub enum Rule {
     AcceptedTwice,
     /// I4: the unique index that detects duplicates is missing, invalid or another one.
     DedupIndex,
+    /// A row says what no row can say: the tables on the way of each message have no check constraints.
+    StrangeRow,
 }
 
 /// All of them, in the order in which they are told.
-pub const RULES: [Rule; 9] = [
+pub const RULES: [Rule; 10] = [
     Rule::JournalRowGone,
     Rule::BodyGone,
     Rule::ErrorGone,
@@ -34,6 +36,7 @@ pub const RULES: [Rule; 9] = [
     Rule::DoneTwice,
     Rule::AcceptedTwice,
     Rule::DedupIndex,
+    Rule::StrangeRow,
 ];
 
 impl Rule {
@@ -50,6 +53,7 @@ impl Rule {
             Self::DoneTwice => "doneTwice",
             Self::AcceptedTwice => "acceptedTwice",
             Self::DedupIndex => "dedupIndex",
+            Self::StrangeRow => "strangeRow",
         }
     }
 
@@ -68,6 +72,7 @@ impl Rule {
             Self::DoneTwice => "took effect twice (I1)",
             Self::AcceptedTwice => "accepted twice under one key (I4)",
             Self::DedupIndex => "index ibisstore_dedup is missing, invalid or not the one of the schema (I4)",
+            Self::StrangeRow => "a type, state, mode or number of attempts that no row can have",
         }
     }
 
@@ -139,7 +144,14 @@ impl Rule {
                  WHERE NOT EXISTS (
                      SELECT FROM pg_index i WHERE i.indexrelid = to_regclass('ibisstore_dedup')
                        AND i.indrelid = 'ibisstore'::regclass AND i.indisunique AND i.indisvalid AND i.indisready
-                       AND pg_get_indexdef(i.indexrelid) LIKE '% (slotid, dedup_key) WHERE (dedup_key IS NOT NULL)')"
+                       AND pg_get_indexdef(i.indexrelid) LIKE '% (dedup_key, slotid text_pattern_ops)')"
+            }
+            Self::StrangeRow => {
+                "SELECT tx_id, messageid::text AS message_id FROM ibisstore WHERE type NOT IN ('A', 'E', 'M', 'I', 'H', 'L')
+                 UNION ALL
+                 SELECT tx_id, NULL FROM posthaste.journal
+                 WHERE state NOT IN ('READY', 'PUBLISHED', 'DONE', 'ERROR') OR mode NOT IN ('OWN', 'HANDOVER', 'DIRECT')
+                    OR attempts < 0 OR max_attempts <= 0"
             }
         }
     }

@@ -20,7 +20,7 @@ const UNTOUCHED: &str = concat!(
     " OPERATOR(pg_catalog.=) pg_catalog.current_setting('posthaste.session')"
 );
 const TIDY: &str = "RESET synchronous_commit; RESET lock_timeout; RESET statement_timeout;
-    RESET idle_in_transaction_session_timeout; RESET ROLE; RESET search_path";
+    RESET idle_in_transaction_session_timeout; RESET ROLE; RESET search_path; RESET default_transaction_read_only";
 
 impl WorkTransaction {
     /// Runs a step's statement with its parameters bound.
@@ -84,12 +84,17 @@ pub(super) enum Sent {
     },
 }
 
+/// COMMIT alone, where no step can have touched the session's settings.
+pub(super) async fn commit_untouched(pool: &Pool, session: &Session) -> Result<Tidy, StoreError> {
+    pool.bounded(async { Ok(session.client()?.batch_execute("COMMIT").await?) }).await?;
+    Ok(Tidy::Yes)
+}
+
 /// Sends COMMIT behind a proof without waiting for it: a broken transaction answers COMMIT with ROLLBACK, which the client
-/// reports as success, and the proof tells.
+/// reports as success, and the proof tells. `commit` sends it when it is first polled.
 pub(super) async fn send_commit(
-    pool: &Pool,
-    session: &Session,
     proof: impl Future<Output = Result<(), StoreError>>,
+    commit: impl Future<Output = Result<Tidy, StoreError>>,
 ) -> Sent {
     let mut proof = pin!(proof);
     // The client sends a request when it is first polled; what it cannot send must not be followed by a COMMIT.
@@ -103,7 +108,7 @@ pub(super) async fn send_commit(
             Poll::Pending => proof.await,
         }
     };
-    let (proved, commit) = tokio::join!(proof, end_with(pool, session, "COMMIT"));
+    let (proved, commit) = tokio::join!(proof, commit);
     Sent::Both { proved, commit }
 }
 

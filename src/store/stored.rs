@@ -54,6 +54,15 @@ pub(super) const STORED_COLUMNS: &str =
     "messagekey, slotid, type, messageid, correlationid, messagedate, expirydate, comments, label,
        host, content_type, octet_length(message) AS size, attempts, tx_id, root_id";
 
+/// Selects the rows of a message id, which `$id` is, in whatever slot. Most ids are keys of `ibisstore_dedup`, and
+/// `ibisstore_messageid` holds the others alone.
+pub(super) fn rows_of_id(columns: &str, id: &str) -> String {
+    format!(
+        "SELECT {columns} FROM ibisstore WHERE dedup_key = {id} AND messageid = {id} UNION ALL \
+         SELECT {columns} FROM ibisstore WHERE messageid = {id} AND dedup_key IS DISTINCT FROM messageid"
+    )
+}
+
 impl Store {
     /// One row with its body.
     pub async fn stored_message(&self, slot: &SlotId, key: MessageKey) -> Result<Option<FullMessage>, StoreError> {

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use deadpool_postgres::ClientWrapper;
+
 use super::group::Request;
 use super::step::step_params;
-use super::{StepCall, StepParam, Store, StoreError, WorkTransaction};
+use super::{StepCall, StepParam, Store, StoreError};
 
 /// Whether each table is plain: nothing that belongs to it can see how rows are put into statements, or in which order
 /// statements are run. No partition (PostgreSQL 14 hides its triggers), trigger, rule, row policy or reference to itself; no column of a type of the application's own but
@@ -65,7 +67,7 @@ impl<'a> InRows<'a> {
         let alike = |message: &Vec<&StepCall<'_>>| {
             message.len() == first.len() && message.iter().zip(first).all(|(one, other)| same_statement(one, other))
         };
-        if others.is_empty() || !rows || !others.iter().all(alike) {
+        if !rows || !others.iter().all(alike) {
             return None;
         }
         let column = |step| messages.iter().filter_map(|message| message.get(step).copied()).collect();
@@ -82,7 +84,7 @@ impl<'a> InRows<'a> {
         firsts.filter_map(table).collect()
     }
 
-    fn requests(&self) -> Vec<Request<'_>> {
+    pub(super) fn requests(&self) -> Vec<Request<'_>> {
         let mut requests = Vec::new();
         for column in &self.columns {
             let mut rest = column.as_slice();
@@ -118,33 +120,24 @@ fn params<'a>(call: &'a StepCall<'_>) -> Vec<StepParam<'a>> {
     }
 }
 
-impl WorkTransaction {
+impl Store {
     /// Whether the tables behave alike whether their rows come in one statement or in many; as they were a second ago at
     /// most.
-    pub async fn takes_rows(&self, store: &Store, rows: &InRows<'_>) -> Result<bool, StoreError> {
+    pub async fn takes_rows(&self, rows: &InRows<'_>) -> Result<bool, StoreError> {
         let tables = rows.tables();
         if tables.is_empty() {
             return Ok(false);
         }
-        if let Some(plain) = store.plain_tables.known(&tables) {
+        if let Some(plain) = self.plain_tables.known(&tables) {
             return Ok(plain);
         }
-        let client = self.session().client()?;
         let began = Instant::now();
-        let asked = async {
+        let asked = async |client: &ClientWrapper| {
             let statement = client.prepare_cached(TAKES_ROWS).await?;
             Ok(client.query_one(&statement, &[&tables]).await?.get(0))
         };
-        let plain = store.work.bounded(asked).await?;
-        store.plain_tables.learn(&tables, plain, began);
+        let plain = self.rows.run(asked).await?;
+        self.plain_tables.learn(&tables, plain, began);
         Ok(plain)
-    }
-
-    /// Does for all messages what their steps do, step by step, and proves the transaction whole.
-    ///
-    /// # Errors
-    /// The first that failed; whose fault it is only each message by itself can tell.
-    pub async fn execute_in_rows(&self, store: &Store, rows: &InRows<'_>) -> Result<(), StoreError> {
-        self.execute_requests(store, &rows.requests()).await.map_err(|failed| failed.error)
     }
 }

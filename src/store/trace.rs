@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::lifecourse::{Attempt, AttemptOutcome, Cause, Leg, MessageState, Progress, state_of, true_attempts};
 use super::row::column;
-use super::stored::{STORED_COLUMNS, StoredMessage, stored_message};
+use super::stored::{STORED_COLUMNS, StoredMessage, rows_of_id, stored_message};
 use super::{Store, StoreError};
 use crate::model::{Destination, Incarnation, JournalState, MessageId, Mode, RootId, TxId};
 
@@ -125,15 +125,18 @@ fn traced(
 
 /// Acceptances of the id: of its stored rows, of rows whose body is kept apart, of messages that others sent.
 async fn roots(client: &ClientWrapper, message_id: &MessageId) -> Result<Vec<RootId>, StoreError> {
-    let sql = "/* trace_roots */
-        WITH stored AS MATERIALIZED (SELECT root_id FROM ibisstore WHERE messageid = $1),
+    let sql = format!(
+        "/* trace_roots */
+        WITH stored AS MATERIALIZED ({}),
              apart AS MATERIALIZED (SELECT tx_id FROM posthaste.payload WHERE message_id = $1)
         SELECT root_id FROM stored
         UNION
         SELECT j.root_id FROM apart CROSS JOIN LATERAL (
             SELECT root_id FROM posthaste.journal WHERE tx_id = apart.tx_id OFFSET 0) j
-        ORDER BY root_id DESC LIMIT $2";
-    let rows = client.query(sql, &[&message_id.as_str(), &MAX_ROWS]).await?;
+        ORDER BY root_id DESC LIMIT $2",
+        rows_of_id("root_id", "$1")
+    );
+    let rows = client.query(&sql, &[&message_id.as_str(), &MAX_ROWS]).await?;
     let mut roots =
         rows.iter().map(|row| Ok(RootId(column(row, "root_id")?))).collect::<Result<Vec<_>, StoreError>>()?;
     roots.reverse();
@@ -147,11 +150,12 @@ async fn stored(
 ) -> Result<Vec<StoredMessage>, StoreError> {
     let sql = format!(
         "/* trace_stored */
-        WITH same_id AS MATERIALIZED (SELECT {STORED_COLUMNS} FROM ibisstore WHERE messageid = $1),
+        WITH same_id AS MATERIALIZED ({}),
              waiting AS MATERIALIZED (
                  SELECT {STORED_COLUMNS} FROM ibisstore
                  WHERE root_id = ANY($2) AND type IN ('E', 'H', 'I', 'M') AND messageid <> $1)
-        SELECT * FROM same_id UNION ALL SELECT * FROM waiting ORDER BY messagekey LIMIT $3"
+        SELECT * FROM same_id UNION ALL SELECT * FROM waiting ORDER BY messagekey LIMIT $3",
+        rows_of_id(STORED_COLUMNS, "$1")
     );
     let rows = client.query(&sql, &[&message_id.as_str(), &uuids(roots), &MAX_ROWS]).await?;
     rows.iter().map(stored_message).collect()

@@ -9,7 +9,8 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::accept::Columns;
 use super::decision::prepare_decision;
-use super::step::{Sent, Tidy, cancel, send_commit};
+use super::one_trip::TOUCHED;
+use super::step::{Sent, Tidy, cancel, end_with, send_commit};
 use super::{LogEntry, Outgoing, Pool, Session, Store, StoreError};
 use crate::model::{Destination, Envelope, Headers, MessageId, RootId, TxId};
 use crate::txn::faults::{Point, reach};
@@ -65,12 +66,12 @@ const INSERT_LOG: &str = "/* insert_log */
 INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, message, expirydate, dedup_key,
                        tx_id, root_id, content_type, headers, sha256)
 VALUES ('A', $1, $2, $3, $4, $5, clock_timestamp() + $6 * interval '1 second', $7, $8, $9, $10, $11, $12)
-ON CONFLICT (slotid, dedup_key) WHERE dedup_key IS NOT NULL DO NOTHING";
+ON CONFLICT (slotid, dedup_key) DO NOTHING";
 
 /// Fails in a broken transaction, and takes back what a step's function may have done to these settings: an asynchronous
 /// commit loses what was promised, and what another role has prepared its owner alone may finish.
 pub(super) const PROBE: &str = "SET LOCAL synchronous_commit = on; SET LOCAL ROLE NONE";
-const OUTGOING: &str = "/* add_outgoing */
+pub(super) const OUTGOING: &str = "/* add_outgoing */
 WITH sent AS (SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int4[]) s(tx_id, mode, destination, max_attempts)),
 body AS (
     INSERT INTO posthaste.payload (tx_id, message_id, correlation_id, content_type, headers, message)
@@ -108,11 +109,16 @@ impl Store {
             Ok(())
         };
         pool.bounded(begun).await?;
-        Ok(WorkTransaction { session, probed: AtomicBool::new(false) })
+        Ok(WorkTransaction::about_to_begin(session))
     }
 }
 
 impl WorkTransaction {
+    /// In a session whose BEGIN is about to be sent.
+    pub(super) fn about_to_begin(session: Session) -> Self {
+        Self { session, probed: AtomicBool::new(false) }
+    }
+
     /// The compare-and-set: answers the row's `max_attempts`. `None`: somebody else has, had or may yet have the row;
     /// roll back and look.
     pub async fn take(&self, store: &Store, claim: Claim<'_>) -> Result<Option<i32>, StoreError> {
@@ -178,12 +184,8 @@ impl WorkTransaction {
 
     /// Journal rows for what the pipeline sends, all with this envelope's payload.
     pub async fn add_outgoing(&self, store: &Store, envelope: &Envelope, rows: &[Outgoing]) -> Result<(), StoreError> {
-        let statement = self.prepare_outgoing().await?;
+        let statement = self.session().client()?.prepare_cached(OUTGOING).await?;
         self.insert_outgoing(store, &statement, envelope, rows).await
-    }
-
-    pub(super) async fn prepare_outgoing(&self) -> Result<Statement, StoreError> {
-        Ok(self.session().client()?.prepare_cached(OUTGOING).await?)
     }
 
     pub(super) async fn insert_outgoing(
@@ -240,14 +242,27 @@ impl WorkTransaction {
         told: fn(StoreError) -> StoreError,
     ) -> Result<(), CommitError> {
         let proof = store.work.bounded(async { proof(self.session.client()?).await });
-        match send_commit(&store.work, &self.session, proof).await {
+        let sent = send_commit(proof, end_with(&store.work, &self.session, "COMMIT")).await;
+        self.committed(store, sent, told).await
+    }
+
+    /// What became of a proof and its COMMIT.
+    pub(super) async fn committed(
+        self,
+        store: &Store,
+        sent: Sent,
+        told: fn(StoreError) -> StoreError,
+    ) -> Result<(), CommitError> {
+        match sent {
             Sent::Nothing(error) => {
                 self.roll_back(store).await;
                 Err(CommitError::RolledBack(told(error)))
             }
             Sent::Both { proved: Err(broken @ StoreError::Refused { .. }), commit } => {
                 // A broken transaction can only be rolled back, whatever became of its COMMIT.
-                if let Ok(Tidy::Yes) = commit {
+                if let Ok(Tidy::Yes) = commit
+                    && broken.sqlstate() != Some(TOUCHED)
+                {
                     self.session.release();
                 }
                 Err(CommitError::RolledBack(told(broken)))

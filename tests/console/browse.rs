@@ -202,7 +202,7 @@ async fn no_look_at_a_hundred_thousand_rows_scans_the_table() {
         check(&home.plan(&sent, "100000").await, "ibisstore_browse", "counts", analyzed);
         home.store.message_status(&slot, &id).await.unwrap();
         let sent = home.sent("message_status").await.unwrap();
-        check(&home.plan(&sent, "'big', 'm77'").await, "ibisstore_messageid", "status", analyzed);
+        check(&home.plan(&sent, "'big', 'm77'").await, "ibisstore_dedup", "status", analyzed);
     }
     home.end().await;
 }
@@ -223,7 +223,7 @@ fn filters() -> Vec<(&'static str, Filter, &'static str, &'static str, &'static 
         ("everything", all.clone(), every, "", browse),
         ("errors", Filter { types: vec![StoreType::Error], ..all.clone() }, "E", "", browse),
         ("log", Filter { types: vec![StoreType::Log], ..all.clone() }, "A", "", browse),
-        ("one id", Filter { message_id: Some("m77".into()), ..all.clone() }, every, ", 'm77'", "ibisstore_messageid"),
+        ("one id", Filter { message_id: Some("m77".into()), ..all.clone() }, every, ", 'm77'", "ibisstore_dedup"),
         ("text", Filter { text: Some("ment 9".into()), ..all.clone() }, every, ", '%ment 9%'", browse),
         ("correlation", Filter { correlation_id: Some("m77".into()), ..all.clone() }, every, ", 'm77'", browse),
         ("attempts", Filter { min_attempts: Some(3), ..all }, every, ", 3", browse),

@@ -122,7 +122,7 @@ async fn each_fault(app: &App) {
     let heal_journal = "INSERT INTO posthaste.journal SELECT * FROM kept ON CONFLICT (tx_id) DO UPDATE
         SET state = excluded.state, attempts = excluded.attempts, log_key = excluded.log_key";
     let [good, other, stays, deleted] = ["good-0", "good-1", "stays", "deleted"].map(root);
-    let faults: [(&str, &str, String, String); 9] = [
+    let faults: [(&str, &str, String, String); 11] = [
         (
             "journalRowGone",
             "good-0",
@@ -179,6 +179,18 @@ async fn each_fault(app: &App) {
             "",
             "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ibisstore_dedup'::regclass".into(),
             "UPDATE pg_index SET indisvalid = true WHERE indexrelid = 'ibisstore_dedup'::regclass".into(),
+        ),
+        (
+            "strangeRow",
+            "good-0",
+            format!("UPDATE posthaste.journal SET mode = 'OTHER' WHERE root_id = {good}"),
+            format!("UPDATE posthaste.journal SET mode = 'OWN' WHERE root_id = {good}"),
+        ),
+        (
+            "strangeRow",
+            "good-0",
+            "UPDATE ibisstore SET type = 'X' WHERE messageid = 'good-0'".into(),
+            "UPDATE ibisstore SET type = 'A' WHERE messageid = 'good-0'".into(),
         ),
         (
             "errorGone",
