@@ -12,12 +12,14 @@ use lapin::types::ShortString;
 use lapin::{Channel, Confirmation};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::connection::{CallError, Handle, bounded};
 use super::link::{Link, LinkWatch};
 use super::outcome::{Answer, NotSent, PublishError, ReturnedMessage, judge};
 use super::publisher::{Job, JobQueue, PublisherSettings, refusal};
 use super::wire::queue_name;
+use crate::model::TxId;
 use crate::txn::faults::{Point, reach};
 
 /// Longest wait for the close of a channel whose confirms did not come: an answer shows that the connection still works.
@@ -77,8 +79,6 @@ impl Lane {
 
     async fn publish(&mut self, handle: &Handle, channel: &Channel, mut group: Vec<Job>) {
         group.retain_mut(Job::claim);
-        let sent: Vec<_> =
-            group.iter().map(|job| (job.message.envelope.tx_id.to_string(), job.message.queue.clone())).collect();
         let mut flight = Flight::start(channel, &mut group);
         flight.land(Instant::now() + self.settings.confirm_bound).await;
         let mut settled = flight.is_over();
@@ -87,6 +87,7 @@ impl Lane {
             settled = flight.give_up(handle, channel).await;
             self.open = None;
         }
+        let sent: Vec<_> = group.iter().map(|job| (job.message.envelope.tx_id, job.message.queue.as_str())).collect();
         let verdicts = judge(&sent, &flight.answers, &flight.returned, settled);
         for (job, verdict) in group.iter_mut().zip(verdicts) {
             job.answer(verdict);
@@ -198,7 +199,13 @@ fn read(result: lapin::Result<Confirmation>) -> (Answer, Option<ReturnedMessage>
         Ok(Confirmation::NotRequested) | Err(_) => (Answer::Failed, None),
     };
     let returned = returned.map(|message| ReturnedMessage {
-        message_id: message.delivery.properties.message_id().as_ref().map(ToString::to_string),
+        tx_id: message
+            .delivery
+            .properties
+            .message_id()
+            .as_ref()
+            .and_then(|id| Uuid::try_parse(id.as_str()).ok())
+            .map(TxId),
         queue: message.delivery.routing_key.to_string(),
         reason: format!("{} {}", message.reply_code, message.reply_text),
     });

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::wire::WireError;
+use crate::model::TxId;
 use crate::txn::faults::Injected;
 
 /// The broker has the message in a queue, safely. Only a drained group of publishes makes one.
@@ -76,7 +77,7 @@ pub(super) enum Answer {
 /// A message that came back, named by what the broker tells about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ReturnedMessage {
-    pub(super) message_id: Option<String>,
+    pub(super) tx_id: Option<TxId>,
     pub(super) queue: String,
     pub(super) reason: String,
 }
@@ -85,17 +86,15 @@ pub(super) struct ReturnedMessage {
 /// wrong confirms (protocol §8): returns are matched by message id and queue, and a confirm counts only when no return
 /// of the group can be missing any more (`settled`).
 pub(super) fn judge(
-    sent: &[(String, String)],
+    sent: &[(TxId, &str)],
     answers: &[Answer],
     returned: &[ReturnedMessage],
     settled: bool,
 ) -> Vec<Result<Confirmed, PublishError>> {
-    let is = |one: &ReturnedMessage, sent: &(String, String)| {
-        one.message_id.as_ref() == Some(&sent.0) && one.queue == sent.1
-    };
+    let is = |one: &ReturnedMessage, sent: &(TxId, &str)| one.tx_id == Some(sent.0) && one.queue == sent.1;
     // A return that is nobody's could be anybody's.
     let settled = settled && returned.iter().all(|one| sent.iter().any(|sent| is(one, sent)));
-    let verdict = |sent: &(String, String), answer: &Answer| {
+    let verdict = |sent: &(TxId, &str), answer: &Answer| {
         if let Some(one) = returned.iter().find(|one| is(one, sent)) {
             return Err(PublishError::Returned { reason: one.reason.clone() });
         }
@@ -114,12 +113,16 @@ pub(super) fn judge(
 mod tests {
     use super::*;
 
-    fn sent(names: &[&str]) -> Vec<(String, String)> {
-        names.iter().map(|name| ((*name).to_owned(), "q".to_owned())).collect()
+    fn id(number: u128) -> TxId {
+        TxId(uuid::Uuid::from_u128(number))
     }
 
-    fn came_back(name: &str) -> ReturnedMessage {
-        ReturnedMessage { message_id: Some(name.to_owned()), queue: "q".to_owned(), reason: "NO_ROUTE".to_owned() }
+    fn sent(numbers: &[u128]) -> Vec<(TxId, &'static str)> {
+        numbers.iter().map(|number| (id(*number), "q")).collect()
+    }
+
+    fn came_back(number: u128) -> ReturnedMessage {
+        ReturnedMessage { tx_id: Some(id(number)), queue: "q".to_owned(), reason: "NO_ROUTE".to_owned() }
     }
 
     fn gone() -> Result<Confirmed, PublishError> {
@@ -133,30 +136,30 @@ mod tests {
     #[test]
     fn a_returned_message_is_found_by_its_id_whichever_confirm_carried_it() {
         let answers = [Answer::Acked; 3];
-        let verdicts = judge(&sent(&["a", "b", "c"]), &answers, &[came_back("c")], true);
+        let verdicts = judge(&sent(&[1, 2, 3]), &answers, &[came_back(3)], true);
         assert_eq!(verdicts, [Ok(Confirmed(())), Ok(Confirmed(())), gone()]);
     }
 
     #[test]
     fn the_same_id_for_another_queue_is_another_message() {
-        let sent = [("a".to_owned(), "q".to_owned()), ("a".to_owned(), "r".to_owned())];
-        assert_eq!(judge(&sent, &[Answer::Acked; 2], &[came_back("a")], true), [gone(), Ok(Confirmed(()))]);
+        let sent = [(id(1), "q"), (id(1), "r")];
+        assert_eq!(judge(&sent, &[Answer::Acked; 2], &[came_back(1)], true), [gone(), Ok(Confirmed(()))]);
     }
 
     #[test]
     fn no_confirm_counts_while_a_return_may_be_missing() {
-        let verdicts = judge(&sent(&["a", "b", "c"]), &[Answer::Acked, Answer::Open, Answer::Failed], &[], false);
+        let verdicts = judge(&sent(&[1, 2, 3]), &[Answer::Acked, Answer::Open, Answer::Failed], &[], false);
         assert_eq!(verdicts, [unknown(Doubt::Unsettled), unknown(Doubt::NoConfirm), unknown(Doubt::Lost)]);
     }
 
     #[test]
     fn a_return_that_nobody_knows_casts_doubt_on_every_confirm() {
-        let stranger = ReturnedMessage { message_id: None, ..came_back("a") };
-        assert_eq!(judge(&sent(&["a"]), &[Answer::Acked], &[stranger], true), [unknown(Doubt::Unsettled)]);
+        let stranger = ReturnedMessage { tx_id: None, ..came_back(1) };
+        assert_eq!(judge(&sent(&[1]), &[Answer::Acked], &[stranger], true), [unknown(Doubt::Unsettled)]);
     }
 
     #[test]
     fn a_nack_is_a_refusal_even_when_the_group_did_not_settle() {
-        assert_eq!(judge(&sent(&["a"]), &[Answer::Nacked], &[], false), [Err(PublishError::Nacked)]);
+        assert_eq!(judge(&sent(&[1]), &[Answer::Nacked], &[], false), [Err(PublishError::Nacked)]);
     }
 }

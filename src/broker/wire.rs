@@ -108,7 +108,10 @@ pub(super) fn encode(message: &OutMessage) -> Result<BasicProperties, WireError>
     table.insert(MESSAGE_ID.into(), long(envelope.message_id.as_str()));
     table.insert(ATTEMPTS.into(), AMQPValue::LongInt(message.attempts));
     table.insert(PUBLISHED_AT.into(), AMQPValue::LongLongInt(message.published_at));
-    table.insert(ROOT_ID.into(), long(&envelope.root_id.to_string()));
+    // On a queue of our own most are their own root, and who reads them knows.
+    if message.home.is_none() || envelope.root_id.0 != envelope.tx_id.0 {
+        table.insert(ROOT_ID.into(), long(&envelope.root_id.to_string()));
+    }
     if let Some(home) = message.home {
         table.insert(HOME.into(), long(&home.to_string()));
         if message.redone {
@@ -208,7 +211,10 @@ fn own(table: &FieldTable, id: Option<&str>, home: HomeId) -> Option<Source> {
     let tx_id = TxId(Uuid::try_parse(id?).ok()?);
     Some(Source::Own {
         tx_id,
-        root_id: text(table, ROOT_ID).and_then(|text| Uuid::try_parse(text).ok()).map(RootId),
+        root_id: match text(table, ROOT_ID) {
+            Some(text) => Uuid::try_parse(text).ok().map(RootId),
+            None => Some(tx_id.into()),
+        },
         attempts: number(table, ATTEMPTS).and_then(|n| i32::try_from(n).ok()).filter(|n| *n >= 0).unwrap_or(0),
         published_at: number(table, PUBLISHED_AT),
     })
@@ -244,17 +250,18 @@ fn travelling(table: &FieldTable) -> Headers {
     let mut headers = Headers::new();
     let mut bytes = 0;
     for (name, value) in table {
-        let name = name.as_str().to_ascii_lowercase();
+        let name = name.as_str();
         let Some(value) = value_text(value) else { continue };
         let cost = name.len() + value.len() + HEADER_OVERHEAD;
-        if name.is_empty() || OURS.contains(&name.as_str()) || bytes + cost > MAX_HEADER_BYTES {
+        let ours = OURS.iter().any(|ours| ours.eq_ignore_ascii_case(name));
+        if name.is_empty() || ours || bytes + cost > MAX_HEADER_BYTES {
             continue;
         }
         if headers.len() == MAX_HEADERS {
             break;
         }
         bytes += cost;
-        headers.insert(name, value.to_owned());
+        headers.insert(name.to_ascii_lowercase(), value.to_owned());
     }
     headers
 }

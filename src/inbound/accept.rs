@@ -122,7 +122,8 @@ impl Acceptor {
     pub async fn accept(&self, inbound: &InboundSettings, path: &Path, envelope: Envelope, room: &Room) -> Answer {
         match path {
             Path::Enqueue(senders) => self.enqueue(inbound, senders, envelope, room).await,
-            Path::Transaction(_) => self.in_transaction(inbound, envelope, room).await,
+            // What is taken seldom, or is large, is kept out of the future of the usual way.
+            Path::Transaction(_) => Box::pin(self.in_transaction(inbound, envelope, room)).await,
         }
     }
 
@@ -169,7 +170,7 @@ impl Acceptor {
         loop {
             let error = match tried {
                 Ok(Inserted::Yes) => return Answer::Accepted,
-                Ok(Inserted::Conflict) => match self.read_winner(inbound, envelope, key).await {
+                Ok(Inserted::Conflict) => match Box::pin(self.read_winner(inbound, envelope, key)).await {
                     Ok(Some(answer)) => return answer,
                     // Neither inserted nor found: the row was removed in between. Execute again.
                     Ok(None) => StoreError::Unexpected("the accepted row is gone".to_owned()),
@@ -187,7 +188,7 @@ impl Acceptor {
                 return Answer::Unknown { reason: error.to_string() };
             }
             tokio::time::sleep(AGAIN).await;
-            tried = self.store.accept(request).await;
+            tried = Box::pin(self.store.accept(request)).await;
         }
     }
 
@@ -199,7 +200,7 @@ impl Acceptor {
                 return tried;
             }
         }
-        self.store.accept(request).await
+        Box::pin(self.store.accept(request)).await
     }
 
     async fn read_winner(

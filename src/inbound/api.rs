@@ -17,7 +17,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::accept::{Acceptor, Answer, Path};
 use super::problem::{Effect, Problem, every_error_is_a_problem};
-use super::request::{BodyBudget, Head, read_body, read_head};
+use super::request::{BodyBudget, Head, Ids, read_body, read_head};
 use super::{ApiSettings, InboundSettings};
 use crate::model::{AdapterName, Envelope, MessageId, SlotId};
 use crate::pipeline::{AdapterSettings, AmqpSenderSettings, StepKind};
@@ -157,36 +157,38 @@ async fn post(State(api): State<Arc<Api>>, request: Request) -> Response {
 async fn receive(api: Arc<Api>, request: Request, route: Route) -> Result<Response, Problem> {
     let Route { inbound, path } = route;
     let (parts, body) = request.into_parts();
-    let head = read_head(&inbound, &parts.headers)?;
+    let Head { ids, content_type, headers } = read_head(&inbound, &parts.headers)?;
     let held = read_body(&inbound, &parts.headers, body, &api.budget, api.body_timeout).await?;
     let tx_id = api.acceptor.relay.mint();
     let envelope = Envelope {
         tx_id,
         root_id: tx_id.into(),
-        message_id: head.message_id.clone(),
-        correlation_id: head.correlation_id.clone(),
-        content_type: head.content_type.clone(),
-        headers: head.headers.clone(),
+        message_id: ids.message.clone(),
+        correlation_id: ids.correlation.clone(),
+        content_type,
+        headers,
         body: held.bytes,
     };
     let (at_work, settings) = (api.clone(), inbound.clone());
-    let work = api.acceptor.relay.tasks().spawn(async move {
+    // In a box, so that the task on its way into the runtime is moved as a pointer.
+    let work = Box::pin(async move {
         let (acceptor, room) = (&at_work.acceptor, held.room);
         match acceptor.ready(&settings, &path) {
             Ok(()) => acceptor.accept(&settings, &path, envelope, &room).await,
-            Err(reason) => acceptor.refuse(&settings, &envelope, reason).await,
+            Err(reason) => Box::pin(acceptor.refuse(&settings, &envelope, reason)).await,
         }
     });
-    let answer = work.await.unwrap_or_else(|error| Answer::Unknown { reason: error.to_string() });
-    respond(&inbound, &head, answer)
+    let answer = api.acceptor.relay.tasks().spawn(work).await;
+    let answer = answer.unwrap_or_else(|error| Answer::Unknown { reason: error.to_string() });
+    respond(&inbound, &ids, answer)
 }
 
-fn respond(inbound: &InboundSettings, head: &Head, answer: Answer) -> Result<Response, Problem> {
+fn respond(inbound: &InboundSettings, ids: &Ids, answer: Answer) -> Result<Response, Problem> {
     let adapter = inbound.adapter.to_string();
     match answer {
         Answer::Accepted => {
             metrics::counter!("posthaste_accepted_total", "adapter" => adapter).increment(1);
-            Ok(receipt(inbound, head, StatusCode::ACCEPTED, "accepted"))
+            Ok(receipt(inbound, ids, StatusCode::ACCEPTED, "accepted"))
         }
         Answer::Duplicate { conflict } => {
             metrics::counter!("posthaste_duplicates_total", "adapter" => adapter.clone()).increment(1);
@@ -200,13 +202,13 @@ fn respond(inbound: &InboundSettings, head: &Head, answer: Answer) -> Result<Res
                 } else {
                     "this message was accepted before"
                 };
-                let problem = Problem::new(status, detail).with("messageId", &head.message_id);
-                return Ok(with_location(inbound, head, problem.into_response()));
+                let problem = Problem::new(status, detail).with("messageId", &ids.message);
+                return Ok(with_location(inbound, ids, problem.into_response()));
             }
             if status == StatusCode::NOT_MODIFIED {
-                return Ok(with_location(inbound, head, status.into_response()));
+                return Ok(with_location(inbound, ids, status.into_response()));
             }
-            Ok(receipt(inbound, head, status, "duplicate"))
+            Ok(receipt(inbound, ids, status, "duplicate"))
         }
         Answer::Refused { reason } => Err(none(StatusCode::SERVICE_UNAVAILABLE, reason)),
         Answer::Failed { step, reason } => Err(none(StatusCode::INTERNAL_SERVER_ERROR, reason).with("step", step)),
@@ -214,25 +216,25 @@ fn respond(inbound: &InboundSettings, head: &Head, answer: Answer) -> Result<Res
             metrics::counter!("posthaste_unknown_total", "adapter" => adapter).increment(1);
             let detail = format!("not known whether the message was accepted; repeat it with the same id ({reason})");
             let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).effect(Effect::Unknown);
-            Err(problem.with("messageId", &head.message_id))
+            Err(problem.with("messageId", &ids.message))
         }
     }
 }
 
-fn receipt(inbound: &InboundSettings, head: &Head, status: StatusCode, outcome: &'static str) -> Response {
+fn receipt(inbound: &InboundSettings, ids: &Ids, status: StatusCode, outcome: &'static str) -> Response {
     let receipt = Receipt {
-        message_id: &head.message_id,
-        correlation_id: &head.correlation_id,
+        message_id: &ids.message,
+        correlation_id: &ids.correlation,
         slot_id: inbound.message_log.as_ref().map(|log| &log.slot_id),
         outcome,
     };
-    with_location(inbound, head, (status, axum::Json(receipt)).into_response())
+    with_location(inbound, ids, (status, axum::Json(receipt)).into_response())
 }
 
-fn with_location(inbound: &InboundSettings, head: &Head, mut response: Response) -> Response {
+fn with_location(inbound: &InboundSettings, ids: &Ids, mut response: Response) -> Response {
     if let Some(log) = &inbound.message_log {
         let slot = utf8_percent_encode(log.slot_id.as_str(), SEGMENT);
-        let id = utf8_percent_encode(head.message_id.as_str(), SEGMENT);
+        let id = utf8_percent_encode(ids.message.as_str(), SEGMENT);
         if let Ok(location) = HeaderValue::try_from(format!("/api/messages/{slot}/{id}")) {
             response.headers_mut().insert(LOCATION, location);
         }

@@ -111,7 +111,7 @@ impl Groups {
     async fn flush_all(self) {
         while let Some(group) = self.next_group() {
             // A task of its own: should it panic, its members learn nothing, and the others still get their turn.
-            let mut flushed = self.0.tasks.spawn(flush(self.0.store.clone(), group));
+            let mut flushed = self.0.tasks.spawn(Box::pin(flush(self.0.store.clone(), group)));
             let ended = match tokio::time::timeout(HOLD, &mut flushed).await {
                 Ok(ended) => ended,
                 Err(_elapsed) => {

@@ -23,10 +23,16 @@ const ANNOUNCED: usize = 64 * 1024;
 /// What stands before the body.
 #[derive(Debug, Clone)]
 pub struct Head {
-    pub message_id: MessageId,
-    pub correlation_id: MessageId,
+    pub ids: Ids,
     pub content_type: Option<String>,
     pub headers: Headers,
+}
+
+/// What a client knows its message by.
+#[derive(Debug, Clone)]
+pub struct Ids {
+    pub message: MessageId,
+    pub correlation: MessageId,
 }
 
 /// Bytes of bodies in memory, over all requests. Cheap to clone.
@@ -95,7 +101,8 @@ pub fn read_head(inbound: &InboundSettings, headers: &HeaderMap) -> Result<Head,
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         Problem::new(status, format!("these headers cannot travel with the message: {error}")).effect(Effect::None)
     })?;
-    Ok(Head { message_id, correlation_id, content_type, headers: chosen })
+    let ids = Ids { message: message_id, correlation: correlation_id };
+    Ok(Head { ids, content_type, headers: chosen })
 }
 
 fn read_id(headers: &HeaderMap, name: &HeaderName) -> Result<MessageId, Problem> {

@@ -1,6 +1,7 @@
 //! What a pipeline will do with a message, told without any I/O: messages whose work is known beforehand can share a
 //! transaction (protocol §7).
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,9 +15,24 @@ use crate::store::{Outgoing, StepCall, StoreError, Target};
 #[derive(Debug)]
 pub struct PlannedStep<'p> {
     pub step: &'p str,
-    /// `outer > inner`.
-    pub chain: Arc<str>,
+    pub chain: Arc<Chain>,
     pub call: StepCall<'p>,
+}
+
+/// Adapters that have called each other, as `outer > inner`: put into words only when a step has failed.
+#[derive(Debug)]
+pub struct Chain {
+    outer: Option<Arc<Chain>>,
+    adapter: AdapterName,
+}
+
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.outer {
+            Some(outer) => write!(f, "{outer} > {}", self.adapter),
+            None => self.adapter.fmt(f),
+        }
+    }
 }
 
 impl PlannedStep<'_> {
@@ -50,7 +66,7 @@ pub struct Planning<'p> {
     pub original: Bytes,
     pipelines: &'p Pipelines,
     step: &'p str,
-    chain: Arc<str>,
+    chain: Arc<Chain>,
     steps: Vec<PlannedStep<'p>>,
 }
 
@@ -68,8 +84,8 @@ impl<'p> Planning<'p> {
 
     /// Plans another adapter's steps in this place, and answers the payload that they leave.
     pub fn adapter(&mut self, adapter: &AdapterName, payload: Bytes) -> Option<Bytes> {
-        let chain = if self.chain.is_empty() { adapter.to_string() } else { format!("{} > {adapter}", self.chain) };
-        let chain = std::mem::replace(&mut self.chain, chain.into());
+        let inner = Chain { outer: Some(Arc::clone(&self.chain)), adapter: adapter.clone() };
+        let chain = std::mem::replace(&mut self.chain, Arc::new(inner));
         let original = std::mem::replace(&mut self.original, payload.clone());
         let step = self.step;
         let left = self.steps_of(adapter, payload);
@@ -104,9 +120,10 @@ impl Pipelines {
         envelope: &'p Envelope,
         engine: Engine<'p>,
     ) -> Option<Vec<PlannedStep<'p>>> {
-        let (original, chain, steps) = (envelope.body.clone(), Arc::from(""), Vec::new());
+        let chain = Arc::new(Chain { outer: None, adapter: adapter.clone() });
+        let (original, steps) = (envelope.body.clone(), Vec::new());
         let mut planning = Planning { engine, envelope, original, pipelines: self, step: "", chain, steps };
-        planning.adapter(adapter, envelope.body.clone())?;
+        planning.steps_of(adapter, envelope.body.clone())?;
         Some(planning.steps)
     }
 }

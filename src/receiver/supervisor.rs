@@ -259,6 +259,8 @@ impl Receiver {
     /// The permit moves into the task; a hard stop drops it, and its transaction with it.
     fn spawn(&self, permit: OwnedSemaphorePermit, work: impl Future<Output = ()> + Send + 'static) {
         let hard: CancellationToken = self.lifecycle.hard.clone();
+        // In a box, so that it is moved as a pointer.
+        let work = Box::pin(work);
         self.lifecycle.tasks.spawn(async move {
             let _stopped = hard.run_until_cancelled(work).await;
             drop(permit);

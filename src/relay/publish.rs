@@ -170,7 +170,7 @@ impl Relay {
                 Published::Confirmed
             }
             Err(error) => {
-                self.publish_failed(tx_id, attempts, &error).await;
+                Box::pin(self.publish_failed(tx_id, attempts, &error)).await;
                 Published::Later
             }
         }
