@@ -242,7 +242,9 @@ impl WorkTransaction {
         told: fn(StoreError) -> StoreError,
     ) -> Result<(), CommitError> {
         let proof = store.work.bounded(async { proof(self.session.client()?).await });
-        let sent = send_commit(proof, end_with(&store.work, &self.session, "COMMIT")).await;
+        // In boxes: together they are large, and moved more than once.
+        let commit = Box::pin(end_with(&store.work, &self.session, "COMMIT"));
+        let sent = send_commit(Box::pin(proof), commit).await;
         self.committed(store, sent, told).await
     }
 
