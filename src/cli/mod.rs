@@ -185,8 +185,8 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
 }
 
 fn version() -> &'static str {
-    const { assert!(SCHEMA_VERSION == 4, "the text below names the schema version") };
-    concat!(env!("CARGO_PKG_VERSION"), " (schema 4)")
+    const { assert!(SCHEMA_VERSION == 5, "the text below names the schema version") };
+    concat!(env!("CARGO_PKG_VERSION"), " (schema 5)")
 }
 
 #[cfg(test)]

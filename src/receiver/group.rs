@@ -7,6 +7,7 @@ use tracing::Instrument;
 
 use super::ReceiverSettings;
 use super::attempt::{Blame, Verdict, after_failure, blame};
+use super::group_across::branch;
 use super::process::{AttemptEnd, Failed, Processor, attempt_span, span_of_success};
 use crate::model::{Envelope, TxId};
 use crate::pipeline::{Engine, PlannedStep, StepFailure};
@@ -29,16 +30,16 @@ const WITH_SAVEPOINTS: usize = 32;
 const SLOW_GROUP: Duration = Duration::from_secs(3);
 
 /// A message whose work is known.
-struct Member<'a> {
+pub(super) struct Member<'a> {
     /// Its place among the messages that were given.
     at: usize,
-    envelope: &'a Envelope,
-    sha256: [u8; 32],
-    steps: Vec<PlannedStep<'a>>,
+    pub envelope: &'a Envelope,
+    pub sha256: [u8; 32],
+    pub steps: Vec<PlannedStep<'a>>,
 }
 
 /// How a transaction of several ended.
-enum Together {
+pub(super) enum Together {
     /// With what became of each member, in their order.
     Committed(Vec<Tried>),
     /// What one of them did has undone all; with savepoints it would be told from the others.
@@ -50,7 +51,7 @@ enum Together {
 }
 
 /// A member's part of a transaction that was committed.
-enum Tried {
+pub(super) enum Tried {
     Done,
     /// The compare-and-set left it out.
     NotTaken,
@@ -62,6 +63,12 @@ enum Tried {
     },
     /// Undone by itself, and it may be that it only failed in company.
     Unclear,
+}
+
+impl Member<'_> {
+    fn reaches_others(&self) -> bool {
+        self.steps.iter().any(|step| branch(&step.target).is_some())
+    }
 }
 
 impl Processor {
@@ -79,6 +86,11 @@ impl Processor {
         if members.is_empty() {
             return fates;
         }
+        if members.iter().any(Member::reaches_others) {
+            self.across(settings, &members, &mut fates).await;
+            return fates;
+        }
+        let members: Vec<&Member<'_>> = members.iter().collect();
         if !self.pace.careful() {
             let end = self.together(settings, &members).await;
             if let Together::OneFailed = end {
@@ -100,7 +112,7 @@ impl Processor {
     }
 
     /// All or none, as fast as it gets.
-    async fn together(&self, settings: &ReceiverSettings, members: &[Member<'_>]) -> Together {
+    async fn together(&self, settings: &ReceiverSettings, members: &[&Member<'_>]) -> Together {
         let began = Instant::now();
         let transaction = match self.store.begin_work().await {
             Ok(transaction) => transaction,
@@ -109,7 +121,7 @@ impl Processor {
         let wanted: Vec<Wanted<'_>> =
             members.iter().map(|member| Wanted { tx_id: member.envelope.tx_id, sha256: &member.sha256 }).collect();
         let calls = |taken: &dyn Fn(&Member<'_>) -> bool| -> Vec<Vec<&StepCall<'_>>> {
-            let messages = members.iter().filter(|member| taken(member));
+            let messages = members.iter().copied().filter(|member| taken(member));
             messages.map(|member| member.steps.iter().map(|step| &step.call).collect()).collect()
         };
         let rows = InRows::of(&calls(&|_all| true));
@@ -142,7 +154,7 @@ impl Processor {
                 return rolled_back("not finished in time", members.len()).await.unwrap_or(Together::Undone);
             }
         }
-        let tried = |member: &Member<'_>| {
+        let tried = |member: &&Member<'_>| {
             if taken.contains_key(&member.envelope.tx_id) { Tried::Done } else { Tried::NotTaken }
         };
         let end = self.commit(transaction, members.iter().map(tried).collect()).await;
@@ -178,7 +190,7 @@ impl Processor {
     }
 
     /// With a savepoint each: whoever fails harms nobody.
-    async fn one_by_one(&self, settings: &ReceiverSettings, members: &[Member<'_>]) -> Together {
+    async fn one_by_one(&self, settings: &ReceiverSettings, members: &[&Member<'_>]) -> Together {
         let began = Instant::now();
         let transaction = match self.store.begin_work().await {
             Ok(transaction) => transaction,
@@ -253,7 +265,13 @@ impl Processor {
 
     /// What a transaction's end means for each of its members. When the database is at fault, those that nothing is known
     /// about yet are not tried either.
-    async fn tell(&self, settings: &ReceiverSettings, members: &[Member<'_>], end: Together, fates: &mut [Fate]) {
+    pub(super) async fn tell(
+        &self,
+        settings: &ReceiverSettings,
+        members: &[&Member<'_>],
+        end: Together,
+        fates: &mut [Fate],
+    ) {
         match end {
             Together::Committed(tried) => {
                 for (member, tried) in members.iter().zip(tried) {
@@ -297,18 +315,18 @@ impl Processor {
     }
 }
 
-fn bound(settings: &ReceiverSettings) -> Duration {
+pub(super) fn bound(settings: &ReceiverSettings) -> Duration {
     settings.transaction_timeout.min(SLOW_GROUP)
 }
 
 /// Passes GR1, where a test may interrupt.
-async fn rolled_back(reason: &str, members: usize) -> Option<Together> {
+pub(super) async fn rolled_back(reason: &str, members: usize) -> Option<Together> {
     tracing::debug!(members, reason, "a group was rolled back");
     let injected = reach(Point::GR1).await.err()?;
     Some(Together::Infrastructure { reason: injected.to_string(), undone: true })
 }
 
-fn infrastructure(error: &StoreError) -> Together {
+pub(super) fn infrastructure(error: &StoreError) -> Together {
     if error.is_infrastructure() {
         Together::Infrastructure { reason: error.to_string(), undone: true }
     } else {

@@ -2,6 +2,7 @@
 
 pub mod attempt;
 mod group;
+mod group_across;
 mod lanes;
 mod pace;
 mod process;

@@ -134,7 +134,7 @@ impl WorkTransaction {
 }
 
 /// Begins them in this order, then waits for all. The client sends a request when it is first polled.
-async fn in_order<T, F: Future<Output = T>>(calls: impl Iterator<Item = F>) -> Vec<T> {
+pub(super) async fn in_order<T, F: Future<Output = T>>(calls: impl Iterator<Item = F>) -> Vec<T> {
     let mut calls: Vec<Pin<Box<_>>> = calls.map(|call| Box::pin(maybe_done(call))).collect();
     poll_fn(|cx| {
         for call in &mut calls {

@@ -16,10 +16,11 @@ const ENGINE: &[(&str, &str)] = &[
     ("V2__decision", include_str!("../../migrations/V2__decision.sql")),
     ("V3__tables", include_str!("../../migrations/V3__tables.sql")),
     ("V4__take", include_str!("../../migrations/V4__take.sql")),
+    ("V5__shared_decision", include_str!("../../migrations/V5__shared_decision.sql")),
 ];
 
 /// The schema version that this binary needs: no other will do.
-pub const SCHEMA_VERSION: i32 = 4;
+pub const SCHEMA_VERSION: i32 = 5;
 
 /// Key of the advisory lock under which migrations run: "posthast" in ASCII.
 const LOCK: i64 = 0x706f_7374_6861_7374;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::group::Request;
 use super::step::step_params;
-use super::{StepCall, StepParam, Store, StoreError, WorkTransaction};
+use super::{Pool, Session, StepCall, StepParam, Store, StoreError, WorkTransaction};
 
 /// Whether each table is plain: nothing that belongs to it can see how rows are put into statements, or in which order
 /// statements are run. No partition (PostgreSQL 14 hides its triggers), trigger, rule, row policy or reference to itself; no column of a type of the application's own but
@@ -47,6 +47,26 @@ impl PlainTables {
     fn learn(&self, tables: &[&str], plain: bool, asked: Instant) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(tables.join(" "), (plain, asked));
     }
+
+    /// Whether the tables of one database behave alike whether their rows come in one statement or in many.
+    pub(super) async fn takes(&self, rows: &InRows<'_>, session: &Session, pool: &Pool) -> Result<bool, StoreError> {
+        let tables = rows.tables();
+        if tables.is_empty() {
+            return Ok(false);
+        }
+        if let Some(plain) = self.known(&tables) {
+            return Ok(plain);
+        }
+        let client = session.client()?;
+        let began = Instant::now();
+        let asked = async {
+            let statement = client.prepare_cached(TAKES_ROWS).await?;
+            Ok(client.query_one(&statement, &[&tables]).await?.get(0))
+        };
+        let plain = pool.bounded(asked).await?;
+        self.learn(&tables, plain, began);
+        Ok(plain)
+    }
 }
 
 /// The steps of several messages, alike in all of them, and each of them a row to insert or a message to send.
@@ -82,7 +102,7 @@ impl<'a> InRows<'a> {
         firsts.filter_map(table).collect()
     }
 
-    fn requests(&self) -> Vec<Request<'_>> {
+    pub(super) fn requests(&self) -> Vec<Request<'_>> {
         let mut requests = Vec::new();
         for column in &self.columns {
             let mut rest = column.as_slice();
@@ -122,22 +142,7 @@ impl WorkTransaction {
     /// Whether the tables behave alike whether their rows come in one statement or in many; as they were a second ago at
     /// most.
     pub async fn takes_rows(&self, store: &Store, rows: &InRows<'_>) -> Result<bool, StoreError> {
-        let tables = rows.tables();
-        if tables.is_empty() {
-            return Ok(false);
-        }
-        if let Some(plain) = store.plain_tables.known(&tables) {
-            return Ok(plain);
-        }
-        let client = self.session().client()?;
-        let began = Instant::now();
-        let asked = async {
-            let statement = client.prepare_cached(TAKES_ROWS).await?;
-            Ok(client.query_one(&statement, &[&tables]).await?.get(0))
-        };
-        let plain = store.work.bounded(asked).await?;
-        store.plain_tables.learn(&tables, plain, began);
-        Ok(plain)
+        store.plain_tables.takes(rows, self.session(), &store.work).await
     }
 
     /// Does for all messages what their steps do, step by step, and proves the transaction whole.

@@ -51,6 +51,7 @@ impl Pair {
             incarnation: self.store.incarnation,
             outcome: Outcome::Commit,
             tx_id: TxId(Uuid::new_v4()),
+            others: Vec::new(),
             branches: Vec::new(),
         }
     }
