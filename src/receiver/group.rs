@@ -7,7 +7,6 @@ use tracing::Instrument;
 
 use super::ReceiverSettings;
 use super::attempt::{Blame, Verdict, after_failure, blame};
-use super::group_across::branch;
 use super::process::{AttemptEnd, Failed, Processor, attempt_span, span_of_success};
 use crate::model::{Envelope, TxId};
 use crate::pipeline::{Engine, PlannedStep, StepFailure};
@@ -67,7 +66,7 @@ pub(super) enum Tried {
 
 impl Member<'_> {
     fn reaches_others(&self) -> bool {
-        self.steps.iter().any(|step| branch(&step.target).is_some())
+        self.steps.iter().any(|step| step.target.branch().is_some())
     }
 }
 

@@ -11,7 +11,7 @@ use super::attempt::{Blame, blame};
 use super::group::{Fate, Member, Together, Tried, bound, infrastructure, rolled_back};
 use super::process::Processor;
 use crate::model::TxId;
-use crate::pipeline::{PlannedStep, Transaction};
+use crate::pipeline::Transaction;
 use crate::store::{Database, FailedCall, InRows, StepCall, StoreError, Target, Wanted};
 use crate::txn::driver::NotCommitted;
 use crate::txn::faults::{Point, reach};
@@ -42,13 +42,15 @@ impl Processor {
         if self.pace.careful() {
             return;
         }
-        let mut left: Vec<&Member<'_>> = members.iter().collect();
+        let Some(route_of_all) = members.first().and_then(route) else { return };
+        let with_it = |member: &&Member<'_>| route(member).is_some_and(|route| route == route_of_all);
+        let mut left: Vec<&Member<'_>> = members.iter().filter(with_it).collect();
         let mut in_rows = true;
         for _try in 0..TRIES {
             if left.len() < 2 {
                 return;
             }
-            match self.all_of(settings, &left, in_rows).await {
+            match self.all_of(settings, &route_of_all, &left, in_rows).await {
                 Try::Ended(end) => return self.tell(settings, &left, end, fates).await,
                 Try::Failed(at) => left = without(left, at),
                 Try::OneOfThem if in_rows => in_rows = false,
@@ -63,7 +65,13 @@ impl Processor {
     }
 
     /// All or none of them, in all databases.
-    async fn all_of(&self, settings: &ReceiverSettings, members: &[&Member<'_>], in_rows: bool) -> Try {
+    async fn all_of(
+        &self,
+        settings: &ReceiverSettings,
+        route: &[Target<'_>],
+        members: &[&Member<'_>],
+        in_rows: bool,
+    ) -> Try {
         let began = Instant::now();
         let home = match self.store.begin_work().await {
             Ok(home) => home,
@@ -71,9 +79,8 @@ impl Processor {
         };
         let wanted: Vec<Wanted<'_>> =
             members.iter().map(|member| Wanted { tx_id: member.envelope.tx_id, sha256: &member.sha256 }).collect();
-        let targets = targets(members);
         // Branches are open by the time when it is known whose rows are ours; nothing is done in them before.
-        let open = try_join_all(targets.iter().filter_map(branch).map(Database::begin));
+        let open = try_join_all(route.iter().filter_map(|target| target.branch()).map(Database::begin));
         let take = home.take_group(&self.store, &settings.destination, &wanted);
         let (taken, opened) = tokio::join!(biased; take, open);
         let (taken, branches) = match (taken, opened) {
@@ -89,7 +96,7 @@ impl Processor {
         };
         let mut transaction = Transaction::of(home, branches);
         let taken: BTreeSet<TxId> = taken.into_iter().map(|(tx_id, _)| tx_id).collect();
-        let run = self.run_across(&mut transaction, members, &taken, &targets, in_rows);
+        let run = self.run_across(&mut transaction, members, &taken, route, in_rows);
         let run = match tokio::time::timeout(bound(settings), run).await {
             Ok(run) => run,
             Err(_elapsed) => Err(Broken::Late),
@@ -116,22 +123,22 @@ impl Processor {
         Try::Ended(end)
     }
 
-    /// One database after the other, as a message alone would first come to them: two transactions that want the same rows
-    /// then meet in the first of them, and neither holds in one database what the other waits for in another, where no
-    /// server could see it.
+    /// One database after the other, as each message would come to them alone: two transactions that want the same rows meet
+    /// in the first of these, and neither holds in one database what the other waits for in another, where no server could
+    /// see it.
     async fn run_across(
         &self,
         transaction: &mut Transaction,
         members: &[&Member<'_>],
         taken: &BTreeSet<TxId>,
-        targets: &[Target<'_>],
+        route: &[Target<'_>],
         in_rows: bool,
     ) -> Result<(), Broken> {
-        for target in targets {
+        for target in route {
             let (mut owners, mut messages) = (Vec::new(), Vec::new());
             let ours = members.iter().enumerate().filter(|(_, member)| taken.contains(&member.envelope.tx_id));
             for (at, member) in ours {
-                let here = member.steps.iter().filter(|step| same(&step.target, target));
+                let here = member.steps.iter().filter(|step| step.target == *target);
                 let calls: Vec<&StepCall<'_>> = here.map(|step| &step.call).collect();
                 owners.extend(calls.iter().map(|_call| at));
                 messages.push(calls);
@@ -219,28 +226,54 @@ impl Processor {
     }
 }
 
-/// Where these members write, in the order in which their steps first do.
-fn targets<'p>(members: &[&Member<'p>]) -> Vec<Target<'p>> {
-    let mut targets: Vec<Target<'p>> = Vec::new();
-    for PlannedStep { target, .. } in members.iter().flat_map(|member| &member.steps) {
-        if !targets.iter().any(|known| same(known, target)) {
-            targets.push(*target);
+/// The databases in which a member's statements are, in the order in which it comes to them; `None`: it comes back to one.
+/// What it sends locks nothing that others want, wherever it stands.
+fn route<'p>(member: &Member<'p>) -> Option<Vec<Target<'p>>> {
+    let queries = member.steps.iter().filter(|step| matches!(step.call, StepCall::Query { .. }));
+    let mut route = once_each(queries.map(|step| step.target))?;
+    if !route.contains(&Target::Home) {
+        route.push(Target::Home);
+    }
+    Some(route)
+}
+
+/// What is visited, in this order; `None` when something is come back to.
+fn once_each<T: PartialEq>(visits: impl Iterator<Item = T>) -> Option<Vec<T>> {
+    let mut seen: Vec<T> = Vec::new();
+    for one in visits {
+        if seen.last() == Some(&one) {
+            continue;
         }
+        if seen.contains(&one) {
+            return None;
+        }
+        seen.push(one);
     }
-    targets
-}
-
-fn same(one: &Target<'_>, other: &Target<'_>) -> bool {
-    branch(one).map(Database::name) == branch(other).map(Database::name)
-}
-
-pub(super) fn branch<'p>(target: &Target<'p>) -> Option<&'p Database> {
-    match target {
-        Target::Home => None,
-        Target::Branch(database) => Some(database),
-    }
+    Some(seen)
 }
 
 fn without<T>(all: Vec<T>, at: usize) -> Vec<T> {
     all.into_iter().enumerate().filter(|(place, _)| *place != at).map(|(_, one)| one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_known_unless_it_comes_back_to_a_database() {
+        let route = |visits: &str| once_each(visits.chars()).map(String::from_iter);
+        for (visits, wanted) in [("", ""), ("a", "a"), ("aab", "ab"), ("habb", "hab")] {
+            assert_eq!(route(visits).as_deref(), Some(wanted), "{visits}");
+        }
+        for visits in ["aba", "haah", "abcb"] {
+            assert_eq!(route(visits), None, "{visits}");
+        }
+    }
+
+    #[test]
+    fn who_failed_is_left_out_and_nobody_else() {
+        assert_eq!(without(vec!['a', 'b', 'c'], 1), ['a', 'c']);
+        assert_eq!(without(vec!['a', 'b', 'c'], 3), ['a', 'b', 'c']);
+    }
 }

@@ -74,6 +74,23 @@ const COMMITTED: &str = "/* branch_committed */
 SELECT CASE WHEN ('x' || lpad(substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), 16, '0'))::bit(64)::bigint = $2
             THEN pg_xact_status($1::text::xid8) END";
 
+impl PartialEq for Target<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.branch().map(Database::name) == other.branch().map(Database::name)
+    }
+}
+
+impl<'a> Target<'a> {
+    /// `None`: the home.
+    #[must_use]
+    pub fn branch(self) -> Option<&'a Database> {
+        match self {
+            Self::Home => None,
+            Self::Branch(database) => Some(database),
+        }
+    }
+}
+
 impl Databases {
     /// All entries but the home. Opens no connection yet.
     pub(super) fn new(

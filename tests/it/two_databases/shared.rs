@@ -20,16 +20,25 @@ const SLOW_COMMIT: &str = "CREATE SEQUENCE public.naps;
         IF nextval('public.naps') = 1 THEN PERFORM pg_sleep(3); END IF; RETURN NULL; END $$;
     CREATE CONSTRAINT TRIGGER dawdle AFTER INSERT ON history DEFERRABLE INITIALLY DEFERRED
         FOR EACH ROW WHEN (NEW.transfer = 'slow') EXECUTE FUNCTION dawdle();";
-/// One that inserts a row into a table of its own in the home, and one in ledger A.
+/// One that inserts a row in the home and in ledger A; and one that comes back home afterwards.
 const ROWS: &str = "adapters:
   - name: notesAsync
     receiver: { listener: { api: { uriPattern: /notes } }, messageLog: { slotId: notes-req } }
     pipeline: [ { name: enqueue, amqpSender: { connection: rabbit, destinationName: notes } } ]
   - name: notes
-    receiver: { maxRetries: 1, listener: { amqp: { connection: rabbit, destinationName: notes } } }
+    receiver: { maxRetries: 1, numThreads: 4, listener: { amqp: { connection: rabbit, destinationName: notes } } }
     pipeline:
       - { name: here, query: { database: main, sql: 'INSERT INTO note VALUES ($1)', params: [ messageId ] } }
       - { name: there, query: { database: ledgerA, sql: 'INSERT INTO note VALUES ($1)', params: [ messageId ] } }
+  - name: returnsAsync
+    receiver: { listener: { api: { uriPattern: /returns } }, messageLog: { slotId: returns-req } }
+    pipeline: [ { name: enqueue, amqpSender: { connection: rabbit, destinationName: returns } } ]
+  - name: returns
+    receiver: { maxRetries: 1, numThreads: 4, listener: { amqp: { connection: rabbit, destinationName: returns } } }
+    pipeline:
+      - { name: here, query: { database: main, sql: 'INSERT INTO note VALUES ($1)', params: [ messageId ] } }
+      - { name: there, query: { database: ledgerA, sql: 'INSERT INTO note VALUES ($1)', params: [ messageId ] } }
+      - { name: again, query: { database: main, sql: 'UPDATE note SET note = note WHERE note = $1', params: [ messageId ] } }
 ";
 const NOTE: &str = "CREATE TABLE public.note (note text PRIMARY KEY)";
 
@@ -275,6 +284,21 @@ fn rows_of_many_messages_go_in_few_statements_in_each_database_whose_table_canno
         let counted = pile("watched").await;
         assert_eq!(counted[1], 60, "each row by itself where a trigger counts them");
         assert!(counted[0] <= 40, "{counted:?}");
+    });
+}
+
+#[test]
+fn messages_that_come_back_to_a_database_after_another_go_alone() {
+    run(async {
+        let app = warm(ledgers()).await;
+        app.stop_adapter("returns").await;
+        for id in numbered("back", 40) {
+            assert_eq!(app.post_to("/api/returns", &id, "").await.status, 202);
+        }
+        app.start_adapter("returns").await;
+        app.settled(LONG).await;
+        assert_eq!((app.decisions("back").await, app.error_rows().await), (40, vec![]));
+        app.nothing_in_doubt(SOON).await;
     });
 }
 
