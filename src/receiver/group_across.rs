@@ -73,29 +73,10 @@ impl Processor {
         in_rows: bool,
     ) -> Try {
         let began = Instant::now();
-        let home = match self.store.begin_work().await {
-            Ok(home) => home,
-            Err(error) => return Try::Ended(infrastructure(&error)),
+        let (mut transaction, taken) = match self.take_across(settings, route, members).await {
+            Ok(open) => open,
+            Err(end) => return end,
         };
-        let wanted: Vec<Wanted<'_>> =
-            members.iter().map(|member| Wanted { tx_id: member.envelope.tx_id, sha256: &member.sha256 }).collect();
-        // Branches are open by the time when it is known whose rows are ours; nothing is done in them before.
-        let open = try_join_all(route.iter().filter_map(|target| target.branch()).map(Database::begin));
-        let take = home.take_group(&self.store, &settings.destination, &wanted);
-        let (taken, opened) = tokio::join!(biased; take, open);
-        let (taken, branches) = match (taken, opened) {
-            (Ok(taken), Ok(branches)) => (taken, branches),
-            (Ok(_), Err(error)) => {
-                home.roll_back(&self.store).await;
-                return Try::Ended(infrastructure(&error));
-            }
-            (Err(error), opened) => {
-                let transaction = Transaction::of(home, opened.unwrap_or_default());
-                return self.undo_across(transaction, None, &error, members.len()).await;
-            }
-        };
-        let mut transaction = Transaction::of(home, branches);
-        let taken: BTreeSet<TxId> = taken.into_iter().map(|(tx_id, _)| tx_id).collect();
         let run = self.run_across(&mut transaction, members, &taken, route, in_rows);
         let run = match tokio::time::timeout(bound(settings), run).await {
             Ok(run) => run,
@@ -121,6 +102,38 @@ impl Processor {
             self.pace.grouped(began.elapsed(), members.len());
         }
         Try::Ended(end)
+    }
+
+    /// Opens a transaction in each database, and takes the rows.
+    ///
+    /// # Errors
+    /// How the try has ended.
+    async fn take_across(
+        &self,
+        settings: &ReceiverSettings,
+        route: &[Target<'_>],
+        members: &[&Member<'_>],
+    ) -> Result<(Transaction, BTreeSet<TxId>), Try> {
+        let home = self.store.begin_work().await.map_err(|error| Try::Ended(infrastructure(&error)))?;
+        let wanted: Vec<Wanted<'_>> =
+            members.iter().map(|member| Wanted { tx_id: member.envelope.tx_id, sha256: &member.sha256 }).collect();
+        let take = home.take_group(&self.store, &settings.destination, &wanted);
+        // Open by the time when it is known whose rows are ours; nothing is done in them before.
+        let open = try_join_all(route.iter().filter_map(|target| target.branch()).map(Database::begin));
+        match tokio::join!(biased; take, open) {
+            (Ok(taken), Ok(branches)) => {
+                let taken = taken.into_iter().map(|(tx_id, _)| tx_id).collect();
+                Ok((Transaction::of(home, branches), taken))
+            }
+            (Ok(_), Err(error)) => {
+                home.roll_back(&self.store).await;
+                Err(Try::Ended(infrastructure(&error)))
+            }
+            (Err(error), opened) => {
+                let transaction = Transaction::of(home, opened.unwrap_or_default());
+                Err(self.undo_across(transaction, None, &error, members.len()).await)
+            }
+        }
     }
 
     /// One database after the other, as each message would come to them alone: two transactions that want the same rows meet
