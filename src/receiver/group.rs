@@ -64,12 +64,6 @@ pub(super) enum Tried {
     Unclear,
 }
 
-impl Member<'_> {
-    fn reaches_others(&self) -> bool {
-        self.steps.iter().any(|step| step.target.branch().is_some())
-    }
-}
-
 impl Processor {
     /// Tries messages that nobody has tried, together. Answers what became of each, in their order.
     pub async fn group(&self, settings: &ReceiverSettings, envelopes: &[&Envelope]) -> Vec<Fate> {
@@ -86,10 +80,9 @@ impl Processor {
             return fates;
         }
         if members.iter().any(Member::reaches_others) {
-            self.across(settings, &members, &mut fates).await;
+            self.across(settings, members, &mut fates).await;
             return fates;
         }
-        let members: Vec<&Member<'_>> = members.iter().collect();
         if !self.pace.careful() {
             let end = self.together(settings, &members).await;
             if let Together::OneFailed = end {
@@ -111,7 +104,7 @@ impl Processor {
     }
 
     /// All or none, as fast as it gets.
-    async fn together(&self, settings: &ReceiverSettings, members: &[&Member<'_>]) -> Together {
+    async fn together(&self, settings: &ReceiverSettings, members: &[Member<'_>]) -> Together {
         let began = Instant::now();
         let transaction = match self.store.begin_work().await {
             Ok(transaction) => transaction,
@@ -120,7 +113,7 @@ impl Processor {
         let wanted: Vec<Wanted<'_>> =
             members.iter().map(|member| Wanted { tx_id: member.envelope.tx_id, sha256: &member.sha256 }).collect();
         let calls = |taken: &dyn Fn(&Member<'_>) -> bool| -> Vec<Vec<&StepCall<'_>>> {
-            let messages = members.iter().copied().filter(|member| taken(member));
+            let messages = members.iter().filter(|member| taken(member));
             messages.map(|member| member.steps.iter().map(|step| &step.call).collect()).collect()
         };
         let rows = InRows::of(&calls(&|_all| true));
@@ -153,7 +146,7 @@ impl Processor {
                 return rolled_back("not finished in time", members.len()).await.unwrap_or(Together::Undone);
             }
         }
-        let tried = |member: &&Member<'_>| {
+        let tried = |member: &Member<'_>| {
             if taken.contains_key(&member.envelope.tx_id) { Tried::Done } else { Tried::NotTaken }
         };
         let end = self.commit(transaction, members.iter().map(tried).collect()).await;
@@ -189,7 +182,7 @@ impl Processor {
     }
 
     /// With a savepoint each: whoever fails harms nobody.
-    async fn one_by_one(&self, settings: &ReceiverSettings, members: &[&Member<'_>]) -> Together {
+    async fn one_by_one(&self, settings: &ReceiverSettings, members: &[Member<'_>]) -> Together {
         let began = Instant::now();
         let transaction = match self.store.begin_work().await {
             Ok(transaction) => transaction,
@@ -267,7 +260,7 @@ impl Processor {
     pub(super) async fn tell(
         &self,
         settings: &ReceiverSettings,
-        members: &[&Member<'_>],
+        members: &[Member<'_>],
         end: Together,
         fates: &mut [Fate],
     ) {

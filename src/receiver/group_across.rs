@@ -34,17 +34,23 @@ enum Broken {
     Late,
 }
 
+impl Member<'_> {
+    pub(super) fn reaches_others(&self) -> bool {
+        self.steps.iter().any(|step| step.target.branch().is_some())
+    }
+}
+
 impl Processor {
     /// Tries members of which some write to other databases. Who fails is left out and tried alone; a savepoint for each
     /// would have to be one in every database.
-    pub(super) async fn across(&self, settings: &ReceiverSettings, members: &[Member<'_>], fates: &mut [Fate]) {
+    pub(super) async fn across(&self, settings: &ReceiverSettings, members: Vec<Member<'_>>, fates: &mut [Fate]) {
         // Where many fail, groups only cost their work.
         if self.pace.careful() {
             return;
         }
         let Some(route_of_all) = members.first().and_then(route) else { return };
-        let with_it = |member: &&Member<'_>| route(member).is_some_and(|route| route == route_of_all);
-        let mut left: Vec<&Member<'_>> = members.iter().filter(with_it).collect();
+        let with_it = |member: &Member<'_>| route(member).is_some_and(|route| route == route_of_all);
+        let mut left: Vec<Member<'_>> = members.into_iter().filter(with_it).collect();
         let mut in_rows = true;
         for _try in 0..TRIES {
             if left.len() < 2 {
@@ -69,7 +75,7 @@ impl Processor {
         &self,
         settings: &ReceiverSettings,
         route: &[Target<'_>],
-        members: &[&Member<'_>],
+        members: &[Member<'_>],
         in_rows: bool,
     ) -> Try {
         let began = Instant::now();
@@ -94,7 +100,7 @@ impl Processor {
                 return Try::Ended(end.unwrap_or(Together::Undone));
             }
         }
-        let tried = |member: &&Member<'_>| {
+        let tried = |member: &Member<'_>| {
             if taken.contains(&member.envelope.tx_id) { Tried::Done } else { Tried::NotTaken }
         };
         let end = self.decide(transaction, members, members.iter().map(tried).collect()).await;
@@ -112,7 +118,7 @@ impl Processor {
         &self,
         settings: &ReceiverSettings,
         route: &[Target<'_>],
-        members: &[&Member<'_>],
+        members: &[Member<'_>],
     ) -> Result<(Transaction, BTreeSet<TxId>), Try> {
         let home = self.store.begin_work().await.map_err(|error| Try::Ended(infrastructure(&error)))?;
         let wanted: Vec<Wanted<'_>> =
@@ -142,7 +148,7 @@ impl Processor {
     async fn run_across(
         &self,
         transaction: &mut Transaction,
-        members: &[&Member<'_>],
+        members: &[Member<'_>],
         taken: &BTreeSet<TxId>,
         route: &[Target<'_>],
         in_rows: bool,
@@ -215,7 +221,7 @@ impl Processor {
     }
 
     /// PREPARE, the decision, COMMIT PREPARED.
-    async fn decide(&self, transaction: Transaction, members: &[&Member<'_>], tried: Vec<Tried>) -> Together {
+    async fn decide(&self, transaction: Transaction, members: &[Member<'_>], tried: Vec<Tried>) -> Together {
         let mut done = members.iter().zip(&tried).filter(|(_, tried)| matches!(tried, Tried::Done));
         let first = done.next().or(members.iter().zip(&tried).next());
         let Some((first, _)) = first else { return Together::Committed(tried) };

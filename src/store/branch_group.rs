@@ -1,10 +1,13 @@
 //! What several messages do in a branch that they share (protocol §7): as in the home's transaction, see `group`.
 
+use std::time::Instant;
+
 use tokio_postgres::Statement;
 
 use super::branch::WROTE;
 use super::group::{Request, in_order};
 use super::step::execute_prepared;
+use super::together::TAKES_ROWS;
 use super::{BranchTransaction, FailedCall, InRows, StepCall, StoreError};
 
 impl BranchTransaction {
@@ -20,8 +23,22 @@ impl BranchTransaction {
     /// Whether the tables behave alike whether their rows come in one statement or in many; as they were a second ago at
     /// most.
     pub async fn takes_rows(&self, rows: &InRows<'_>) -> Result<bool, StoreError> {
-        let database = self.database();
-        database.plain_tables.takes(rows, self.session()?, &database.work).await
+        let (tables, database) = (rows.tables(), self.database());
+        if tables.is_empty() {
+            return Ok(false);
+        }
+        if let Some(plain) = database.plain_tables.known(&tables) {
+            return Ok(plain);
+        }
+        let client = self.session()?.client()?;
+        let began = Instant::now();
+        let asked = async {
+            let statement = client.prepare_cached(TAKES_ROWS).await?;
+            Ok(client.query_one(&statement, &[&tables]).await?.get(0))
+        };
+        let plain = database.work.bounded(asked).await?;
+        database.plain_tables.learn(&tables, plain, began);
+        Ok(plain)
     }
 
     /// As [`super::WorkTransaction::execute_in_rows`].

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::group::Request;
 use super::step::step_params;
-use super::{Pool, Session, StepCall, StepParam, Store, StoreError, WorkTransaction};
+use super::{StepCall, StepParam, Store, StoreError, WorkTransaction};
 
 /// Whether each table is plain: nothing that belongs to it can see how rows are put into statements, or in which order
 /// statements are run. No partition (PostgreSQL 14 hides its triggers), trigger, rule, row policy or reference to itself; no column of a type of the application's own but
 /// enums, for a domain has defaults and checks; and in defaults and checks no function but PostgreSQL's own that are
 /// immutable or known here: `currval` would find another message's row, `statement_timestamp` another time.
-const TAKES_ROWS: &str = r"/* takes_rows */
+pub(super) const TAKES_ROWS: &str = r"/* takes_rows */
 SELECT NOT EXISTS (
     SELECT FROM unnest($1::text[]) wanted(name)
     LEFT JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(wanted.name)
@@ -39,33 +39,13 @@ const REMEMBERED: Duration = Duration::from_secs(1);
 pub(super) struct PlainTables(Arc<Mutex<BTreeMap<String, (bool, Instant)>>>);
 
 impl PlainTables {
-    fn known(&self, tables: &[&str]) -> Option<bool> {
+    pub(super) fn known(&self, tables: &[&str]) -> Option<bool> {
         let (plain, asked) = *self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&tables.join(" "))?;
         (asked.elapsed() < REMEMBERED).then_some(plain)
     }
 
-    fn learn(&self, tables: &[&str], plain: bool, asked: Instant) {
+    pub(super) fn learn(&self, tables: &[&str], plain: bool, asked: Instant) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(tables.join(" "), (plain, asked));
-    }
-
-    /// Whether the tables of one database behave alike whether their rows come in one statement or in many.
-    pub(super) async fn takes(&self, rows: &InRows<'_>, session: &Session, pool: &Pool) -> Result<bool, StoreError> {
-        let tables = rows.tables();
-        if tables.is_empty() {
-            return Ok(false);
-        }
-        if let Some(plain) = self.known(&tables) {
-            return Ok(plain);
-        }
-        let client = session.client()?;
-        let began = Instant::now();
-        let asked = async {
-            let statement = client.prepare_cached(TAKES_ROWS).await?;
-            Ok(client.query_one(&statement, &[&tables]).await?.get(0))
-        };
-        let plain = pool.bounded(asked).await?;
-        self.learn(&tables, plain, began);
-        Ok(plain)
     }
 }
 
@@ -93,7 +73,7 @@ impl<'a> InRows<'a> {
     }
 
     /// Where it inserts.
-    fn tables(&self) -> Vec<&str> {
+    pub(super) fn tables(&self) -> Vec<&str> {
         let firsts = self.columns.iter().filter_map(|column| column.first());
         let table = |call: &&StepCall<'a>| match call {
             StepCall::Query { rows, .. } => rows.map(super::InsertRows::table),
@@ -142,7 +122,22 @@ impl WorkTransaction {
     /// Whether the tables behave alike whether their rows come in one statement or in many; as they were a second ago at
     /// most.
     pub async fn takes_rows(&self, store: &Store, rows: &InRows<'_>) -> Result<bool, StoreError> {
-        store.plain_tables.takes(rows, self.session(), &store.work).await
+        let tables = rows.tables();
+        if tables.is_empty() {
+            return Ok(false);
+        }
+        if let Some(plain) = store.plain_tables.known(&tables) {
+            return Ok(plain);
+        }
+        let client = self.session().client()?;
+        let began = Instant::now();
+        let asked = async {
+            let statement = client.prepare_cached(TAKES_ROWS).await?;
+            Ok(client.query_one(&statement, &[&tables]).await?.get(0))
+        };
+        let plain = store.work.bounded(asked).await?;
+        store.plain_tables.learn(&tables, plain, began);
+        Ok(plain)
     }
 
     /// Does for all messages what their steps do, step by step, and proves the transaction whole.
