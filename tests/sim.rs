@@ -56,6 +56,7 @@ mod tests {
             Planted::FencedAsksTheLog,
             Planted::CommitPreparedIsLost,
             Planted::NoRowLock,
+            Planted::FirstAloneIsDone,
         ] {
             let found = (0..SEEDS).find(|seed| play(*seed, Some(planted)).is_err());
             println!("{planted:?}: seed {found:?}");

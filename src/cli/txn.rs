@@ -48,10 +48,8 @@ async fn list(global: &Global) -> Result<(), Failure> {
     let found = find::console(global)?.get("/api/v1/transactions").await?;
     let row = |one: &Value| {
         let age = member(one, "ageSeconds").as_f64().map_or_else(|| "-".to_owned(), |age| format!("{age:.0} s"));
-        let mut cells = vec![cell(one, "gid"), age];
-        cells.extend(
-            ["database", "adapter", "messageId", "decision", "coordinator", "locks"].map(|name| cell(one, name)),
-        );
+        let mut cells = vec![cell(one, "gid"), age, cell(one, "database"), cell(one, "adapter"), messages(one)];
+        cells.extend(["decision", "coordinator", "locks"].map(|name| cell(one, name)));
         cells
     };
     let unreachable = elements(&found, "unreachable");
@@ -71,6 +69,16 @@ async fn list(global: &Global) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::try_again(format!("{} databases could not be asked", unreachable.len())))
+}
+
+/// Of a transaction that is not decided yet, only the first of its messages is known.
+fn messages(one: &Value) -> String {
+    let first = cell(one, "messageId");
+    match elements(one, "others").len() {
+        0 => first,
+        1 => format!("{first} and 1 other"),
+        others => format!("{first} and {others} others"),
+    }
 }
 
 async fn resolve(global: &Global, args: &Resolve) -> Result<(), Failure> {

@@ -11,11 +11,12 @@ use super::{Engine, Input, Pipelines};
 use crate::model::{AdapterName, Envelope};
 use crate::store::{Outgoing, StepCall, StoreError, Target};
 
-/// One statement of a message, and which step of which adapter sends it.
+/// One statement of a message, where it is sent, and which step of which adapter sends it.
 #[derive(Debug)]
 pub struct PlannedStep<'p> {
     pub step: &'p str,
     pub chain: Arc<Chain>,
+    pub target: Target<'p>,
     pub call: StepCall<'p>,
 }
 
@@ -72,14 +73,14 @@ pub struct Planning<'p> {
 
 impl<'p> Planning<'p> {
     /// The step that is being planned sends this next.
-    pub fn add(&mut self, call: StepCall<'p>) {
-        self.steps.push(PlannedStep { step: self.step, chain: Arc::clone(&self.chain), call });
+    pub fn add(&mut self, target: Target<'p>, call: StepCall<'p>) {
+        self.steps.push(PlannedStep { step: self.step, chain: Arc::clone(&self.chain), target, call });
     }
 
-    /// Whether a `postgres` entry is the home, under whatever name.
+    /// Where a `postgres` entry leads; `None` while it is not used: a run says why.
     #[must_use]
-    pub fn is_home(&self, database: &str) -> bool {
-        matches!(self.engine.store.databases.target(database), Ok(Target::Home))
+    pub fn target(&self, database: &str) -> Option<Target<'p>> {
+        self.engine.store.databases.target(database).ok()
     }
 
     /// Plans another adapter's steps in this place, and answers the payload that they leave.

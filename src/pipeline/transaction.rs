@@ -44,8 +44,11 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    fn new(home: WorkTransaction) -> Self {
-        Self { home, branches: Vec::new() }
+    /// With branches that are open already.
+    #[must_use]
+    pub fn of(home: WorkTransaction, branches: Vec<BranchTransaction>) -> Self {
+        let named = branches.into_iter().map(|branch| (branch.database().name().to_owned(), branch));
+        Self { home, branches: named.collect() }
     }
 
     /// Runs a step's statement in a database; the first one there opens its branch.
@@ -65,7 +68,11 @@ impl Transaction {
         }
     }
 
-    async fn branch(&mut self, database: &Database) -> Result<&mut BranchTransaction, StoreError> {
+    /// The branch in this database, opened by now.
+    ///
+    /// # Errors
+    /// It could not be opened.
+    pub async fn branch(&mut self, database: &Database) -> Result<&mut BranchTransaction, StoreError> {
         let at = match self.branches.iter().position(|(name, _)| name == database.name()) {
             Some(at) => at,
             None => {
@@ -79,27 +86,31 @@ impl Transaction {
         }
     }
 
-    async fn roll_back(mut self, store: &Store) {
+    /// Rolls back everywhere; a connection that does not answer is closed.
+    pub async fn roll_back(mut self, store: &Store) {
         join_all(self.branches.iter_mut().map(|(_, branch)| branch.roll_back())).await;
         self.home.roll_back(store).await;
     }
 
     /// Ends what runs, after a time-out; the connections are closed.
-    async fn cancel(self) {
+    pub async fn cancel(self) {
         join_all(self.branches.iter().map(|(_, branch)| branch.cancel())).await;
         self.home.cancel().await;
     }
 
-    /// All or none (protocol §6).
-    async fn commit(self, store: &Store, tx_id: TxId) -> Result<(), Undecided<StoreError>> {
+    /// All or none (protocol §6), for this journal row and those that share the transaction.
+    ///
+    /// # Errors
+    /// See [`Undecided`].
+    pub async fn commit(self, store: &Store, tx_id: TxId, others: &[TxId]) -> Result<(), Undecided<StoreError>> {
         let home = match store.home() {
             Some(home) => home,
             // No gid is made of it.
             None if self.branches.is_empty() => HomeId(uuid::Uuid::nil()),
             None => return Err(Undecided::Defect("the home has no identity yet".to_owned())),
         };
-        let coordinator =
-            Coordinator { home, incarnation: store.incarnation, tx_id, coordinators: &store.coordinators };
+        let (incarnation, coordinators) = (store.incarnation, &store.coordinators);
+        let coordinator = Coordinator { home, incarnation, tx_id, others, coordinators };
         let branches = self.branches.into_iter().map(|(_, branch)| branch).collect();
         commit(coordinator, self.home.on_its_way(store), branches, store).await
     }
@@ -115,7 +126,7 @@ impl Pipelines {
         engine: Engine<'_>,
         bound: Duration,
     ) -> Result<Committed, NotCommitted> {
-        let mut transaction = Transaction::new(home);
+        let mut transaction = Transaction::of(home, Vec::new());
         let mut work = Work {
             store: engine.store,
             transaction: &mut transaction,
@@ -131,7 +142,7 @@ impl Pipelines {
         let result = tokio::time::timeout(bound, run).await;
         let sent = std::mem::take(&mut work.sent);
         match result {
-            Ok(Ok(())) => match transaction.commit(engine.store, envelope.tx_id).await {
+            Ok(Ok(())) => match transaction.commit(engine.store, envelope.tx_id, &[]).await {
                 Ok(()) => Ok(Committed { sent }),
                 Err(Undecided::RolledBack(error)) => {
                     let kind = FailureKind::of(&error);

@@ -10,7 +10,7 @@ use super::attempt::{Blame, Verdict, after_failure, blame};
 use super::process::{AttemptEnd, Failed, Processor, attempt_span, span_of_success};
 use crate::model::{Envelope, TxId};
 use crate::pipeline::{Engine, PlannedStep, StepFailure};
-use crate::store::{Claim, CommitError, InRows, StepCall, StoreError, Wanted, WorkTransaction};
+use crate::store::{CommitError, InRows, StepCall, StoreError, Wanted, WorkTransaction};
 use crate::txn::faults::{Point, reach};
 use crate::txn::ports::{Decided, HomeTransaction};
 
@@ -29,26 +29,26 @@ const WITH_SAVEPOINTS: usize = 32;
 const SLOW_GROUP: Duration = Duration::from_secs(3);
 
 /// A message whose work is known.
-struct Member<'a> {
+pub(super) struct Member<'a> {
     /// Its place among the messages that were given.
     at: usize,
-    envelope: &'a Envelope,
-    sha256: [u8; 32],
-    steps: Vec<PlannedStep<'a>>,
+    pub envelope: &'a Envelope,
+    pub sha256: [u8; 32],
+    pub steps: Vec<PlannedStep<'a>>,
 }
 
 impl Member<'_> {
-    fn wanted(&self) -> Wanted<'_> {
+    pub(super) fn wanted(&self) -> Wanted<'_> {
         Wanted { tx_id: self.envelope.tx_id, sha256: &self.sha256 }
     }
 
-    fn calls(&self) -> Vec<&StepCall<'_>> {
+    pub(super) fn calls(&self) -> Vec<&StepCall<'_>> {
         self.steps.iter().map(|step| &step.call).collect()
     }
 }
 
 /// How a transaction of several ended.
-enum Together {
+pub(super) enum Together {
     /// With what became of each member, in their order.
     Committed(Vec<Tried>),
     /// What one of them did has undone all; with savepoints it would be told from the others.
@@ -62,7 +62,7 @@ enum Together {
 }
 
 /// A member's part of a transaction that was committed.
-enum Tried {
+pub(super) enum Tried {
     Done,
     /// The compare-and-set left it out.
     NotTaken,
@@ -89,6 +89,10 @@ impl Processor {
         };
         let members: Vec<Member<'_>> = envelopes.iter().copied().enumerate().filter_map(plan).collect();
         if members.is_empty() {
+            return fates;
+        }
+        if members.iter().any(Member::reaches_others) {
+            self.across(settings, members, &mut fates).await;
             return fates;
         }
         if !self.pace.careful() {
@@ -192,7 +196,7 @@ impl Processor {
         rolled_back(&error.to_string(), members).await.unwrap_or(end)
     }
 
-    async fn commit(&self, transaction: WorkTransaction, tried: Vec<Tried>) -> Together {
+    pub(super) async fn commit(&self, transaction: WorkTransaction, tried: Vec<Tried>) -> Together {
         match transaction.on_its_way(&self.store).commit().await {
             Decided::Yes => Together::Committed(tried),
             // A constraint that was deferred, say: only a transaction of its own tells whose.
@@ -205,82 +209,15 @@ impl Processor {
         }
     }
 
-    /// With a savepoint each: whoever fails harms nobody.
-    async fn one_by_one(&self, settings: &ReceiverSettings, members: &[Member<'_>]) -> Together {
-        let began = Instant::now();
-        let transaction = match self.store.begin_work().await {
-            Ok(transaction) => transaction,
-            Err(error) => return infrastructure(&error),
-        };
-        let run = async {
-            let mut tried = Vec::with_capacity(members.len());
-            for member in members {
-                tried.push(self.one(&transaction, settings, member).await?);
-                reach(Point::GR2).await?;
-            }
-            Ok::<_, StoreError>(tried)
-        };
-        match tokio::time::timeout(bound(settings), run).await {
-            Ok(Ok(tried)) => {
-                self.pace.grouped(began.elapsed(), tried.len());
-                self.commit(transaction, tried).await
-            }
-            Ok(Err(error)) => {
-                transaction.roll_back(&self.store).await;
-                tracing::debug!(%error, "a replay was interrupted");
-                Together::Undone
-            }
-            Err(_elapsed) => {
-                transaction.cancel().await;
-                Together::Undone
-            }
-        }
-    }
-
-    /// One member within its savepoint.
-    ///
-    /// # Errors
-    /// Nobody is at fault, and the transaction is of no use any more.
-    async fn one(
-        &self,
-        transaction: &WorkTransaction,
-        settings: &ReceiverSettings,
-        member: &Member<'_>,
-    ) -> Result<Tried, StoreError> {
-        let began = Instant::now();
-        transaction.save(&self.store).await?;
-        let claim = Claim {
-            tx_id: member.envelope.tx_id,
-            destination: &settings.destination,
-            attempts: 0,
-            started: false,
-            sha256: &member.sha256,
-        };
-        let Some(max_attempts) = transaction.take(&self.store, claim).await? else {
-            transaction.keep(&self.store).await?;
-            return Ok(Tried::NotTaken);
-        };
-        let Err(failed) = transaction.execute_all(&self.store, &member.calls()).await else {
-            transaction.keep(&self.store).await?;
-            return Ok(Tried::Done);
-        };
-        let step = member.steps.get(failed.at);
-        match (blame(&failed.error), step) {
-            (Blame::Nobody, _) => Err(failed.error),
-            (Blame::Message, Some(step)) => {
-                transaction.undo(&self.store).await?;
-                Ok(Tried::Failed { failure: step.failed(&failed.error), max_attempts, took: began.elapsed() })
-            }
-            (Blame::Unclear, _) | (Blame::Message, None) => {
-                transaction.undo(&self.store).await?;
-                Ok(Tried::Unclear)
-            }
-        }
-    }
-
     /// What a transaction's end means for each of its members. When the database is at fault, those that nothing is known
     /// about yet are not tried either.
-    async fn tell(&self, settings: &ReceiverSettings, members: &[Member<'_>], end: Together, fates: &mut [Fate]) {
+    pub(super) async fn tell(
+        &self,
+        settings: &ReceiverSettings,
+        members: &[Member<'_>],
+        end: Together,
+        fates: &mut [Fate],
+    ) {
         match end {
             Together::Committed(tried) => {
                 for (member, tried) in members.iter().zip(tried) {
@@ -324,18 +261,18 @@ impl Processor {
     }
 }
 
-fn bound(settings: &ReceiverSettings) -> Duration {
+pub(super) fn bound(settings: &ReceiverSettings) -> Duration {
     settings.transaction_timeout.min(SLOW_GROUP)
 }
 
 /// Passes GR1, where a test may interrupt.
-async fn rolled_back(reason: &str, members: usize) -> Option<Together> {
+pub(super) async fn rolled_back(reason: &str, members: usize) -> Option<Together> {
     tracing::debug!(members, reason, "a group was rolled back");
     let injected = reach(Point::GR1).await.err()?;
     Some(Together::Infrastructure { reason: injected.to_string(), undone: true })
 }
 
-fn infrastructure(error: &StoreError) -> Together {
+pub(super) fn infrastructure(error: &StoreError) -> Together {
     if error.is_infrastructure() {
         Together::Infrastructure { reason: error.to_string(), undone: true }
     } else {

@@ -2,9 +2,11 @@
 
 pub mod attempt;
 mod group;
+mod group_across;
 mod lanes;
 mod pace;
 mod process;
+mod replay;
 mod resend;
 mod settings;
 mod supervisor;

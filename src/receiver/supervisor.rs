@@ -16,7 +16,7 @@ use crate::lifecycle::Lifecycle;
 use crate::model::{AdapterState, HomeId};
 use crate::pipeline::Wanted;
 use crate::relay::Shared;
-use crate::store::{Claimed, Target};
+use crate::store::Claimed;
 
 /// Messages claimed for processing in process that may wait for a permit.
 const DIRECT_WAITING: usize = 64;
@@ -207,11 +207,9 @@ impl Receiver {
         }
     }
 
-    /// Whether messages may share transactions here: not those that need several databases.
+    /// Whether messages may share transactions here.
     fn may_group(&self) -> bool {
-        let Worker { settings, processor, .. } = &self.worker;
-        let home = |entry: &String| matches!(processor.store.databases.target(entry), Ok(Target::Home));
-        settings.group_size > 1 && settings.databases.iter().all(home)
+        self.worker.settings.group_size > 1
     }
 
     fn work_on(&self, delivery: Delivery, permit: OwnedSemaphorePermit, trouble: mpsc::Sender<String>) {

@@ -13,6 +13,7 @@ use super::worker::{DeliveryEnd, Worker, own_envelope};
 use crate::broker::{AckToken, ConsumerSession, Delivery, Source};
 use crate::model::Envelope;
 use crate::relay::Running;
+use crate::txn::faults::in_group;
 
 /// A group takes no more messages beyond this.
 const GROUP_BYTES: usize = 1 << 20;
@@ -62,7 +63,7 @@ impl Worker {
             group.extend(self.hold(delivery).await);
         }
         let envelopes: Vec<&Envelope> = group.iter().map(|held| &held.envelope).collect();
-        let fates = self.processor.group(&self.settings, &envelopes).await;
+        let fates = in_group(self.processor.group(&self.settings, &envelopes)).await;
         drop(lane);
         let (mut ended, mut alone) = (Vec::new(), Vec::new());
         for (held, fate) in group.into_iter().zip(fates) {
@@ -71,7 +72,7 @@ impl Worker {
                 Fate::Alone => alone.push(held),
             }
         }
-        match self.settle_all(ended).await {
+        match in_group(self.settle_all(ended)).await {
             DeliveryEnd::Settled => self.one_by_one(alone, permits).await,
             lost @ DeliveryEnd::Infrastructure { .. } => lost,
         }

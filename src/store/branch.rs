@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio_postgres::Row;
 
 use super::database::Database;
 use super::step::{Tidy, cancel, end_with, execute_prepared, step_params};
@@ -30,7 +31,7 @@ pub struct BranchTransaction {
 }
 
 /// Sent with each step: what it has left to commit, and who serves it.
-const WROTE: &str = "/* branch_wrote */
+pub(super) const WROTE: &str = "/* branch_wrote */
 SELECT pg_catalog.pg_current_xact_id_if_assigned()::text, pg_catalog.pg_backend_pid(),
        ('x' || pg_catalog.lpad(pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8),
                                16, '0'))::bit(64)::bigint";
@@ -64,15 +65,26 @@ impl BranchTransaction {
         let (rows, wrote) =
             tokio::join!(biased; execute_prepared(client, &step, &params), client.query_one(&wrote, &[]));
         let (rows, wrote) = (rows?, wrote?);
+        self.learn(&wrote)?;
+        Ok(rows)
+    }
+
+    /// What [`WROTE`] was answered.
+    pub(super) fn learn(&mut self, wrote: &Row) -> Result<(), StoreError> {
         let xid: Option<&str> = wrote.get(0);
         let xid = xid.map(str::parse).transpose();
         let xid = xid.map_err(|error| StoreError::Unexpected(format!("pg_current_xact_id: {error}")))?;
         self.mark = xid.map(|xid| Mark { xid, timeline: wrote.get(2) });
         self.backend = wrote.get(1);
-        Ok(rows)
+        Ok(())
     }
 
-    fn session(&self) -> Result<&Session, StoreError> {
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    pub(super) fn session(&self) -> Result<&Session, StoreError> {
         self.session.as_ref().ok_or_else(|| StoreError::Unexpected("the branch has ended".to_owned()))
     }
 

@@ -9,6 +9,7 @@ use deadpool_postgres::ClientWrapper;
 
 use super::branch::finish_on;
 use super::pool::{WHERE, another_server};
+use super::together::PlainTables;
 use super::{BranchTransaction, Pool, PostgresSettings, SessionTimeouts, StoreError};
 use crate::model::{HomeId, Incarnation};
 use crate::txn::Gid;
@@ -28,6 +29,8 @@ pub struct Database {
     /// Recovery, and sessions that take the place of lost ones.
     pub(super) house: Pool,
     pub(super) application_name: String,
+    /// Where many rows may go in one statement.
+    pub(super) plain_tables: PlainTables,
     /// Where it is, once it was found fit.
     place: Arc<OnceLock<String>>,
     /// Until then: why it is not used.
@@ -71,6 +74,23 @@ const COMMITTED: &str = "/* branch_committed */
 SELECT CASE WHEN ('x' || lpad(substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), 16, '0'))::bit(64)::bigint = $2
             THEN pg_xact_status($1::text::xid8) END";
 
+impl PartialEq for Target<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.branch().map(Database::name) == other.branch().map(Database::name)
+    }
+}
+
+impl<'a> Target<'a> {
+    /// `None`: the home.
+    #[must_use]
+    pub fn branch(self) -> Option<&'a Database> {
+        match self {
+            Self::Home => None,
+            Self::Branch(database) => Some(database),
+        }
+    }
+}
+
 impl Databases {
     /// All entries but the home. Opens no connection yet.
     pub(super) fn new(
@@ -87,6 +107,7 @@ impl Databases {
                 work: Pool::at(entry, incarnation, timeouts, entry.pool_max_size, &place)?,
                 house: Pool::new(entry, incarnation, timeouts, HOUSE_CONNECTIONS)?,
                 application_name: super::pool::application_name(incarnation),
+                plain_tables: PlainTables::default(),
                 place,
                 waits: Arc::new(Mutex::new(format!("database {} was not reached yet", entry.name))),
             };

@@ -27,9 +27,9 @@ const FENCE_SHARED: &str = "/* fence_shared */ SELECT pg_advisory_xact_lock_shar
 /// A statement of its own, so that its snapshot is younger than the lock. Refused with [`NO_INCARNATION`] unless this one
 /// is LIVE: the COMMIT that is sent behind it must come to nothing.
 const DECIDE: &str = "/* decide */
-INSERT INTO posthaste.decision (gtrid, incarnation, outcome, tx_id, branches)
+INSERT INTO posthaste.decision (gtrid, incarnation, outcome, tx_id, others, branches)
 SELECT $1, (SELECT i.incarnation FROM posthaste.instance i WHERE i.incarnation = $2 AND i.state = 'LIVE'),
-       'COMMIT', $3, $4";
+       'COMMIT', $3, $4, $5";
 /// `decision.incarnation` is not null.
 const NO_INCARNATION: &str = "23502";
 const ABORT: &str = "/* abort_unless_decided */
@@ -43,7 +43,7 @@ INSERT INTO posthaste.instance (incarnation, name, host, pid, configuration_hash
 SELECT unknown, '', '', 0, '', 'FENCED', clock_timestamp(), $2 FROM unnest($1::uuid[]) unknown
 ON CONFLICT (incarnation) DO NOTHING";
 const COMMITTED: &str = "/* committed_decisions */
-SELECT gtrid, incarnation, tx_id, branches FROM posthaste.decision WHERE outcome = 'COMMIT'";
+SELECT gtrid, incarnation, tx_id, others, branches FROM posthaste.decision WHERE outcome = 'COMMIT'";
 const FORGET: &str =
     "/* forget_decisions */ DELETE FROM posthaste.decision WHERE gtrid = ANY($1) AND outcome = 'COMMIT'";
 
@@ -104,7 +104,8 @@ async fn write_decision(
     });
     let (key, branches) = (fence_key(decision.incarnation), serde_json::Value::Array(named.collect()));
     let (gtrid, me, tx_id) = (decision.gtrid.0, decision.incarnation.0, decision.tx_id.0);
-    let (on, row) = ([&key as &(dyn ToSql + Sync)], [&gtrid as &(dyn ToSql + Sync), &me, &tx_id, &branches]);
+    let others: Vec<Uuid> = decision.others.iter().map(|other| other.0).collect();
+    let (on, row) = ([&key as &(dyn ToSql + Sync)], [&gtrid as &(dyn ToSql + Sync), &me, &tx_id, &others, &branches]);
     // Sent together, executed one after the other. The probe first: a step may have left another role, which must not
     // write here. Behind it the row is the proof.
     let sent = tokio::try_join!(
@@ -263,6 +264,7 @@ fn decision_of(row: &Row) -> Result<Decision, StoreError> {
         incarnation: Incarnation(row.try_get("incarnation")?),
         outcome: Outcome::Commit,
         tx_id: TxId(row.try_get("tx_id")?),
+        others: row.try_get::<_, Vec<Uuid>>("others")?.into_iter().map(TxId).collect(),
         branches: branches.ok_or_else(|| StoreError::Unexpected("decision.branches cannot be read".to_owned()))?,
     })
 }

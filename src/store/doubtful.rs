@@ -1,14 +1,18 @@
 //! Prepared transactions as an operator sees them, and finishing one by hand (protocol §6).
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
+use tokio_postgres::Row;
+use uuid::Uuid;
 
 use super::audit::{AuditEntry, append_audit};
 use super::{Database, Store, StoreError};
 use crate::model::{HomeId, RootId};
-use crate::txn::Gid;
 use crate::txn::ports::{self, Database as _, DecidedBranch, DecisionLog as _, Finished, InDoubt};
 use crate::txn::protocol::Outcome;
 use crate::txn::recovery::{ByHand, Owner, by_hand, forgettable};
+use crate::txn::{Gid, Gtrid};
 
 /// One prepared branch that waits for its outcome.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -24,10 +28,20 @@ pub struct Doubtful {
     pub decision: Option<&'static str>,
     /// `RUNNING` here, `LIVE` elsewhere or left here, `FENCED`, or `UNKNOWN`.
     pub coordinator: &'static str,
-    /// The message that it works for, when its journal row is committed.
+    /// The message that it works for, when its journal row is committed; the first of several.
     pub message_id: Option<String>,
     pub destination: Option<String>,
     pub tx_id: String,
+    /// The messages that share the transaction; known once it is decided.
+    pub others: Vec<Sharer>,
+}
+
+/// A message that shares a transaction with another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sharer {
+    pub tx_id: String,
+    pub message_id: Option<String>,
 }
 
 /// All of them, and the databases that could not be asked.
@@ -82,6 +96,8 @@ const TAKE_OUT: &str = "/* acknowledge_branch */
 UPDATE posthaste.decision SET branches =
     (SELECT coalesce(jsonb_agg(b), '[]') FROM jsonb_array_elements(branches) b WHERE b ->> 'gid' <> $2)
 WHERE gtrid = $1 AND outcome = 'COMMIT'";
+const SHARED: &str = "/* shared_decisions */
+SELECT gtrid, others FROM posthaste.decision WHERE gtrid = ANY($1) AND cardinality(others) > 0";
 const MESSAGES: &str = "/* doubtful_messages */
 SELECT j.tx_id, j.root_id, j.destination, coalesce(l.messageid, p.message_id) AS message_id
 FROM posthaste.journal j LEFT JOIN ibisstore l ON l.messagekey = j.log_key
@@ -112,12 +128,22 @@ impl Store {
                 Err(error) => unreachable.push(UnreachableDatabase { database: name, reason: error.to_string() }),
             }
         }
-        let ids: Vec<_> = found.iter().map(|(_, one, _)| one.gid.tx_id.0).collect();
-        let messages = self.house.run(async |client| Ok(client.query(MESSAGES, &[&ids]).await?)).await?;
+        let mut standings = Vec::new();
+        for (_, one, _) in &found {
+            standings.push(self.standing(&one.gid).await?);
+        }
+        // Afterwards: what is seen to be decided comes with all its messages.
+        let gids: Vec<&Gid> = found.iter().map(|(_, one, _)| &one.gid).collect();
+        let others = self.others(&gids).await?;
+        let ids = gids.iter().map(|gid| gid.tx_id.0).chain(others.values().flatten().copied());
+        let messages = self.messages(ids.collect()).await?;
         let mut items = Vec::new();
-        for (database, one, locks) in found {
-            let (owner, decision) = self.standing(&one.gid).await?;
-            let message = messages.iter().find(|row| row.get::<_, uuid::Uuid>("tx_id") == one.gid.tx_id.0);
+        for ((database, one, locks), (owner, decision)) in found.into_iter().zip(standings) {
+            let message = messages.get(&one.gid.tx_id.0);
+            let sharer = |tx_id: &Uuid| Sharer {
+                tx_id: tx_id.to_string(),
+                message_id: messages.get(tx_id).and_then(|row| row.get("message_id")),
+            };
             items.push(Doubtful {
                 gid: one.gid.to_string(),
                 database,
@@ -133,9 +159,23 @@ impl Store {
                 message_id: message.and_then(|row| row.get("message_id")),
                 destination: message.map(|row| row.get("destination")),
                 tx_id: one.gid.tx_id.to_string(),
+                others: others.get(&one.gid.gtrid).into_iter().flatten().map(sharer).collect(),
             });
         }
         Ok(DoubtfulList { items, unreachable })
+    }
+
+    /// The journal rows beside the one that a gid names, of transactions that are decided.
+    async fn others(&self, gids: &[&Gid]) -> Result<BTreeMap<Gtrid, Vec<Uuid>>, StoreError> {
+        let gtrids: Vec<Uuid> = gids.iter().map(|gid| gid.gtrid.0).collect();
+        let rows = self.house.run(async |client| Ok(client.query(SHARED, &[&gtrids]).await?)).await?;
+        Ok(rows.iter().map(|row| (Gtrid(row.get(0)), row.get(1))).collect())
+    }
+
+    /// What there is to say of the messages of these journal rows.
+    async fn messages(&self, tx_ids: Vec<Uuid>) -> Result<BTreeMap<Uuid, Row>, StoreError> {
+        let rows = self.house.run(async |client| Ok(client.query(MESSAGES, &[&tx_ids]).await?)).await?;
+        Ok(rows.into_iter().map(|row| (row.get("tx_id"), row)).collect())
     }
 
     /// Whose it is, and then what was decided.
@@ -230,25 +270,29 @@ impl Store {
         decision: Option<Outcome>,
         outcome: &str,
     ) -> Result<(), StoreError> {
-        let ids = vec![request.gid.tx_id.0];
+        let others = self.others(&[&request.gid]).await?.remove(&request.gid.gtrid).unwrap_or_default();
+        let messages = self.messages([vec![request.gid.tx_id.0], others].concat()).await?;
+        // One record for each message: its trace shows what was done to it.
+        let mut roots: Vec<Option<RootId>> = messages.values().map(|row| Some(RootId(row.get("root_id")))).collect();
+        if roots.is_empty() {
+            roots.push(None);
+        }
+        let (who, why, target) = (request.who, Some(request.why), request.gid.to_string());
+        let what = match request.outcome {
+            Outcome::Commit => "txn commit",
+            Outcome::Abort => "txn rollback",
+        };
+        let detail = serde_json::json!({
+            "database": database, "decision": decision.map(word), "forced": request.force,
+        });
         self.house
-            .run(async |client| {
-                let message = client.query_opt(MESSAGES, &[&ids]).await?;
-                let entry = AuditEntry {
-                    who: request.who,
-                    what: match request.outcome {
-                        Outcome::Commit => "txn commit",
-                        Outcome::Abort => "txn rollback",
-                    },
-                    target: &request.gid.to_string(),
-                    why: Some(request.why),
-                    root_id: message.map(|row| RootId(row.get("root_id"))),
-                    outcome: Some(outcome),
-                    detail: serde_json::json!({
-                        "database": database, "decision": decision.map(word), "forced": request.force,
-                    }),
-                };
-                append_audit(client, &entry).await
+            .transaction(async |client| {
+                for root_id in roots {
+                    let (target, detail) = (target.as_str(), detail.clone());
+                    let entry = AuditEntry { who, what, target, why, root_id, outcome: Some(outcome), detail };
+                    append_audit(client, &entry).await?;
+                }
+                Ok(())
             })
             .await
     }

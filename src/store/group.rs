@@ -90,6 +90,10 @@ impl WorkTransaction {
     /// The first that failed; what came after it did nothing, or comes to nothing with the transaction.
     pub async fn execute_all(&self, store: &Store, calls: &[&StepCall<'_>]) -> Result<(), FailedCall> {
         let requests: Vec<Request<'_>> = calls.iter().map(|call| Request::of(call)).collect();
+        self.execute_requests(store, &requests).await
+    }
+
+    pub(super) async fn execute_requests(&self, store: &Store, requests: &[Request<'_>]) -> Result<(), FailedCall> {
         let mut statements: Vec<Statement> = Vec::with_capacity(requests.len());
         for (at, request) in requests.iter().enumerate() {
             let prepared = async { request.prepare(self.session().client()?).await };
@@ -138,7 +142,7 @@ impl WorkTransaction {
 }
 
 /// Begins them in this order, then waits for all. The client sends a request when it is first polled.
-async fn in_order<T, F: Future<Output = T>>(calls: impl Iterator<Item = F>) -> Vec<T> {
+pub(super) async fn in_order<T, F: Future<Output = T>>(calls: impl Iterator<Item = F>) -> Vec<T> {
     let mut calls: Vec<Pin<Box<_>>> = calls.map(|call| Box::pin(maybe_done(call))).collect();
     poll_fn(|cx| {
         for call in &mut calls {

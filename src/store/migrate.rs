@@ -16,6 +16,7 @@ const ENGINE: &[(&str, &str)] = &[
     ("V2__decision", include_str!("../../migrations/V2__decision.sql")),
     ("V3__tables", include_str!("../../migrations/V3__tables.sql")),
     ("V4__take", include_str!("../../migrations/V4__take.sql")),
+    ("V5__shared_decision", include_str!("../../migrations/V5__shared_decision.sql")),
     ("V6__lean", include_str!("../../migrations/V6__lean.sql")),
 ];
 

@@ -8,13 +8,13 @@ use deadpool_postgres::ClientWrapper;
 
 use super::group::Request;
 use super::step::step_params;
-use super::{StepCall, StepParam, Store, StoreError};
+use super::{StepCall, StepParam, Store, StoreError, WorkTransaction};
 
 /// Whether each table is plain: nothing that belongs to it can see how rows are put into statements, or in which order
 /// statements are run. No partition (PostgreSQL 14 hides its triggers), trigger, rule, row policy or reference to itself; no column of a type of the application's own but
 /// enums, for a domain has defaults and checks; and in defaults and checks no function but PostgreSQL's own that are
 /// immutable or known here: `currval` would find another message's row, `statement_timestamp` another time.
-const TAKES_ROWS: &str = r"/* takes_rows */
+pub(super) const TAKES_ROWS: &str = r"/* takes_rows */
 SELECT NOT EXISTS (
     SELECT FROM unnest($1::text[]) wanted(name)
     LEFT JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(wanted.name)
@@ -41,12 +41,12 @@ const REMEMBERED: Duration = Duration::from_secs(1);
 pub(super) struct PlainTables(Arc<Mutex<BTreeMap<String, (bool, Instant)>>>);
 
 impl PlainTables {
-    fn known(&self, tables: &[&str]) -> Option<bool> {
+    pub(super) fn known(&self, tables: &[&str]) -> Option<bool> {
         let (plain, asked) = *self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&tables.join(" "))?;
         (asked.elapsed() < REMEMBERED).then_some(plain)
     }
 
-    fn learn(&self, tables: &[&str], plain: bool, asked: Instant) {
+    pub(super) fn learn(&self, tables: &[&str], plain: bool, asked: Instant) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(tables.join(" "), (plain, asked));
     }
 }
@@ -75,7 +75,7 @@ impl<'a> InRows<'a> {
     }
 
     /// Where it inserts.
-    fn tables(&self) -> Vec<&str> {
+    pub(super) fn tables(&self) -> Vec<&str> {
         let firsts = self.columns.iter().filter_map(|column| column.first());
         let table = |call: &&StepCall<'a>| match call {
             StepCall::Query { rows, .. } => rows.map(super::InsertRows::table),
@@ -139,5 +139,15 @@ impl Store {
         let plain = self.rows.run(asked).await?;
         self.plain_tables.learn(&tables, plain, began);
         Ok(plain)
+    }
+}
+
+impl WorkTransaction {
+    /// Does for all messages what their steps do, step by step, and proves the transaction whole.
+    ///
+    /// # Errors
+    /// The first that failed; whose fault it is only each message by itself can tell.
+    pub async fn execute_in_rows(&self, store: &Store, rows: &InRows<'_>) -> Result<(), StoreError> {
+        self.execute_requests(store, &rows.requests()).await.map_err(|failed| failed.error)
     }
 }

@@ -20,12 +20,14 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// Longest search for a decision, or for a branch that does not answer; the janitor goes on with it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Who coordinates, and what the journal row is.
+/// Who coordinates, and for which journal rows.
 #[derive(Debug, Clone, Copy)]
 pub struct Coordinator<'a> {
     pub home: HomeId,
     pub incarnation: Incarnation,
+    /// The first of them, after which branches are named.
     pub tx_id: TxId,
+    pub others: &'a [TxId],
     pub coordinators: &'a Coordinators,
 }
 
@@ -313,19 +315,14 @@ where
     }
 
     fn decision(&self, branches: Branches) -> Decision {
+        let Coordinator { incarnation, tx_id, others, .. } = self.coordinator;
         let named = (0..MAX_BRANCHES).zip(&self.participants).filter(|(branch, _)| branches.has(*branch));
-        Decision {
-            gtrid: self.gtrid,
-            incarnation: self.coordinator.incarnation,
-            outcome: Outcome::Commit,
-            tx_id: self.coordinator.tx_id,
-            branches: named
-                .filter_map(|(branch, one)| {
-                    let mark = *self.marks.get(&branch)?;
-                    Some(DecidedBranch { gid: self.gid(branch), place: one.place().to_owned(), mark })
-                })
-                .collect(),
-        }
+        let branches = named.filter_map(|(branch, one)| {
+            let mark = *self.marks.get(&branch)?;
+            Some(DecidedBranch { gid: self.gid(branch), place: one.place().to_owned(), mark })
+        });
+        let (others, branches) = (others.to_vec(), branches.collect());
+        Decision { gtrid: self.gtrid, incarnation, outcome: Outcome::Commit, tx_id, others, branches }
     }
 }
 

@@ -57,7 +57,7 @@ points!(
     DQ7,
     /// A group's transaction was rolled back; nothing is counted, nothing tried again.
     GR1,
-    /// Amid the replay of a group with savepoints.
+    /// Amid the replay of a group with savepoints; or before it is tried again without one that failed.
     GR2,
     /// In the work of several databases.
     MD1,
@@ -108,13 +108,20 @@ pub async fn reach(_point: Point) -> Result<(), Injected> {
     Ok(())
 }
 
+/// What a group does as one: a test may arm a point for that alone.
+#[cfg(not(feature = "faults"))]
+#[inline]
+pub async fn in_group<T>(work: impl Future<Output = T>) -> T {
+    work.await
+}
+
 #[cfg(feature = "faults")]
-pub use armed::reach;
+pub use armed::{in_group, reach};
 
 #[cfg(feature = "faults")]
 mod armed {
-    //! `POSTHASTE_FAULT=<point>:<kind>[:<nth>]` arms one point; what happens there leaves a file with the point's name
-    //! in the folder `POSTHASTE_FAULT_HITS`.
+    //! `POSTHASTE_FAULT=<point>:<kind>[:<nth>[:group]]` arms one point, for groups alone if it says so; what happens there
+    //! leaves a file with the point's name in the folder `POSTHASTE_FAULT_HITS`.
 
     use std::path::PathBuf;
     use std::sync::OnceLock;
@@ -126,10 +133,20 @@ mod armed {
 
     use super::{Injected, Point};
 
+    tokio::task_local! {
+        static IN_GROUP: ();
+    }
+
+    /// What a group does as one.
+    pub async fn in_group<T>(work: impl Future<Output = T>) -> T {
+        IN_GROUP.scope((), work).await
+    }
+
     struct Armed {
         point: String,
         kind: Kind,
         nth: u32,
+        groups: bool,
         hits: PathBuf,
         passed: AtomicU32,
     }
@@ -164,8 +181,9 @@ mod armed {
             _ => return None,
         };
         let nth = parts.next().and_then(|nth| nth.parse().ok()).unwrap_or(1);
+        let groups = parts.next() == Some("group");
         let hits = std::env::var_os("POSTHASTE_FAULT_HITS")?.into();
-        Some(Armed { point, kind, nth, hits, passed: AtomicU32::new(0) })
+        Some(Armed { point, kind, nth, groups, hits, passed: AtomicU32::new(0) })
     }
 
     /// Passes a point.
@@ -174,6 +192,9 @@ mod armed {
     /// `Injected`, in a test that wants it.
     pub async fn reach(point: Point) -> Result<(), Injected> {
         let Some(armed) = armed().filter(|armed| armed.point == point.name()) else { return Ok(()) };
+        if armed.groups && IN_GROUP.try_with(|()| ()).is_err() {
+            return Ok(());
+        }
         if armed.passed.fetch_add(1, Ordering::SeqCst) + 1 != armed.nth {
             return Ok(());
         }

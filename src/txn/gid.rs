@@ -25,8 +25,8 @@ impl fmt::Display for Gtrid {
 }
 
 /// The name of one prepared branch: `posthaste:<home>:<incarnation>:<gtrid>:<branch>`, 159 bytes and no quote in them.
-/// `<branch>` is its number and, after a full stop, the journal row that it works for, so that an operator sees whose
-/// locks they are even when nothing else was written.
+/// `<branch>` is its number and, after a full stop, the journal row that it works for, or the first of several, so that an
+/// operator sees whose locks they are even when nothing else was written. The decision names all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Gid {
     pub home: HomeId,

@@ -95,7 +95,10 @@ pub struct Decision {
     pub gtrid: Gtrid,
     pub incarnation: Incarnation,
     pub outcome: Outcome,
+    /// The journal row that its branches are named after.
     pub tx_id: TxId,
+    /// Those that shared the transaction with it.
+    pub others: Vec<TxId>,
     pub branches: Vec<DecidedBranch>,
 }
 

@@ -38,6 +38,8 @@ pub struct Case {
     pub nth: u32,
     /// An instance has died at the same point before, and this one recovers what it left.
     pub in_recovery: bool,
+    /// In a transaction that several messages share, in all three databases.
+    pub group: bool,
 }
 
 /// Until a point is met that no message leads to.
@@ -47,28 +49,34 @@ const STANDS_STILL: Duration = Duration::from_secs(5);
 
 impl Case {
     pub const fn first(point: Point, kind: Kind) -> Self {
-        Self { point, kind, nth: 1, in_recovery: false }
+        Self { point, kind, nth: 1, in_recovery: false, group: false }
     }
 
     pub const fn in_recovery(point: Point, kind: Kind) -> Self {
         Self { in_recovery: true, ..Self::first(point, kind) }
     }
 
+    pub const fn in_group(point: Point, kind: Kind) -> Self {
+        Self { group: true, ..Self::first(point, kind) }
+    }
+
     pub fn name(&self) -> String {
-        let Self { point, kind, nth, in_recovery } = self;
+        let Self { point, kind, nth, in_recovery, group } = self;
         let recovery = if *in_recovery { ":in-recovery" } else { "" };
+        let group = if *group { ":group" } else { "" };
         let nth = if *nth == 1 { String::new() } else { format!(":{nth}") };
-        format!("{}:{kind:?}{nth}{recovery}", short(*point)).to_lowercase()
+        format!("{}:{kind:?}{nth}{group}{recovery}", short(*point)).to_lowercase()
     }
 
     /// Which messages lead there.
     fn queue(&self) -> &'static str {
-        if self.groups() || short(self.point).starts_with("DQ") { "one" } else { "three" }
+        let home_alone = short(self.point).starts_with("GR") || short(self.point).starts_with("DQ");
+        if home_alone && !self.group { "one" } else { "three" }
     }
 
     /// Whether messages must wait for each other to get there: only then do they form groups.
     fn groups(&self) -> bool {
-        short(self.point).starts_with("GR")
+        self.group || short(self.point).starts_with("GR")
     }
 
     fn batches_at_once(&self) -> usize {
@@ -106,7 +114,9 @@ impl Case {
                 die_at(&site, &messages, Point::MD5, self).await;
             }
         }
-        let armed = site.armed(&Armed { point: self.point, kind: self.armed_with(), nth: self.nth }).await;
+        let Self { point, nth, group, .. } = self;
+        let armed = Armed { point, kind: self.armed_with(), nth, group };
+        let armed = site.armed(&armed).await;
         let healthy = site.healthy().await;
         armed.run();
         if self.together() {
@@ -207,7 +217,7 @@ pub fn short(point: Point) -> &'static str {
 
 /// An instance that dies at a point and leaves what it had begun.
 async fn die_at(site: &Site, messages: &Messages, point: Point, case: Case) {
-    let dying = site.armed(&Armed { point, kind: "exit", nth: 1 }).await;
+    let dying = site.armed(&Armed { point, kind: "exit", nth: 1, group: case.group }).await;
     dying.run();
     dying.ready_or_hit().await;
     messages.send_until_hit(&dying, case.queue(), case.batches_at_once()).await;

@@ -27,6 +27,8 @@ pub struct Armed {
     pub kind: &'static str,
     /// The how many-th time.
     pub nth: u32,
+    /// Only in a transaction that several messages share.
+    pub group: bool,
 }
 
 pub struct Instance {
@@ -82,8 +84,9 @@ impl Instance {
         assert!(!self.runs(), "it runs already");
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
         let mut command = self.prepare(&["run"]);
-        if let Some(Armed { point, kind, nth }) = *self.fault.lock().unwrap() {
-            command.env("POSTHASTE_FAULT", format!("{}:{kind}:{nth}", point.name()));
+        if let Some(Armed { point, kind, nth, group }) = *self.fault.lock().unwrap() {
+            let group = if group { ":group" } else { "" };
+            command.env("POSTHASTE_FAULT", format!("{}:{kind}:{nth}{group}", point.name()));
             command.env("POSTHASTE_FAULT_HITS", self.folder.path().join("hits"));
         }
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();

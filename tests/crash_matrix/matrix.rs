@@ -7,7 +7,7 @@ use posthaste::txn::faults::Point;
 use tokio::sync::Semaphore;
 use tokio::task::LocalSet;
 
-use crate::case::{Case, Kind};
+use crate::case::{Case, Kind, short as name};
 use crate::outside::{comes_from_outside, harms_everybody};
 use crate::site::Ground;
 
@@ -30,7 +30,18 @@ pub fn short() -> Vec<Case> {
     // The second PREPARE; amid COMMIT PREPARED.
     let amid = [(Point::MD2, 2), (Point::MD5, 2), (Point::MD5, 3)];
     cases.extend(amid.map(|(point, nth)| Case { nth, ..Case::first(point, Kind::Exit) }));
+    // Messages that share a transaction over three databases.
+    cases.extend(shared().filter(|point| !name(*point).starts_with("DQ")).flat_map(of_group));
+    cases.push(Case::in_group(Point::MD8, Kind::Stop));
+    cases.extend(amid.map(|(point, nth)| Case { nth, ..Case::in_group(point, Kind::Exit) }));
     cases
+}
+
+/// Points that a group over several databases passes: all of a dequeue but those of a COMMIT in one phase.
+fn shared() -> impl Iterator<Item = Point> {
+    let dequeues = |point: &Point| ["DQ", "GR", "MD"].iter().any(|some| name(*point).starts_with(some));
+    let one_phase = |point: &Point| matches!(point, Point::DQ1 | Point::DQ2);
+    Point::ALL.iter().copied().filter(move |point| dequeues(point) && !one_phase(point))
 }
 
 /// All that is missing in the short one: each point with everything, on the first run and while others recover.
@@ -41,8 +52,20 @@ pub fn rest() -> Vec<Case> {
         let all = [Kind::Error, Kind::Exit, Kind::Stop, Kind::Cut];
         cases.extend(all.map(|kind| Case::in_recovery(point, kind)));
     }
+    for point in shared() {
+        cases.extend(of_group(point));
+        cases.extend([Kind::Stop, Kind::Cut].map(|kind| Case::in_group(point, kind)));
+        cases.push(Case { in_recovery: true, ..Case::in_group(point, Kind::Exit) });
+    }
     cases.retain(|case| !short().contains(case));
     cases
+}
+
+/// An error, an exit, and what the point is named after; the queue that is lost at DQ7 is that of the home alone.
+fn of_group(point: Point) -> Vec<Case> {
+    let outside = (comes_from_outside(point) && point != Point::DQ7).then_some(Kind::Outside);
+    let kinds = [Kind::Error, Kind::Exit].into_iter().chain(outside);
+    kinds.map(|kind| Case::in_group(point, kind)).collect()
 }
 
 /// Runs those that are wanted; fails with the names of those that failed.

@@ -138,6 +138,8 @@ async fn lose_a_branch(site: &Site, armed: &Instance) -> Torn {
     };
     tokio::time::sleep(Duration::from_secs(1)).await;
     let gid = eventually("one branch is prepared", LONG, one).await;
+    let whose = "SELECT unnest(tx_id || others) FROM posthaste.decision WHERE gtrid::text = split_part($1, ':', 4)";
+    let whose = site.home().column(whose, &[&gid]).await;
     site.databases[1].rows(&format!("ROLLBACK PREPARED '{gid}'"), &[]).await;
     armed.go_on();
     let told = async || {
@@ -149,5 +151,5 @@ async fn lose_a_branch(site: &Site, armed: &Instance) -> Torn {
     // The decision stays as evidence until somebody has put it right.
     let path = format!("/api/v1/transactions/{gid}/commit?reason=mended&force=true");
     eventually("it is acknowledged", LONG, async || armed.act(&path).await).await;
-    Torn { gid: Some(gid) }
+    Torn { whose }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use posthaste::dev::{self, PrivatePostgres, fresh_name};
 use posthaste::model::{HomeId, Incarnation, TxId};
 use posthaste::store::migrate::migrate;
-use posthaste::store::{BranchTransaction, PostgresSettings, SessionTimeouts, Store, StoreError, Target};
+use posthaste::store::{BranchTransaction, PostgresSettings, SessionTimeouts, StepCall, Store, StoreError, Target};
 use posthaste::txn::ports::{Decided, Decision, HomeTransaction, Participant, Prepared};
 use posthaste::txn::protocol::Outcome;
 use posthaste::txn::{Gid, Gtrid};
@@ -51,6 +51,7 @@ impl Pair {
             incarnation: self.store.incarnation,
             outcome: Outcome::Commit,
             tx_id: TxId(Uuid::new_v4()),
+            others: Vec::new(),
             branches: Vec::new(),
         }
     }
@@ -169,6 +170,30 @@ fn a_branch_says_what_it_has_written_after_each_step() {
         assert_eq!(pair.other.count("effect", &[]).await, 1);
         let status: String = pair.other.one("SELECT pg_xact_status($1::text::xid8)", &[&mark.xid.to_string()]).await;
         assert_eq!(status, "committed");
+    });
+}
+
+#[test]
+fn many_calls_in_a_branch_are_done_in_order_and_the_first_that_fails_is_named() {
+    run(async {
+        let pair = Pair::new().await;
+        let calls = |texts: &[&'static str]| -> Vec<StepCall<'static>> {
+            texts.iter().map(|sql| StepCall::Query { sql, params: Vec::new(), rows: None }).collect()
+        };
+        let mut one = branch(&pair.store).await.unwrap();
+        let texts = [INSERT, "INSERT INTO effect SELECT word || 'er' FROM effect", INSERT];
+        one.execute_all(&calls(&texts).iter().collect::<Vec<_>>()).await.unwrap();
+        assert!(one.wrote().await.unwrap().is_some(), "asked behind them all");
+        one.end().await;
+        assert_eq!(pair.other.count("effect", &[]).await, 3);
+        assert_eq!(pair.other.count("effect WHERE word LIKE '%er'", &[]).await, 1);
+
+        let mut two = branch(&pair.store).await.unwrap();
+        let texts = [INSERT, "SELECT 1 / 0", INSERT];
+        let failed = two.execute_all(&calls(&texts).iter().collect::<Vec<_>>()).await.unwrap_err();
+        assert_eq!((failed.at, failed.error.sqlstate()), (1, Some("22012")));
+        two.roll_back().await;
+        assert_eq!(pair.other.count("effect", &[]).await, 3);
     });
 }
 

@@ -27,6 +27,9 @@ pub struct Cut {
     pub recovered_commits: u64,
     pub recovered_aborts: u64,
     pub tombstones: u64,
+    /// Transactions of several messages that were committed, and that were not.
+    pub shared: u64,
+    pub shared_in_vain: u64,
 }
 
 impl Cut {
@@ -41,15 +44,17 @@ impl Cut {
             recovered_commits: self.recovered_commits + other.recovered_commits,
             recovered_aborts: self.recovered_aborts + other.recovered_aborts,
             tombstones: self.tombstones + other.tombstones,
+            shared: self.shared + other.shared,
+            shared_in_vain: self.shared_in_vain + other.shared_in_vain,
         }
     }
 
     pub fn everything_happened(self) -> bool {
         let Self { crashes, freezes, outages, fenced, retried, unknown, .. } = self;
-        let Self { recovered_commits, recovered_aborts, tombstones, .. } = self;
-        [crashes, freezes, outages, fenced, retried, unknown, recovered_commits, recovered_aborts, tombstones]
-            .iter()
-            .all(|count| *count > 0)
+        let Self { recovered_commits, recovered_aborts, tombstones, shared, shared_in_vain, .. } = self;
+        let recovered = [recovered_commits, recovered_aborts, tombstones];
+        let counts = [crashes, freezes, outages, fenced, retried, unknown, shared, shared_in_vain];
+        counts.iter().chain(&recovered).all(|count| *count > 0)
     }
 }
 
@@ -89,6 +94,8 @@ pub fn play(seed: u64, planted: Option<Planted>) -> Result<Cut, String> {
         let (rows, participants) = (dice.usize(3..10), dice.usize(1..4));
         let mut world = World::new(seed, rows, participants);
         world.planted = planted;
+        // Of odd seeds each message has its own: what they found before there were groups stays found.
+        world.shares = seed.is_multiple_of(2);
         world.note(format!("seed {seed}: {rows} messages, {participants} databases beside the home"));
         let wrote = (0..rows).map(|row| (row, (0..participants).filter(|_| dice.u8(0..4) > 0).collect())).collect();
         let setting = Setting {
@@ -232,50 +239,65 @@ fn end(process: &mut Process) -> Incarnation {
     process.node.incarnation
 }
 
-/// Takes one message after the other.
+/// Takes one message after the other, or several together.
 async fn work(setting: Setting, node: Node, coordinators: Coordinators) {
     loop {
         node.pass().await;
         sleep(Duration::from_millis(100)).await;
         let Some(home) = claim(&node) else { continue };
-        let row = home.row;
+        let rows = home.rows.clone();
         let branch = |at: usize| FakeBranch {
             node: node.clone(),
             at,
-            row,
-            writes: setting.wrote[&row].contains(&at),
+            rows: rows.iter().copied().filter(|row| setting.wrote[row].contains(&at)).collect(),
             place: format!("db{at}"),
             late: None,
             asked: false,
         };
         let branches = (0..setting.participants).map(branch).collect();
         let me = node.incarnation;
+        let others: Vec<TxId> = (1..rows.len()).map(tx_id_of).collect();
         let coordinator = Coordinator {
             home: setting.home,
             incarnation: me,
-            tx_id: TxId(uuid::Uuid::nil()),
+            tx_id: tx_id_of(0),
+            others: &others,
             coordinators: &coordinators,
         };
         match commit(coordinator, home, branches, &node).await {
-            Ok(()) => {}
-            Err(NotCommitted::RolledBack(_)) => setting.count(|cut| cut.retried += 1),
+            Ok(()) => setting.count(|cut| cut.shared += u64::from(!others.is_empty())),
+            Err(NotCommitted::RolledBack(_)) => setting.count(|cut| {
+                cut.retried += 1;
+                cut.shared_in_vain += u64::from(!others.is_empty());
+            }),
             Err(NotCommitted::Unknown(_)) => setting.count(|cut| cut.unknown += 1),
             Err(NotCommitted::Defect(reason)) => node.world().fail(reason),
         }
     }
 }
 
-/// The compare-and-set on a row that nobody holds.
+fn tx_id_of(number: usize) -> TxId {
+    TxId(uuid::Uuid::from_u128(number.try_into().unwrap()))
+}
+
+/// The compare-and-set on rows that nobody holds: on one, or on several together.
 fn claim(node: &Node) -> Option<FakeHome> {
     let mut world = node.world();
     if world.home_down {
         return None;
     }
     let free = world.planted == Some(Planted::NoRowLock);
-    let row = world.rows.iter().position(|row| row.done_by.is_empty() && (free || row.lock.is_none()))?;
+    let most = if world.shares { 1 + usize::try_from(world.dice(4)).unwrap() } else { 1 };
+    let open = world.rows.iter().enumerate().filter(|(_, row)| row.done_by.is_empty() && (free || row.lock.is_none()));
+    let rows: Vec<usize> = open.map(|(at, _)| at).take(most).collect();
+    if rows.is_empty() {
+        return None;
+    }
     let session = world.session();
-    world.rows[row].lock = Some(session);
-    Some(FakeHome { node: node.clone(), session, row })
+    for row in &rows {
+        world.rows[*row].lock = Some(session);
+    }
+    Some(FakeHome { node: node.clone(), session, rows })
 }
 
 /// A round of recovery each second.

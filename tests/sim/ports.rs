@@ -116,11 +116,11 @@ impl Node {
     }
 }
 
-/// The home's transaction of one attempt, with the row's lock.
+/// The home's transaction of one attempt, with the locks of its rows.
 pub struct FakeHome {
     pub node: Node,
     pub session: u64,
-    pub row: usize,
+    pub rows: Vec<usize>,
 }
 
 impl Drop for FakeHome {
@@ -141,7 +141,7 @@ impl FakeHome {
         if !self.node.world().rows.iter().any(|row| row.lock == Some(session)) {
             return Decided::Unknown("the session was ended".to_owned());
         }
-        self.node.world().sent.insert(session, (self.row, decision));
+        self.node.world().sent.insert(session, (self.rows.clone(), decision));
         match self.node.way() {
             Way::Well => {}
             Way::Refused => {
@@ -222,8 +222,8 @@ impl HomeTransaction for FakeHome {
 pub struct FakeBranch {
     pub node: Node,
     pub at: usize,
-    pub row: usize,
-    pub writes: bool,
+    /// Those that write here.
+    pub rows: Vec<usize>,
     pub place: String,
     /// A PREPARE that the server may still do.
     pub late: Option<tokio::task::JoinHandle<()>>,
@@ -248,7 +248,7 @@ impl Participant for FakeBranch {
         self.node.pass().await;
         self.reached()?;
         match self.node.way() {
-            Way::Well | Way::Late => Ok(self.writes.then_some(Mark { xid: 0, timeline: 1 })),
+            Way::Well | Way::Late => Ok((!self.rows.is_empty()).then_some(Mark { xid: 0, timeline: 1 })),
             Way::Refused | Way::LostBefore | Way::LostAfter => Err("broken".to_owned()),
         }
     }
@@ -267,9 +267,9 @@ impl Participant for FakeBranch {
             return Prepared::Unknown(reason);
         }
         let way = self.node.way();
-        let (at, row, gid) = (self.at, self.row, *gid);
+        let (at, rows, gid) = (self.at, self.rows.clone(), *gid);
         match way {
-            Way::Well | Way::LostAfter => self.node.world().prepare(at, gid, row),
+            Way::Well | Way::LostAfter => self.node.world().prepare(at, gid, rows),
             Way::Refused => self.node.world().rolled_back(&gid),
             Way::LostBefore => {}
             Way::Late => {
@@ -277,7 +277,7 @@ impl Participant for FakeBranch {
                 let world = self.node.world.clone();
                 self.late = Some(tokio::spawn(async move {
                     tokio::time::sleep(pause).await;
-                    world.lock().unwrap().prepare(at, gid, row);
+                    world.lock().unwrap().prepare(at, gid, rows);
                 }));
             }
         }
@@ -374,7 +374,8 @@ impl DecisionLog for Node {
     ) -> Result<Outcome, String> {
         self.pass().await;
         self.home_answers()?;
-        let decision = Decision { gtrid, incarnation, outcome: Outcome::Abort, tx_id, branches: Vec::new() };
+        let (others, branches) = (Vec::new(), Vec::new());
+        let decision = Decision { gtrid, incarnation, outcome: Outcome::Abort, tx_id, others, branches };
         let written = {
             let mut world = self.world();
             let live = world.instances.get(&incarnation) == Some(&true);

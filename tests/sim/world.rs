@@ -41,11 +41,15 @@ pub enum Planted {
     CommitPreparedIsLost,
     /// The row is not locked by the attempt that works on it.
     NoRowLock,
+    /// Of rows that share a transaction only the first becomes DONE.
+    FirstAloneIsDone,
 }
 
 #[derive(Debug, Default)]
 pub struct World {
     pub planted: Option<Planted>,
+    /// Messages may share a transaction.
+    pub shares: bool,
     pub home_down: bool,
     pub rows: Vec<Row>,
     pub participants: Vec<Participant>,
@@ -55,7 +59,7 @@ pub struct World {
     /// Decisions that are written and not committed: they hold their key, and the shared fence. With the session.
     pub pending: BTreeMap<Gtrid, (Incarnation, u64)>,
     /// Sessions whose COMMIT was sent: what was to be committed.
-    pub sent: BTreeMap<u64, (usize, Option<Decision>)>,
+    pub sent: BTreeMap<u64, (Vec<usize>, Option<Decision>)>,
     pub seen: BTreeMap<Gtrid, Observed>,
     next_session: u64,
     dice: fastrand::Rng,
@@ -105,9 +109,9 @@ impl World {
         self.check(gtrid);
     }
 
-    pub fn prepare(&mut self, at: usize, gid: Gid, row: usize) {
+    pub fn prepare(&mut self, at: usize, gid: Gid, rows: Vec<usize>) {
         self.note(format!("db{at}: PREPARE {}", gid.gtrid));
-        self.participants[at].prepared.insert(gid, vec![row]);
+        self.participants[at].prepared.insert(gid, rows);
     }
 
     pub fn rolled_back(&mut self, gid: &Gid) {
@@ -133,11 +137,16 @@ impl World {
 
     /// The home's COMMIT takes effect, if its session still lives.
     pub fn commit_home(&mut self, session: u64) -> bool {
-        let Some((row, decision)) = self.sent.remove(&session) else { return false };
-        self.rows[row].lock = None;
+        let Some((rows, decision)) = self.sent.remove(&session) else { return false };
         let gtrid = decision.as_ref().map_or_else(Gtrid::mint, |decision| decision.gtrid);
-        self.note(format!("home: COMMIT {gtrid} for row {row}"));
-        self.rows[row].done_by.push(gtrid);
+        self.note(format!("home: COMMIT {gtrid} for rows {rows:?}"));
+        let first_alone = self.planted == Some(Planted::FirstAloneIsDone);
+        for (at, row) in rows.into_iter().enumerate() {
+            self.rows[row].lock = None;
+            if at == 0 || !first_alone {
+                self.rows[row].done_by.push(gtrid);
+            }
+        }
         if let Some(decision) = decision {
             self.pending.remove(&gtrid);
             self.decisions.insert(gtrid, decision);

@@ -8,7 +8,7 @@ use crate::pipeline::AmqpSenderSettings;
 use crate::pipeline::pipe::{FailureKind, Pipe, Planned, StepFailure, Work};
 use crate::pipeline::plan::Planning;
 use crate::pipeline::runner::failure;
-use crate::store::{Outgoing, StepCall};
+use crate::store::{Outgoing, StepCall, Target};
 
 pub struct AmqpSenderPipe(pub AmqpSenderSettings);
 
@@ -28,7 +28,7 @@ impl Pipe for AmqpSenderPipe {
 
     fn plan<'p>(&'p self, input: Bytes, planning: &mut Planning<'p>) -> Planned {
         let (envelope, outgoing) = self.outgoing(&input, planning.envelope, (planning.engine.mint)());
-        planning.add(StepCall::Send { envelope, outgoing });
+        planning.add(Target::Home, StepCall::Send { envelope, outgoing });
         Planned::Leaves(None)
     }
 }

@@ -27,11 +27,9 @@ impl Pipe for QueryPipe {
     }
 
     fn plan<'p>(&'p self, input: Bytes, planning: &mut Planning<'p>) -> Planned {
-        if !planning.is_home(&self.settings.database) {
-            return Planned::No;
-        }
+        let Some(target) = planning.target(&self.settings.database) else { return Planned::No };
         let params = self.params(&input, &planning.original, planning.envelope);
-        planning.add(StepCall::Query { sql: &self.settings.sql, params, rows: self.rows.as_ref() });
+        planning.add(target, StepCall::Query { sql: &self.settings.sql, params, rows: self.rows.as_ref() });
         Planned::Leaves(None)
     }
 }

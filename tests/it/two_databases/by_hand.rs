@@ -5,6 +5,7 @@ use std::time::Duration;
 use posthaste::model::{HomeId, Incarnation, TxId};
 use posthaste::txn::{Gid, Gtrid};
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::support::{App, LONG, SOON, Servers, eventually, run, same};
 
@@ -34,20 +35,29 @@ impl Stranger {
 
     /// Prepares a booking in ledger A.
     async fn prepares(&self, app: &App, account: &str) -> String {
+        self.prepares_for(app, account, TxId::mint()).await
+    }
+
+    async fn prepares_for(&self, app: &App, account: &str, tx_id: TxId) -> String {
         let home = HomeId(app.db.one("SELECT id FROM posthaste.home", &[]).await);
-        let gid = Gid { home, incarnation: self.incarnation, gtrid: Gtrid::mint(), branch: 0, tx_id: TxId::mint() }
-            .to_string();
+        let gid = Gid { home, incarnation: self.incarnation, gtrid: Gtrid::mint(), branch: 0, tx_id }.to_string();
         let ledger = app.database("ledgerA");
         ledger.batch(&format!("BEGIN; INSERT INTO account VALUES ('{account}', 0); PREPARE TRANSACTION '{gid}'")).await;
         gid
     }
 
     async fn decides(&self, app: &App, gid: &str) {
+        self.decides_for(app, gid, None, &[]).await;
+    }
+
+    /// With the journal rows whose work it is.
+    async fn decides_for(&self, app: &App, gid: &str, tx_id: Option<Uuid>, others: &[Uuid]) {
         let gtrid = Gid::parse(gid).unwrap().gtrid;
         let branches: Value = app.database("ledgerA").one(super::BRANCHES, &[&gid]).await;
-        let sql = "INSERT INTO posthaste.decision (gtrid, incarnation, outcome, tx_id, branches)
-                   VALUES ($1, $2, 'COMMIT', $1, $3)";
-        app.db.rows(sql, &[&gtrid.0, &self.incarnation.0, &branches]).await;
+        let sql = "INSERT INTO posthaste.decision (gtrid, incarnation, outcome, tx_id, others, branches)
+                   VALUES ($1, $2, 'COMMIT', $3, $4, $5)";
+        let tx_id = tx_id.unwrap_or(gtrid.0);
+        app.db.rows(sql, &[&gtrid.0, &self.incarnation.0, &tx_id, &others, &branches]).await;
     }
 }
 
@@ -117,6 +127,39 @@ fn what_is_in_doubt_is_listed_and_finished_by_hand_only_by_force_while_its_coord
         assert_eq!(record, ["kim txn rollback impatience heuristic true"]);
         let (status, said) = app.resolve(&[&gid, "rollback", "--reason", "again", "--force"]);
         assert!(status == 1 && said.contains("no database that can be asked holds"), "{status}: {said}");
+    });
+}
+
+#[test]
+fn the_messages_of_a_group_are_all_listed_and_on_record_once_it_is_decided_and_before_that_the_first_alone() {
+    run(async {
+        let app = App::patient().await;
+        for id in ["m-1", "m-2", "m-3"] {
+            assert_eq!(app.transfer(id, "alice", "bob", 1).await.status, 202);
+            app.transferred(id, SOON).await;
+        }
+        let rows = "SELECT j.tx_id FROM posthaste.journal j JOIN ibisstore l ON l.messagekey = j.log_key
+            WHERE l.type = 'A' ORDER BY l.messageid";
+        let rows: Vec<Uuid> = app.db.column(rows, &[]).await;
+        let (first, others) = rows.split_first().unwrap();
+        let stranger = Stranger::live(&app).await;
+        let gid = stranger.prepares_for(&app, "mia", TxId(*first)).await;
+        let listed = app.listed().await;
+        assert_eq!((listed[0]["messageId"].as_str(), &listed[0]["others"]), (Some("m-1"), &serde_json::json!([])));
+
+        stranger.decides_for(&app, &gid, Some(*first), others).await;
+        let listed = app.listed().await;
+        assert_eq!((listed[0]["messageId"].as_str(), listed[0]["decision"].as_str()), (Some("m-1"), Some("COMMIT")));
+        let mut shared: Vec<&str> =
+            listed[0]["others"].as_array().unwrap().iter().map(|one| one["messageId"].as_str().unwrap()).collect();
+        shared.sort_unstable();
+        assert_eq!(shared, ["m-2", "m-3"]);
+        let table = app.command(&["txn", "list"]);
+        let table = String::from_utf8_lossy(&table.stdout).into_owned();
+        assert!(table.contains("m-1 and 2 others"), "{table}");
+        assert_eq!(app.resolve(&[&gid, "commit", "--reason", "the log says so"]).0, 0);
+        let record = "SELECT root_id FROM posthaste.audit WHERE target = $1 AND outcome = 'heuristic' ORDER BY 1";
+        assert_eq!(app.db.column::<Uuid>(record, &[&gid]).await, rows, "each message's trace shows it");
     });
 }
 

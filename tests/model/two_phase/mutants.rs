@@ -56,6 +56,10 @@ mutants! {
     SignsOffWithoutLock caught_by Lost in "sign-off",
     /// An attempt does not lock the row.
     NoRowLock caught_by Once in "alone",
+    /// Of rows that share an attempt only the first becomes DONE.
+    FirstAloneIsDone caught_by Once in "group and loss",
+    /// An attempt does the work of a row that the compare-and-set has left out.
+    WorksForWhatIsDone caught_by Once in "group and refusal",
     /// A branch that is gone alerts, whoever may have finished it.
     AlertsThoughFenced caught_by Alert in "zombie",
 }

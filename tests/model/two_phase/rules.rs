@@ -5,7 +5,7 @@ use posthaste::txn::protocol::Outcome;
 use stateright::Property;
 
 use super::super::harness;
-use super::servers::{Attempted, Home};
+use super::servers::{Attempted, Home, Rows};
 use super::world::{Action, Budget, Lab, World};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,7 +18,7 @@ pub enum Rule {
     Lost,
     /// The decision log says what the home's transaction came to.
     Misrecorded,
-    /// I1: one attempt at most commits the row.
+    /// I1: one attempt at most commits the work of a row.
     Once,
     /// What a coordinator learns is so, and remains so (I2).
     Told,
@@ -28,7 +28,7 @@ pub enum Rule {
     Alert,
     /// The state machine is told nothing that it rules out.
     Legal,
-    /// At the quiet end the row is done once in every database, nothing is prepared, and no COMMIT stands in the log;
+    /// At the quiet end each row is done once in every database, nothing is prepared, and no COMMIT stands in the log;
     /// and that end is always reached. Asked of a sample of states, because cycles hide an end that is never reached.
     Settles,
 }
@@ -71,8 +71,17 @@ impl World {
     }
 }
 
-fn commits_once(_: &Lab, world: &World) -> bool {
-    world.servers.attempts.iter().filter(|one| one.home == Home::Committed).count() <= 1
+fn commits_once(lab: &Lab, world: &World) -> bool {
+    let committed = |row: Rows| {
+        let its = world.servers.attempts.iter().filter(|one| one.home == Home::Committed);
+        its.filter(|one| one.rows & row != 0).count()
+    };
+    rows_of(lab).all(|row| committed(row) <= 1)
+}
+
+/// Each by itself.
+fn rows_of(lab: &Lab) -> impl Iterator<Item = Rows> + use<> {
+    (0..lab.scenario.rows).map(|number| 1 << number)
 }
 
 fn is_told_right(_: &Lab, world: &World) -> bool {
@@ -81,27 +90,30 @@ fn is_told_right(_: &Lab, world: &World) -> bool {
 }
 
 /// Nobody is at work, and nothing is left to be done.
-pub fn is_over(world: &World) -> bool {
+pub fn is_over(lab: &Lab, world: &World) -> bool {
     let servers = &world.servers;
     let nobody = world.coordinators.is_empty() && world.janitors.is_empty() && world.silent().next().is_none();
     let sessions =
         servers.attempts.iter().any(|one| one.home.is_open() || one.backends.iter().any(|one| one.is_open()));
     let decided = servers.decisions.iter().any(|one| one.outcome == Outcome::Commit);
-    nobody && servers.row_is_done() && !sessions && servers.prepared.is_empty() && !decided
+    let done = servers.done() == lab.scenario.all_rows();
+    nobody && done && !sessions && servers.prepared.is_empty() && !decided
 }
 
 /// In the home and in every other database.
 pub fn is_done_once(lab: &Lab, world: &World) -> bool {
-    let done = || world.servers.attempts.iter();
-    let branches = lab.scenario.wrote();
-    done().filter(|one| one.seen.home_committed).count() == 1
-        && branches.iter().all(|branch| done().filter(|one| one.seen.committed.has(branch)).count() == 1)
+    rows_of(lab).all(|row| {
+        let done = || world.servers.attempts.iter().filter(|one| one.rows & row != 0);
+        let mut branches = lab.scenario.wrote().iter();
+        done().filter(|one| one.seen.home_committed).count() == 1
+            && branches.all(|branch| done().filter(|one| one.seen.committed.has(branch)).count() == 1)
+    })
 }
 
 fn settles(lab: &Lab, world: &World) -> bool {
-    if is_over(world) {
+    if is_over(lab, world) {
         return is_done_once(lab, world);
     }
     let calm = World { left: Budget { attempts: world.left.attempts, ..Budget::default() }, ..world.clone() };
-    harness::comes_to_its_end(lab, world, calm, is_over, Action::is_ordinary)
+    harness::comes_to_its_end(lab, world, calm, |world| is_over(lab, world), Action::is_ordinary)
 }

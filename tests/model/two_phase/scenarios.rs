@@ -3,7 +3,7 @@
 use posthaste::txn::Branches;
 use posthaste::txn::protocol::{Outcome, State};
 
-use super::servers::{Entry, Home};
+use super::servers::{Entry, Home, Rows};
 use super::world::{Budget, Lab, World};
 
 /// One of them.
@@ -12,6 +12,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// Databases beside the home; the work writes to all of them.
     pub branches: u8,
+    /// Journal rows; the first attempt is at all of them.
+    pub rows: u8,
     pub processes: u8,
     /// Rounds of recovery at a time.
     pub janitors: usize,
@@ -37,11 +39,17 @@ impl Scenario {
         Branches::first(self.branches)
     }
 
-    /// The first process has taken the row.
+    pub fn all_rows(&self) -> Rows {
+        (1 << self.rows) - 1
+    }
+
+    /// The first process has taken the rows.
     pub fn start(&self, lab: &Lab) -> World {
         let Budget { crashes, zombies, losses, refusals, sign_offs, .. } = self.left;
-        let attempts =
+        let mut attempts =
             crashes + zombies + losses + refusals + sign_offs + u8::from(self.absent || self.from != From::Work);
+        // What failed together succeeds one by one.
+        attempts += if attempts == 0 { 0 } else { self.rows - 1 };
         let left = Budget { attempts, ..self.left };
         let mut world = World { left, processes: (0..self.processes).collect(), ..World::default() };
         world.servers.entries = vec![Entry::Live; usize::from(self.processes)];
@@ -49,7 +57,7 @@ impl Scenario {
             world.servers.entries = vec![Entry::Absent, Entry::Live];
             world.processes = vec![1];
         }
-        lab.begin(&mut world, 0);
+        lab.begin(&mut world, 0, self.all_rows());
         if self.from != From::Work {
             self.wrote().iter().for_each(|branch| world.servers.prepare(0, branch));
             world.servers.at_mut(0).home = Home::Sent;
@@ -63,7 +71,7 @@ impl Scenario {
                 State::Finishing { outcome: Outcome::Commit, left, hazard: false }
             }
         };
-        world.tidy();
+        world.tidy(self.all_rows());
         world
     }
 }
@@ -85,7 +93,7 @@ pub fn named(name: &str) -> Scenario {
 pub fn all(depth: Depth) -> Vec<Scenario> {
     let more = u8::from(depth == Depth::Deep);
     let none = Budget::default();
-    let usual = Scenario { branches: 2, processes: 1, janitors: 1, ..Scenario::default() };
+    let usual = Scenario { branches: 2, rows: 1, processes: 1, janitors: 1, ..Scenario::default() };
     let of = |name, left| Scenario { name, left, ..usual.clone() };
     vec![
         // Nothing but the home wrote: one phase.
@@ -122,6 +130,11 @@ pub fn all(depth: Depth) -> Vec<Scenario> {
         of("sign-off", Budget { sign_offs: 1, ..none }),
         // Its own row is not there.
         Scenario { absent: true, ..of("absent", none) },
+        // Messages share an attempt: what befalls it befalls all of them, and then they are tried again, together or not.
+        Scenario { branches: 1 + more, rows: 2, ..of("group and refusal", Budget { refusals: 1, ..none }) },
+        Scenario { branches: 1, rows: 2 + more, ..of("group and crash", Budget { crashes: 1, ..none }) },
+        Scenario { branches: 1, rows: 2, ..of("group and loss", Budget { losses: 1, ..none }) },
+        Scenario { branches: 1, rows: 2, ..of("group and zombie", Budget { zombies: 1, ..none }) },
         Scenario { branches: 3, ..of("three databases", Budget { refusals: 1 - more, crashes: more, ..none }) },
     ]
 }

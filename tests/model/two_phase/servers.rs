@@ -11,6 +11,8 @@ pub type Instance = u8;
 pub type Attempt = u8;
 /// The name of an attempt's transaction.
 pub type Gtrid = u8;
+/// Journal rows: a bit for each.
+pub type Rows = u8;
 
 pub const MOST_BRANCHES: usize = 3;
 
@@ -22,7 +24,7 @@ pub enum Entry {
     Fenced,
 }
 
-/// The home's session of an attempt. Until its end it holds the lock of the journal row.
+/// The home's session of an attempt. Until its end it holds the locks of its journal rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Home {
     Open,
@@ -57,6 +59,10 @@ pub enum Backend {
 pub struct Attempted {
     pub instance: Instance,
     pub gtrid: Gtrid,
+    /// Whose work it does.
+    pub rows: Rows,
+    /// Those that its COMMIT makes DONE.
+    pub done: Rows,
     pub home: Home,
     pub backends: [Backend; MOST_BRANCHES],
     pub seen: Observed,
@@ -109,12 +115,12 @@ impl Servers {
         self.entries[usize::from(instance)] == Entry::Live
     }
 
-    pub fn row_is_locked(&self) -> bool {
-        self.attempts.iter().any(|one| one.home.is_open())
+    pub fn locked(&self) -> Rows {
+        self.attempts.iter().filter(|one| one.home.is_open()).fold(0, |rows, one| rows | one.rows)
     }
 
-    pub fn row_is_done(&self) -> bool {
-        self.attempts.iter().any(|one| one.home == Home::Committed)
+    pub fn done(&self) -> Rows {
+        self.attempts.iter().filter(|one| one.home == Home::Committed).fold(0, |rows, one| rows | one.done)
     }
 
     pub fn outcome(&self, gtrid: Gtrid) -> Option<Outcome> {
@@ -206,9 +212,9 @@ impl Servers {
 }
 
 impl Attempted {
-    pub fn new(instance: Instance, gtrid: Gtrid) -> Self {
+    pub fn new(instance: Instance, gtrid: Gtrid, rows: Rows) -> Self {
         let (backends, seen) = ([Backend::Gone; MOST_BRANCHES], Observed::default());
-        Self { instance, gtrid, home: Home::Open, backends, seen, told: None, saw_live: false }
+        Self { instance, gtrid, rows, done: rows, home: Home::Open, backends, seen, told: None, saw_live: false }
     }
 
     /// Nothing can come of it any more, in any database.

@@ -1,4 +1,5 @@
-//! One journal row, whose work writes to several databases, the processes that try it, and everything that may happen.
+//! Journal rows, whose work writes to several databases, the processes that try them, alone or together, and everything that
+//! may happen.
 
 use posthaste::txn::Branches;
 use posthaste::txn::protocol::Outcome;
@@ -9,7 +10,7 @@ use super::janitor::{self, Janitor, Way};
 use super::mutants::Mutant;
 use super::rules::{self, Rule};
 use super::scenarios::{From, Scenario};
-use super::servers::{Attempt, Attempted, Backend, Entry, Gtrid, Home, Instance, Servers};
+use super::servers::{Attempt, Attempted, Backend, Entry, Gtrid, Home, Instance, Rows, Servers};
 
 /// How much may still go wrong.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -44,8 +45,8 @@ pub struct World {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// A process takes the row.
-    Begin(Instance),
+    /// A process wants these rows, in one transaction.
+    Begin(Instance, Rows),
     Step(Attempt, Step),
     /// A round begins.
     Round(Instance),
@@ -85,7 +86,7 @@ impl Action {
             Self::Server(_, server) => {
                 !matches!(server, Server::RefusesPrepare(_) | Server::RefusesCommit | Server::CutsHome)
             }
-            Self::Begin(_) | Self::Round(_) | Self::Fence(_) | Self::EndSessions(_) => true,
+            Self::Begin(..) | Self::Round(_) | Self::Fence(_) | Self::EndSessions(_) => true,
             Self::SignOff(_) | Self::Crash(_) | Self::Suspect(_) | Self::Enter(_) => false,
         }
     }
@@ -103,10 +104,18 @@ impl Lab {
         self.mutant == Some(mutant)
     }
 
-    pub fn begin(&self, world: &mut World, instance: Instance) {
+    /// The compare-and-set leaves out what is done already.
+    pub fn begin(&self, world: &mut World, instance: Instance, wanted: Rows) {
         let attempt = u8::try_from(world.servers.attempts.len()).unwrap();
         let gtrid = if self.is(Mutant::GtridPerRow) { 0 } else { attempt };
-        let mut one = Attempted::new(instance, gtrid);
+        let open = wanted & !world.servers.done();
+        let mut one = Attempted::new(instance, gtrid, open);
+        if self.is(Mutant::WorksForWhatIsDone) {
+            one.rows = wanted;
+        }
+        if self.is(Mutant::FirstAloneIsDone) {
+            one.done = open & open.wrapping_neg();
+        }
         one.saw_live = self.is(Mutant::FenceUnderRepeatableRead) && world.servers.is_live(instance);
         one.backends[..usize::from(self.scenario.branches)].fill(Backend::Open);
         world.servers.attempts.push(one);
@@ -130,11 +139,14 @@ impl Model for Lab {
         for one in &world.janitors {
             actions.extend(one.ways(world).into_iter().map(|way| Action::Clean(one.instance, way)));
         }
-        let free = !world.servers.row_is_done() && (!world.servers.row_is_locked() || self.is(Mutant::NoRowLock));
+        let (done, locked) = (world.servers.done(), world.servers.locked());
+        let free = |rows: &Rows| *rows & !done != 0 && (*rows & locked == 0 || self.is(Mutant::NoRowLock));
+        let wanted: Vec<Rows> = (1..=self.scenario.all_rows()).filter(free).collect();
         let commits = world.servers.decisions.iter().any(|one| one.outcome == Outcome::Commit);
         let rounds = world.janitors.len() < self.scenario.janitors && (commits || !world.servers.prepared.is_empty());
         for one in world.processes.iter().copied() {
-            actions.extend((free && left.attempts > 0).then_some(Action::Begin(one)));
+            let begins = wanted.iter().filter(|_rows| left.attempts > 0);
+            actions.extend(begins.map(|rows| Action::Begin(one, *rows)));
             let busy = world.janitors.iter().any(|janitor| janitor.instance == one);
             actions.extend((rounds && !busy).then_some(Action::Round(one)));
             let has_work = world.has_work(one);
@@ -156,9 +168,9 @@ impl Model for Lab {
     fn next_state(&self, last: &World, action: Action) -> Option<World> {
         let mut world = last.clone();
         match action {
-            Action::Begin(instance) => {
+            Action::Begin(instance, wanted) => {
                 world.left.attempts -= 1;
-                self.begin(&mut world, instance);
+                self.begin(&mut world, instance, wanted);
             }
             Action::Step(attempt, step) => {
                 let me = *world.coordinators.iter().find(|one| one.attempt == attempt)?;
@@ -205,20 +217,20 @@ impl Model for Lab {
             }
             Action::Enter(instance) => world.servers.entries[usize::from(instance)] = Entry::Live,
         }
-        world.tidy();
+        world.tidy(self.scenario.all_rows());
         (world != *last).then_some(world)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        let reached = |lab: &Self, world: &World| rules::is_over(world) && rules::is_done_once(lab, world);
+        let reached = |lab: &Self, world: &World| rules::is_over(lab, world) && rules::is_done_once(lab, world);
         let recovered = |lab: &Self, world: &World| {
             let retried = world.servers.attempts.len() > 1 || lab.scenario.from == From::Decided;
-            retried && rules::is_over(world)
+            retried && rules::is_over(lab, world)
         };
         let rules = Rule::ALL.iter().map(|rule| rule.property());
         let ends = [
-            Property::sometimes("the row is done", reached),
-            Property::sometimes("the row is done by a retry", recovered),
+            Property::sometimes("the rows are done", reached),
+            Property::sometimes("the rows are done by a retry", recovered),
         ];
         rules.chain(ends).collect()
     }
@@ -237,7 +249,7 @@ impl World {
     }
 
     /// Leaves out what no decision and no rule depends on any more: states that differ in nothing else are one.
-    pub fn tidy(&mut self) {
+    pub fn tidy(&mut self, all: Rows) {
         for attempt in self.servers.numbers() {
             let prepared = self.servers.prepared.iter().any(|(_, whose)| *whose == attempt);
             let client = self.coordinators.iter().any(|one| one.attempt == attempt);
@@ -246,10 +258,10 @@ impl World {
                 one.backends.iter_mut().filter(|one| !one.is_open()).for_each(|one| *one = Backend::Gone);
             }
             if !client && !prepared && one.is_dead() {
-                *one = Attempted { home: Home::Gone, ..Attempted::new(0, one.gtrid) };
+                *one = Attempted { home: Home::Gone, ..Attempted::new(0, one.gtrid, 0) };
             }
         }
-        if self.servers.row_is_done() {
+        if self.servers.done() == all {
             self.left.attempts = 0;
         }
         self.janitors.sort_unstable();
