@@ -30,6 +30,9 @@ pub fn of_migration(sql: &str) -> Schema {
             | (["CREATE", "UNIQUE", "INDEX", index, "ON", name, ..], None) => {
                 schema.get_mut(*name).unwrap().indexes.push((*index).to_owned());
             }
+            (["ALTER", "TABLE", name, "ADD", "COLUMN", column, ..], None) => {
+                schema.get_mut(*name).unwrap().columns.push((*column).to_owned());
+            }
             (["DROP", "INDEX", index], None) => {
                 let dropped = index.trim_end_matches(';').rsplit('.').next().unwrap();
                 schema.values_mut().for_each(|table| table.indexes.retain(|index| index != dropped));
