@@ -25,7 +25,7 @@ pub struct PublisherSettings {
     pub bytes: usize,
     /// Most messages in one group. Default 256.
     pub group_messages: usize,
-    /// A group takes no further message once it holds this many bytes. Default 1 MiB.
+    /// A group takes no further message once it holds this many bytes. Default 256 KiB.
     pub group_bytes: usize,
     /// Longest wait for a group's confirms. Default 5 s.
     pub confirm_bound: Duration,
@@ -40,7 +40,7 @@ impl Default for PublisherSettings {
             waiting: 4096,
             bytes: 16 * 1024 * 1024,
             group_messages: 256,
-            group_bytes: 1024 * 1024,
+            group_bytes: 256 * 1024,
             confirm_bound: Duration::from_secs(5),
             room_bound: Duration::from_millis(250),
         }

@@ -12,7 +12,7 @@ use crate::store::{AcceptRequest, GROUP_CONNECTIONS, Inserted, Store, StoreError
 /// Most messages that are accepted together.
 const GROUP: usize = 256;
 /// Most bytes of bodies and headers that are accepted together; one larger message goes alone.
-const GROUP_BYTES: usize = 1024 * 1024;
+const GROUP_BYTES: usize = 256 * 1024;
 /// Messages that may wait for their turn; more are refused.
 const WAITING: usize = 1024;
 /// So many more must wait for a second group to be written beside the first: two small ones cost more than a large one,

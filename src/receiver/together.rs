@@ -16,7 +16,7 @@ use crate::relay::Running;
 use crate::txn::faults::in_group;
 
 /// A group takes no more messages beyond this.
-const GROUP_BYTES: usize = 1 << 20;
+const GROUP_BYTES: usize = 1 << 18;
 
 /// A message at which nobody else in this process is at work.
 struct Held {
