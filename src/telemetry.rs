@@ -137,7 +137,7 @@ impl MetricsHandle {
     #[must_use]
     pub fn render(&self, store: &Store) -> String {
         let (group, accept) = (("group", &store.group), ("accept", &store.accept));
-        for (name, pool) in [group, accept, ("work", &store.work), ("house", &store.house)] {
+        for (name, pool) in [group, accept, ("work", &store.work), ("rows", &store.rows), ("house", &store.house)] {
             let (in_use, size) = pool.usage();
             #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; pools are small")]
             {

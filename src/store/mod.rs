@@ -120,8 +120,6 @@ pub struct Store {
 pub const GROUP_CONNECTIONS: usize = 2;
 /// Connections that accept messages one by one.
 const ACCEPT_CONNECTIONS: usize = 8;
-/// Connections that process groups in one round trip, of all receivers; more wait for one.
-const ROWS_CONNECTIONS: usize = 4;
 /// Connections for accepting pipelines that are more than an enqueue.
 pub const SUBMIT_CONNECTIONS: usize = 8;
 /// Connections that keep house: sweeper, heart-beat, console.
@@ -145,7 +143,8 @@ impl Store {
             group: Pool::new(settings, incarnation, accept_group::timeouts(timeouts), GROUP_CONNECTIONS)?,
             accept: Pool::new(settings, incarnation, timeouts, ACCEPT_CONNECTIONS)?,
             work: Pool::new(settings, incarnation, timeouts, settings.pool_max_size)?,
-            rows: Pool::read_only(settings, incarnation, timeouts, ROWS_CONNECTIONS)?,
+            // One at a time for each receiver; of those there are no more than `work` has connections.
+            rows: Pool::read_only(settings, incarnation, timeouts, settings.pool_max_size)?,
             submit: Pool::new(settings, incarnation, timeouts, SUBMIT_CONNECTIONS)?,
             house: Pool::new(settings, incarnation, timeouts, HOUSE_CONNECTIONS)?,
             beat: Pool::new(settings, incarnation, timeouts, 1)?,
