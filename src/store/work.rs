@@ -46,7 +46,7 @@ pub enum CommitError {
     Unknown(StoreError),
 }
 
-/// Of rows that nobody has tried since; migrations/V4__take.sql.
+/// Of rows that nobody has tried since; migrations/V6__lean.sql.
 pub(super) const TAKE: &str = "/* take */ SELECT tx_id, max_attempts FROM posthaste.take($1, $2, $3, $4)";
 
 const TAKE_STARTED: &str = "/* take_started */

@@ -50,6 +50,21 @@ fn an_own_message_comes_back_as_it_was_sent() {
 }
 
 #[test]
+fn only_our_own_messages_leave_out_that_they_are_their_own_root() {
+    for (home, told) in [(Some(home()), false), (None, true)] {
+        let mut sent = message(home);
+        sent.envelope.root_id = sent.envelope.tx_id.into();
+        let properties = encode(&sent).unwrap();
+        let table = properties.headers().as_ref().unwrap();
+        assert_eq!(table.inner().contains_key(ROOT_ID), told, "{home:?}");
+        if let Source::Own { root_id, .. } = read(&properties).source {
+            assert_eq!(root_id, Some(sent.envelope.root_id));
+        }
+        assert!(matches!(read(&properties).source, Source::Own { .. }) != told);
+    }
+}
+
+#[test]
 fn a_copy_that_was_published_again_is_read_as_a_redelivery() {
     let sent = OutMessage { redone: true, ..message(Some(home())) };
     let incoming = read(&encode(&sent).unwrap());
