@@ -55,7 +55,7 @@ struct Parts {
     shared: Shared,
     registry: AdapterRegistry,
     processor: Processor,
-    acceptor: Acceptor,
+    acceptor: Arc<Acceptor>,
     host: Arc<str>,
 }
 
@@ -147,14 +147,14 @@ fn assemble(settings: Settings, lifecycle: &Lifecycle) -> Result<Parts, RunError
         host: host.clone(),
         pace: Arc::default(),
     };
-    let acceptor = Acceptor {
+    let acceptor = Arc::new(Acceptor {
         store: store.clone(),
-        groups: Groups::new(store.clone(), lifecycle.tasks.clone()),
+        groups: Groups::new(relay.clone()),
         relay: relay.clone(),
         registry: registry.clone(),
         pipelines,
         host: host.clone(),
-    };
+    });
     tracing::info!(instance = %incarnation, name = %settings.instance.name, home = %home.address(), "starting");
     Ok(Parts { settings, store, relay, shared: Shared::default(), registry, processor, acceptor, host })
 }

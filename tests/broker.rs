@@ -90,6 +90,30 @@ async fn exactly_the_unroutable_ones_of_many_pipelined_messages_are_returned() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_are_published_together_are_answered_each_for_itself_and_in_their_order() {
+    let (queue, broker) = (Queue::declared(SHARED, "quorum").await, connected(SHARED).await);
+    let nowhere = format!("{}-nowhere", queue.name);
+    for kinds in ["", "u", "uu", "c", "cuc", "ucrcu", "rurcc"] {
+        let one = |kind| match kind {
+            'c' => message(&queue.name),
+            'r' => message(&nowhere),
+            _ => message(""),
+        };
+        let answers = broker.0.publisher().publish_all(kinds.chars().map(one).collect(), BOUND).await;
+        let read = |answer: &Result<_, PublishError>| match answer {
+            Ok(_) => 'c',
+            Err(PublishError::Returned { .. }) => 'r',
+            Err(PublishError::NotSent(NotSent::Unfit(_))) => 'u',
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(answers.iter().map(read).collect::<String>(), kinds);
+    }
+    assert_eq!(broker.0.queue_state(&queue.name).await.unwrap().ready, 7);
+    stop(broker).await;
+    queue.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_connection_confirms_nothing_that_is_not_in_the_queue_and_comes_back() {
     let (queue, relay) = (Queue::declared(SHARED, "quorum").await, Relay::start(SHARED).await);
     let broker = through(relay.address).await;

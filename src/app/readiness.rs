@@ -1,7 +1,7 @@
 //! Whether a POST would be accepted now, and whether messages are processed; with reasons.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
@@ -14,7 +14,7 @@ use crate::relay::{Shared, T_RECOVER};
 
 /// A question that may be asked at any time and asks no server itself. A stopped adapter is no reason.
 pub fn probe(
-    acceptor: Acceptor,
+    acceptor: Arc<Acceptor>,
     inbound: Vec<InboundSettings>,
     adapters: Vec<AdapterSettings>,
     receivers: Vec<ReceiverSettings>,

@@ -16,9 +16,8 @@ use uuid::Uuid;
 
 use super::connection::{CallError, Handle, bounded};
 use super::link::{Link, LinkWatch};
-use super::outcome::{Answer, NotSent, PublishError, ReturnedMessage, judge};
+use super::outcome::{Answer, NotSent, ReturnedMessage, judge};
 use super::publisher::{Job, JobQueue, PublisherSettings, refusal};
-use super::wire::queue_name;
 use crate::model::TxId;
 use crate::txn::faults::{Point, reach};
 
@@ -87,10 +86,11 @@ impl Lane {
             settled = flight.give_up(handle, channel).await;
             self.open = None;
         }
-        let sent: Vec<_> = group.iter().map(|job| (job.message.envelope.tx_id, job.message.queue.as_str())).collect();
-        let verdicts = judge(&sent, &flight.answers, &flight.returned, settled);
-        for (job, verdict) in group.iter_mut().zip(verdicts) {
-            job.answer(verdict);
+        let parcels = group.iter().flat_map(|job| &job.parcels);
+        let sent: Vec<_> = parcels.map(|parcel| (parcel.tx_id, parcel.queue.as_str())).collect();
+        let mut verdicts = judge(&sent, &flight.answers, &flight.returned, settled).into_iter();
+        for job in &mut group {
+            job.answer(verdicts.by_ref().take(job.parcels.len()).collect());
         }
         if blocked && !flight.is_over() {
             self.hold(handle, channel, flight).await;
@@ -125,7 +125,7 @@ async fn confirming(handle: &Handle) -> Result<Channel, CallError> {
 
 fn refuse(group: Vec<Job>, reason: &NotSent) {
     for mut job in group.into_iter().filter_map(|mut job| job.claim().then_some(job)) {
-        job.answer(Err(PublishError::NotSent(reason.clone())));
+        job.refuse(reason);
     }
 }
 
@@ -141,20 +141,25 @@ struct Flight<'a> {
 impl<'a> Flight<'a> {
     fn start(channel: &'a Channel, group: &mut [Job]) -> Self {
         let written = Arc::new(AtomicUsize::new(0));
-        let open = group.iter_mut().enumerate().map(|(at, job)| {
-            let (queue, body) = (queue_name(&job.message.queue).unwrap_or_default(), job.message.envelope.body.clone());
-            let properties = std::mem::take(&mut job.properties);
-            let written = written.clone();
-            let options = BasicPublishOptions { mandatory: true, immediate: false };
-            let publish = async move {
-                let confirm = channel.basic_publish(ShortString::default(), queue, options, &body, properties).await?;
-                written.fetch_add(1, Ordering::Relaxed);
-                reach(Point::IN4).await.map_err(std::io::Error::other)?;
-                confirm.await
-            };
-            publish.map(move |result| (at, result)).boxed()
-        });
-        Self { open: open.collect(), answers: vec![Answer::Open; group.len()], returned: Vec::new(), written }
+        let parcels = group.iter_mut().flat_map(|job| &mut job.parcels);
+        let open: FuturesUnordered<_> = parcels
+            .enumerate()
+            .map(|(at, parcel)| {
+                let (queue, body) = (parcel.queue.clone(), parcel.body.clone());
+                let properties = std::mem::take(&mut parcel.properties);
+                let written = written.clone();
+                let options = BasicPublishOptions { mandatory: true, immediate: false };
+                let publish = async move {
+                    let confirm =
+                        channel.basic_publish(ShortString::default(), queue, options, &body, properties).await?;
+                    written.fetch_add(1, Ordering::Relaxed);
+                    reach(Point::IN4).await.map_err(std::io::Error::other)?;
+                    confirm.await
+                };
+                publish.map(move |result| (at, result)).boxed()
+            })
+            .collect();
+        Self { answers: vec![Answer::Open; open.len()], open, returned: Vec::new(), written }
     }
 
     fn is_over(&self) -> bool {

@@ -12,20 +12,20 @@ use tokio_util::task::TaskTracker;
 use super::lane::Lane;
 use super::link::{Ground, Link, LinkStatus, LinkWatch};
 use super::outcome::{Confirmed, Doubt, NotSent, PublishError};
-use super::wire::{OutMessage, encode, queue_name};
+use super::wire::{OutMessage, Parcel, encode};
 
 /// How much a publisher may hold, and how long it waits.
 #[derive(Debug, Clone, Copy)]
 pub struct PublisherSettings {
     /// Channels that publish side by side. Default 3.
     pub lanes: usize,
-    /// Messages that may wait for a lane. Default 4096.
+    /// Jobs, of one message or some, that may wait for a lane. Default 4096.
     pub waiting: usize,
     /// Bytes that may wait or be under way. Default 16 MiB; one larger message goes alone.
     pub bytes: usize,
-    /// Most messages in one group. Default 256.
+    /// A group takes no further job once it holds so many messages. Default 256.
     pub group_messages: usize,
-    /// A group takes no further message once it holds this many bytes. Default 256 KiB.
+    /// A group takes no further job once it holds this many bytes. Default 256 KiB.
     pub group_bytes: usize,
     /// Longest wait for a group's confirms. Default 5 s.
     pub confirm_bound: Duration,
@@ -72,11 +72,40 @@ impl Publisher {
         Self { jobs, room: Arc::new(Semaphore::new(settings.bytes)), link, settings, closing, lanes }
     }
 
-    /// Publishes one message and waits, at most `bound`, for the broker's word on it. Dropping the future does not take
-    /// the message back.
+    /// Publishes one message; as [`publish_all`](Self::publish_all).
     pub async fn publish(&self, message: OutMessage, bound: Duration) -> Result<Confirmed, PublishError> {
+        let mut answers = self.publish_all(vec![message], bound).await;
+        answers.pop().unwrap_or(Err(PublishError::NotSent(NotSent::Closed)))
+    }
+
+    /// Publishes messages on one channel and waits, at most `bound`, for the broker's word on each; one answer each, in
+    /// their order. Dropping the future does not take them back.
+    pub async fn publish_all(
+        &self,
+        messages: Vec<OutMessage>,
+        bound: Duration,
+    ) -> Vec<Result<Confirmed, PublishError>> {
         let deadline = Instant::now() + bound;
-        let (job, claim, answer) = self.prepare(message, deadline).await.map_err(PublishError::NotSent)?;
+        let cost = messages.iter().map(OutMessage::cost).sum();
+        let mut unfit = Vec::new();
+        let mut parcels = Vec::with_capacity(messages.len());
+        for (at, message) in messages.into_iter().enumerate() {
+            match encode(message) {
+                Ok(parcel) => parcels.push(parcel),
+                Err(error) => unfit.push((at, error)),
+            }
+        }
+        let many = parcels.len();
+        let sent = if many == 0 { Ok(Vec::new()) } else { self.send(parcels, cost, deadline).await };
+        let mut answers = sent.unwrap_or_else(|error| (0..many).map(|_| Err(error.clone())).collect());
+        for (at, error) in unfit {
+            answers.insert(at, Err(PublishError::NotSent(error.into())));
+        }
+        answers
+    }
+
+    async fn send(&self, parcels: Vec<Parcel>, cost: usize, deadline: Instant) -> Result<Answers, PublishError> {
+        let (job, claim, answer) = self.prepare(parcels, cost, deadline).await.map_err(PublishError::NotSent)?;
         self.jobs.try_send(job).map_err(|error| {
             PublishError::NotSent(match error {
                 mpsc::error::TrySendError::Full(_) => NotSent::Full,
@@ -84,7 +113,7 @@ impl Publisher {
             })
         })?;
         match tokio::time::timeout_at(deadline, answer).await {
-            Ok(Ok(answer)) => answer,
+            Ok(Ok(answers)) => Ok(answers),
             Ok(Err(_)) if claim.take() => Err(PublishError::NotSent(NotSent::Closed)),
             Ok(Err(_)) => Err(PublishError::Unknown(Doubt::Lost)),
             Err(_) if claim.take() => Err(PublishError::NotSent(NotSent::Expired)),
@@ -92,20 +121,23 @@ impl Publisher {
         }
     }
 
-    async fn prepare(&self, message: OutMessage, deadline: Instant) -> Result<(Job, Claim, Reply), NotSent> {
+    async fn prepare(
+        &self,
+        parcels: Vec<Parcel>,
+        cost: usize,
+        deadline: Instant,
+    ) -> Result<(Job, Claim, oneshot::Receiver<Answers>), NotSent> {
         if self.closing.is_cancelled() {
             return Err(NotSent::Closed);
         }
         refusal(&self.link.current())?;
-        queue_name(&message.queue)?;
-        let properties = encode(&message)?;
-        let cost = u32::try_from(message.cost().min(self.settings.bytes)).unwrap_or(u32::MAX);
+        let permits = u32::try_from(cost.min(self.settings.bytes)).unwrap_or(u32::MAX);
         let until = deadline.min(Instant::now() + self.settings.room_bound);
-        let room = tokio::time::timeout_at(until, self.room.clone().acquire_many_owned(cost)).await;
+        let room = tokio::time::timeout_at(until, self.room.clone().acquire_many_owned(permits)).await;
         let room = room.map_err(|_| NotSent::Full)?.map_err(|_| NotSent::Closed)?;
         let claim = Claim::default();
         let (reply, answer) = oneshot::channel();
-        let job = Job { message, properties, deadline, claim: claim.clone(), reply: Some(reply), _room: room };
+        let job = Job { parcels, cost, deadline, claim: claim.clone(), reply: Some(reply), _room: room };
         Ok((job, claim, answer))
     }
 
@@ -143,7 +175,8 @@ pub(super) fn refusal(link: &Link) -> Result<(), NotSent> {
     }
 }
 
-type Reply = oneshot::Receiver<Result<Confirmed, PublishError>>;
+/// One for each message of a job.
+type Answers = Vec<Result<Confirmed, PublishError>>;
 
 /// Settles whether a message is sent or withdrawn: whoever takes it first.
 #[derive(Clone, Default)]
@@ -155,13 +188,13 @@ impl Claim {
     }
 }
 
-/// One message on its way, with the room it occupies.
+/// Messages that go out together, with the room that they occupy.
 pub(super) struct Job {
-    pub(super) message: OutMessage,
-    pub(super) properties: lapin::BasicProperties,
+    pub(super) parcels: Vec<Parcel>,
+    cost: usize,
     deadline: Instant,
     claim: Claim,
-    reply: Option<oneshot::Sender<Result<Confirmed, PublishError>>>,
+    reply: Option<oneshot::Sender<Answers>>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -177,16 +210,21 @@ impl Job {
         }
         let in_time = self.deadline > Instant::now();
         if !in_time {
-            self.answer(Err(PublishError::NotSent(NotSent::Expired)));
+            self.refuse(&NotSent::Expired);
         }
         in_time
     }
 
-    pub(super) fn answer(&mut self, answer: Result<Confirmed, PublishError>) {
+    /// None of it was sent.
+    pub(super) fn refuse(&mut self, reason: &NotSent) {
+        self.answer(self.parcels.iter().map(|_| Err(PublishError::NotSent(reason.clone()))).collect());
+    }
+
+    pub(super) fn answer(&mut self, answers: Answers) {
         if let Some(reply) = self.reply.take()
-            && let Err(unheard) = reply.send(answer)
+            && let Err(unheard) = reply.send(answers)
         {
-            tracing::debug!(?unheard, tx_id = %self.message.envelope.tx_id, "nobody waited for this publish");
+            tracing::debug!(?unheard, "nobody waited for these publishes");
         }
     }
 }
@@ -206,11 +244,12 @@ impl JobQueue {
                 first = receiver.recv() => first?,
                 () = closing.cancelled() => { receiver.close(); receiver.recv().await? }
             };
-            let mut bytes = first.message.cost();
+            let (mut messages, mut bytes) = (first.parcels.len(), first.cost);
             let mut group = vec![first];
-            while group.len() < self.settings.group_messages && bytes < self.settings.group_bytes {
+            while messages < self.settings.group_messages && bytes < self.settings.group_bytes {
                 let Ok(job) = receiver.try_recv() else { break };
-                bytes += job.message.cost();
+                messages += job.parcels.len();
+                bytes += job.cost;
                 group.push(job);
             }
             group.retain(|job| !job.is_withdrawn());

@@ -94,8 +94,22 @@ pub(super) fn queue_name(queue: &str) -> Result<ShortString, WireError> {
     short(queue).filter(|_| !queue.is_empty()).ok_or(WireError::QueueName(queue.len()))
 }
 
-/// The properties of a message. Our own headers win over chosen ones of the same name.
-pub(super) fn encode(message: &OutMessage) -> Result<BasicProperties, WireError> {
+/// A message as the library takes it, and by what it is recognised should it come back.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    pub(super) tx_id: TxId,
+    pub(super) queue: ShortString,
+    pub(super) properties: BasicProperties,
+    pub(super) body: Bytes,
+}
+
+/// Our own headers win over chosen ones of the same name.
+pub(super) fn encode(message: OutMessage) -> Result<Parcel, WireError> {
+    let (queue, properties) = (queue_name(&message.queue)?, properties(&message)?);
+    Ok(Parcel { tx_id: message.envelope.tx_id, queue, properties, body: message.envelope.body })
+}
+
+fn properties(message: &OutMessage) -> Result<BasicProperties, WireError> {
     let envelope = &message.envelope;
     fits(envelope.content_type.as_deref(), &envelope.headers)?;
     let mut table = FieldTable::default();

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::BoxFuture;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::group::Together;
 use super::verdict::{AfterFailure, after_failure, undone};
 use super::{Accept, DuplicateKey, Groups, InboundSettings};
 use crate::model::{Envelope, MessageId};
@@ -43,8 +43,7 @@ pub enum Answer {
     },
 }
 
-/// What accepting needs. Cheap to clone.
-#[derive(Clone)]
+/// What accepting needs.
 pub struct Acceptor {
     pub store: Store,
     pub groups: Groups,
@@ -118,59 +117,96 @@ impl Acceptor {
         }
     }
 
-    /// Decides. Must run in a task of its own: a client that hangs up cancels nothing.
-    pub async fn accept(&self, inbound: &InboundSettings, path: &Path, envelope: Envelope, room: &Room) -> Answer {
+    /// Decides. Dropping the future cancels nothing: a client that hangs up leaves a message that is decided all the same.
+    pub async fn accept(
+        self: &Arc<Self>,
+        inbound: &Arc<InboundSettings>,
+        path: &Path,
+        envelope: Envelope,
+        room: Room,
+    ) -> Answer {
+        let (this, settings) = (self.clone(), inbound.clone());
         match path {
-            Path::Enqueue(senders) => self.enqueue(inbound, senders, envelope, room).await,
-            // What is taken seldom, or is large, is kept out of the future of the usual way.
-            Path::Transaction(_) => Box::pin(self.in_transaction(inbound, envelope, room)).await,
+            Path::Enqueue(senders) => {
+                let request = Box::new(self.request(inbound, senders, envelope));
+                if request.log.is_none() {
+                    let alone = async move { this.alone(&settings, *request, None, &room).await };
+                    return self.detach(Box::pin(alone)).await;
+                }
+                match self.groups.accept(request, inbound.accept, room.clone()).await {
+                    Together::Accepted => Answer::Accepted,
+                    Together::Not { request, tried } => {
+                        let tried = Some(tried).filter(|tried| !tried.as_ref().is_err_and(undone));
+                        let alone = async move { this.alone(&settings, *request, tried, &room).await };
+                        self.detach(Box::pin(alone)).await
+                    }
+                    Together::Lost => Answer::Unknown { reason: "the task of its group ended early".to_owned() },
+                }
+            }
+            Path::Transaction(_) => {
+                let work = async move { this.in_transaction(&settings, envelope, &room).await };
+                self.detach(Box::pin(work)).await
+            }
         }
     }
 
-    async fn enqueue(
-        &self,
-        inbound: &InboundSettings,
-        senders: &[AmqpSenderSettings],
-        envelope: Envelope,
-        room: &Room,
-    ) -> Answer {
-        let outgoing: Vec<Outgoing> = senders
-            .iter()
-            .enumerate()
-            .map(|(index, sender)| Outgoing {
-                tx_id: if index == 0 { envelope.tx_id } else { self.relay.mint() },
-                destination: sender.destination.clone(),
-                mode: sender.mode,
-                max_attempts: sender.max_attempts,
-            })
-            .collect();
-        let request = Arc::new(AcceptRequest {
+    /// In a task of its own, which no client can cancel. In a box: what is taken seldom, or is large, is kept out of the
+    /// future of the usual way, which is moved several times.
+    pub async fn detach(&self, work: BoxFuture<'static, Answer>) -> Answer {
+        let answer = self.relay.tasks().spawn(work).await;
+        answer.unwrap_or_else(|error| Answer::Unknown { reason: error.to_string() })
+    }
+
+    fn request(&self, inbound: &InboundSettings, senders: &[AmqpSenderSettings], envelope: Envelope) -> AcceptRequest {
+        let outgoing = senders.iter().enumerate().map(|(index, sender)| Outgoing {
+            tx_id: if index == 0 { envelope.tx_id } else { self.relay.mint() },
+            destination: sender.destination.clone(),
+            mode: sender.mode,
+            max_attempts: sender.max_attempts,
+        });
+        AcceptRequest {
+            outgoing: outgoing.collect(),
             sha256: envelope.sha256(),
             host: self.host.clone(),
             log: log_entry(inbound, &envelope),
             envelope,
-            outgoing,
-        });
-        let answer = self.decide(inbound, &request).await;
+        }
+    }
+
+    /// By statements of its own. `tried`: what became of it in a group, when that was not undone.
+    async fn alone(
+        &self,
+        inbound: &InboundSettings,
+        request: AcceptRequest,
+        tried: Option<Result<Inserted, StoreError>>,
+        room: &Room,
+    ) -> Answer {
+        let answer = self.decide(inbound, &request, tried).await;
         if answer == Answer::Accepted {
-            let envelope = &request.envelope;
-            let sent = request.outgoing.iter().map(|row| (row.clone(), envelope.body.clone())).collect();
-            self.publish(inbound, envelope, sent, room).await;
+            self.publish(inbound, request.into_messages(), room).await;
         }
         answer
     }
 
     /// Sends the statement until the answer is known, or the time is over.
-    async fn decide(&self, inbound: &InboundSettings, request: &Arc<AcceptRequest>) -> Answer {
+    async fn decide(
+        &self,
+        inbound: &InboundSettings,
+        request: &AcceptRequest,
+        tried: Option<Result<Inserted, StoreError>>,
+    ) -> Answer {
         let envelope = &request.envelope;
         let key = request.log.as_ref().and_then(|log| log.dedup_key.as_ref());
         let deadline = Instant::now() + SEARCH;
         let mut unknown = false;
-        let mut tried = self.first_try(request).await;
+        let mut tried = match tried {
+            Some(tried) => tried,
+            None => self.store.accept(request).await,
+        };
         loop {
             let error = match tried {
                 Ok(Inserted::Yes) => return Answer::Accepted,
-                Ok(Inserted::Conflict) => match Box::pin(self.read_winner(inbound, envelope, key)).await {
+                Ok(Inserted::Conflict) => match self.read_winner(inbound, envelope, key).await {
                     Ok(Some(answer)) => return answer,
                     // Neither inserted nor found: the row was removed in between. Execute again.
                     Ok(None) => StoreError::Unexpected("the accepted row is gone".to_owned()),
@@ -188,19 +224,8 @@ impl Acceptor {
                 return Answer::Unknown { reason: error.to_string() };
             }
             tokio::time::sleep(AGAIN).await;
-            tried = Box::pin(self.store.accept(request)).await;
+            tried = self.store.accept(request).await;
         }
-    }
-
-    /// Together with others; alone where nothing is logged, and when the group was undone for the sake of one of them.
-    async fn first_try(&self, request: &Arc<AcceptRequest>) -> Result<Inserted, StoreError> {
-        if request.log.is_some() {
-            let tried = self.groups.accept(request.clone()).await;
-            if !tried.as_ref().is_err_and(undone) {
-                return tried;
-            }
-        }
-        Box::pin(self.store.accept(request)).await
     }
 
     async fn read_winner(
@@ -236,35 +261,23 @@ impl Acceptor {
     }
 
     /// Past the decision the answer is never negative: what cannot be published now is published later.
-    async fn publish(&self, inbound: &InboundSettings, envelope: &Envelope, sent: Vec<(Outgoing, Bytes)>, room: &Room) {
-        let relay = &self.relay;
-        let publishes = sent.into_iter().map(|(row, body)| {
-            let mut envelope = envelope.clone();
-            envelope.tx_id = row.tx_id;
-            envelope.body = body;
-            let message = Claimed {
-                envelope,
-                destination: row.destination,
-                mode: row.mode,
-                attempts: 0,
-                max_attempts: row.max_attempts,
-                publishes: 0,
-                suspect: false,
-            };
-            let (relay, room) = (relay.clone(), room.clone());
-            async move {
-                let _until_published = room;
-                relay.publish(message).await
-            }
-        });
+    async fn publish(&self, inbound: &InboundSettings, messages: Vec<Claimed>, room: &Room) {
+        if messages.is_empty() {
+            return;
+        }
+        let (relay, room) = (self.relay.clone(), room.clone());
+        let publish = async move {
+            let _until_published = room;
+            relay.publish_all(messages).await
+        };
         match inbound.accept {
             // In this task: no client can cancel it.
             Accept::Confirmed => {
-                join_all(publishes).await;
+                publish.await;
             }
-            Accept::Journalled => publishes.for_each(|publish| {
-                relay.tasks().spawn(publish);
-            }),
+            Accept::Journalled => {
+                self.relay.tasks().spawn(publish);
+            }
         }
     }
 
@@ -303,7 +316,9 @@ impl Acceptor {
         let (adapter, bound) = (&inbound.adapter, inbound.transaction_timeout);
         match self.pipelines.run_and_commit(adapter, &envelope, transaction, engine, bound).await {
             Ok(committed) => {
-                self.publish(inbound, &envelope, committed.sent, room).await;
+                let sent = committed.sent.into_iter();
+                let messages = sent.map(|(row, body)| row.into_message(Envelope { body, ..envelope.clone() }));
+                self.publish(inbound, messages.collect(), room).await;
                 Answer::Accepted
             }
             Err(NotCommitted::Failed(StepFailure { step, chain, reason, kind })) => {

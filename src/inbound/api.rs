@@ -42,16 +42,16 @@ const SEGMENT: &AsciiSet = &CONTROLS
     .add(b'}');
 
 struct Api {
-    acceptor: Acceptor,
+    acceptor: Arc<Acceptor>,
     routes: BTreeMap<String, Vec<Route>>,
     budget: BodyBudget,
     body_timeout: Duration,
 }
 
-#[derive(Clone)]
 struct Route {
     inbound: Arc<InboundSettings>,
-    path: Arc<Path>,
+    path: Path,
+    accepted: metrics::Counter,
 }
 
 /// What a client gets with 202.
@@ -67,16 +67,17 @@ struct Receipt<'a> {
 
 /// The public surface. Paths are compared as they are: nothing is normalised, nothing decoded.
 pub fn router(
-    acceptor: Acceptor,
+    acceptor: Arc<Acceptor>,
     settings: &ApiSettings,
     inbound: Vec<InboundSettings>,
     adapters: &[AdapterSettings],
 ) -> Router {
     let mut routes: BTreeMap<String, Vec<Route>> = BTreeMap::new();
     for inbound in inbound {
-        let path = Arc::new(path_of(&inbound, adapters));
+        let path = path_of(&inbound, adapters);
         let uri = format!("/api{}", inbound.uri_pattern);
-        routes.entry(uri).or_default().push(Route { inbound: Arc::new(inbound), path });
+        let accepted = metrics::counter!("posthaste_accepted_total", "adapter" => inbound.adapter.to_string());
+        routes.entry(uri).or_default().push(Route { inbound: Arc::new(inbound), path, accepted });
     }
     let api = Arc::new(Api {
         acceptor,
@@ -143,7 +144,7 @@ async fn post(State(api): State<Arc<Api>>, request: Request) -> Response {
     let Some(route) = routes.iter().find(|route| route.inbound.method == *request.method()) else {
         return method_not_allowed(routes).into_response();
     };
-    match receive(api.clone(), request, route.clone()).await {
+    match receive(&api, request, route).await {
         Ok(response) => response,
         Err(problem) => {
             metrics::counter!("posthaste_rejected_total", "status" => problem.status().as_u16().to_string())
@@ -153,12 +154,12 @@ async fn post(State(api): State<Arc<Api>>, request: Request) -> Response {
     }
 }
 
-/// Reads the request, then hands it to a task of its own: from there on a client that hangs up cancels nothing.
-async fn receive(api: Arc<Api>, request: Request, route: Route) -> Result<Response, Problem> {
-    let Route { inbound, path } = route;
+/// Reads the request and hands it on: from there on a client that hangs up cancels nothing.
+async fn receive(api: &Api, request: Request, route: &Route) -> Result<Response, Problem> {
+    let Route { inbound, path, accepted } = route;
     let (parts, body) = request.into_parts();
-    let Head { ids, content_type, headers } = read_head(&inbound, &parts.headers)?;
-    let held = read_body(&inbound, &parts.headers, body, &api.budget, api.body_timeout).await?;
+    let Head { ids, content_type, headers } = read_head(inbound, &parts.headers)?;
+    let held = read_body(inbound, &parts.headers, body, &api.budget, api.body_timeout).await?;
     let tx_id = api.acceptor.relay.mint();
     let envelope = Envelope {
         tx_id,
@@ -169,31 +170,29 @@ async fn receive(api: Arc<Api>, request: Request, route: Route) -> Result<Respon
         headers,
         body: held.bytes,
     };
-    let (at_work, settings) = (api.clone(), inbound.clone());
-    // In a box, so that the task on its way into the runtime is moved as a pointer.
-    let work = Box::pin(async move {
-        let (acceptor, room) = (&at_work.acceptor, held.room);
-        match acceptor.ready(&settings, &path) {
-            Ok(()) => acceptor.accept(&settings, &path, envelope, &room).await,
-            Err(reason) => Box::pin(acceptor.refuse(&settings, &envelope, reason)).await,
+    let acceptor = &api.acceptor;
+    let answer = match acceptor.ready(inbound, path) {
+        Ok(()) => acceptor.accept(inbound, path, envelope, held.room).await,
+        Err(reason) => {
+            let (acceptor, inbound) = (acceptor.clone(), inbound.clone());
+            let refused = async move { acceptor.refuse(&inbound, &envelope, reason).await };
+            api.acceptor.detach(Box::pin(refused)).await
         }
-    });
-    let answer = api.acceptor.relay.tasks().spawn(work).await;
-    let answer = answer.unwrap_or_else(|error| Answer::Unknown { reason: error.to_string() });
-    respond(&inbound, &ids, answer)
+    };
+    if answer == Answer::Accepted {
+        accepted.increment(1);
+    }
+    respond(inbound, &ids, answer)
 }
 
 fn respond(inbound: &InboundSettings, ids: &Ids, answer: Answer) -> Result<Response, Problem> {
-    let adapter = inbound.adapter.to_string();
+    let adapter = || inbound.adapter.to_string();
     match answer {
-        Answer::Accepted => {
-            metrics::counter!("posthaste_accepted_total", "adapter" => adapter).increment(1);
-            Ok(receipt(inbound, ids, StatusCode::ACCEPTED, "accepted"))
-        }
+        Answer::Accepted => Ok(receipt(inbound, ids, StatusCode::ACCEPTED, "accepted")),
         Answer::Duplicate { conflict } => {
-            metrics::counter!("posthaste_duplicates_total", "adapter" => adapter.clone()).increment(1);
+            metrics::counter!("posthaste_duplicates_total", "adapter" => adapter()).increment(1);
             if conflict {
-                metrics::counter!("posthaste_conflicts_total", "adapter" => adapter).increment(1);
+                metrics::counter!("posthaste_conflicts_total", "adapter" => adapter()).increment(1);
             }
             let status = if conflict { inbound.conflict_status } else { inbound.duplicate_status };
             if status == StatusCode::CONFLICT {
@@ -213,7 +212,7 @@ fn respond(inbound: &InboundSettings, ids: &Ids, answer: Answer) -> Result<Respo
         Answer::Refused { reason } => Err(none(StatusCode::SERVICE_UNAVAILABLE, reason)),
         Answer::Failed { step, reason } => Err(none(StatusCode::INTERNAL_SERVER_ERROR, reason).with("step", step)),
         Answer::Unknown { reason } => {
-            metrics::counter!("posthaste_unknown_total", "adapter" => adapter).increment(1);
+            metrics::counter!("posthaste_unknown_total", "adapter" => adapter()).increment(1);
             let detail = format!("not known whether the message was accepted; repeat it with the same id ({reason})");
             let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).effect(Effect::Unknown);
             Err(problem.with("messageId", &ids.message))

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use crate::lifecycle::Lifecycle;
 
 /// Largest head of a request, in bytes; more is answered 431.
-const MAX_HEAD: usize = 64 * 1024;
+const MAX_HEAD: usize = 40 * 1024;
 /// Most headers of a request; more is answered 431.
 const MAX_HEADERS: usize = 128;
 /// How long a stop waits for requests in hand.

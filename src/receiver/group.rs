@@ -7,7 +7,7 @@ use tracing::Instrument;
 
 use super::ReceiverSettings;
 use super::attempt::{Blame, Verdict, after_failure, blame};
-use super::process::{AttemptEnd, Failed, Processor, attempt_span, span_of_success};
+use super::process::{AttemptEnd, Failed, Processor, attempt_span, count_processed, span_of_success};
 use crate::model::{Envelope, TxId};
 use crate::pipeline::{Engine, PlannedStep, StepFailure};
 use crate::store::{CommitError, InRows, StepCall, StoreError, Wanted, WorkTransaction};
@@ -220,8 +220,24 @@ impl Processor {
     ) {
         match end {
             Together::Committed(tried) => {
+                count_processed(settings, tried.iter().filter(|tried| matches!(tried, Tried::Done)).count());
                 for (member, tried) in members.iter().zip(tried) {
-                    let fate = self.told(settings, member, tried).await;
+                    let fate = match tried {
+                        Tried::Done => self.done(settings, member),
+                        Tried::NotTaken => {
+                            let span = attempt_span(settings, member.envelope, 1);
+                            let read = self.read_unclaimed(settings, member.envelope).instrument(span);
+                            Fate::Ended(Box::pin(read).await)
+                        }
+                        Tried::Failed { failure, max_attempts, took } => {
+                            let failed = Failed { seen: 0, n: 1, max_attempts, took };
+                            Box::pin(self.member_failed(settings, member, &failed, failure)).await
+                        }
+                        Tried::Unclear => {
+                            self.pace.failed();
+                            Fate::Alone
+                        }
+                    };
                     fates.iter_mut().skip(member.at).take(1).for_each(|place| *place = fate.clone());
                 }
             }
@@ -233,31 +249,28 @@ impl Processor {
         }
     }
 
-    async fn told(&self, settings: &ReceiverSettings, member: &Member<'_>, tried: Tried) -> Fate {
-        let span = || attempt_span(settings, member.envelope, 1);
-        match tried {
-            Tried::Done => {
-                let sent = member.steps.iter().filter_map(PlannedStep::sent).collect();
-                let span = span_of_success(settings, member.envelope);
-                let _entered = span.as_ref().map(tracing::Span::enter);
-                self.committed(settings, member.envelope, sent);
-                Fate::Ended(AttemptEnd::Done)
-            }
-            Tried::NotTaken => Fate::Ended(self.read_unclaimed(settings, member.envelope).instrument(span()).await),
-            Tried::Failed { failure, max_attempts, took } => {
-                self.pace.failed();
-                // Nobody ends in the error store for what happened in company.
-                if after_failure(failure.kind, 1, max_attempts, settings) == Verdict::GiveUp {
-                    return Fate::Alone;
-                }
-                let failed = Failed { seen: 0, n: 1, max_attempts, took };
-                Fate::Ended(self.failed(settings, member.envelope, &failed, failure).instrument(span()).await)
-            }
-            Tried::Unclear => {
-                self.pace.failed();
-                Fate::Alone
-            }
+    fn done(&self, settings: &ReceiverSettings, member: &Member<'_>) -> Fate {
+        let sent = member.steps.iter().filter_map(PlannedStep::sent).collect();
+        let span = span_of_success(settings, member.envelope);
+        let _entered = span.as_ref().map(tracing::Span::enter);
+        self.committed(member.envelope, sent);
+        Fate::Ended(AttemptEnd::Done)
+    }
+
+    async fn member_failed(
+        &self,
+        settings: &ReceiverSettings,
+        member: &Member<'_>,
+        failed: &Failed,
+        failure: StepFailure,
+    ) -> Fate {
+        self.pace.failed();
+        // Nobody ends in the error store for what happened in company.
+        if after_failure(failure.kind, failed.n, failed.max_attempts, settings) == Verdict::GiveUp {
+            return Fate::Alone;
         }
+        let span = attempt_span(settings, member.envelope, 1);
+        Fate::Ended(self.failed(settings, member.envelope, failed, failure).instrument(span).await)
     }
 }
 

@@ -11,7 +11,7 @@ use super::attempt::{Unclaimed, Verdict, after_failure, unclaimed};
 use crate::model::{Envelope, TxId};
 use crate::pipeline::{AdapterRegistry, Committed, Engine, NotCommitted, Pipelines, StepFailure};
 use crate::relay::Relay;
-use crate::store::{Claim, Claimed, FailedAttempt, GivenUpBy, Outgoing, Store, StoreError, WorkTransaction};
+use crate::store::{Claim, FailedAttempt, GivenUpBy, Outgoing, Store, StoreError, WorkTransaction};
 
 /// What every attempt needs. Cheap to clone.
 #[derive(Clone)]
@@ -132,7 +132,8 @@ impl Processor {
         match self.run(settings, envelope, transaction).await {
             Ok(Committed { sent }) => {
                 self.pace.single(began.elapsed());
-                self.committed(settings, envelope, sent);
+                count_processed(settings, 1);
+                self.committed(envelope, sent);
                 AttemptEnd::Done
             }
             // The next start, which locks the row, tells (DQ2).
@@ -147,14 +148,8 @@ impl Processor {
         }
     }
 
-    /// What a commit is followed by.
-    pub(super) fn committed(
-        &self,
-        settings: &ReceiverSettings,
-        envelope: &Envelope,
-        sent: Vec<(Outgoing, bytes::Bytes)>,
-    ) {
-        metrics::counter!("posthaste_processed_total", "adapter" => settings.adapter.to_string()).increment(1);
+    /// What a commit is followed by for each of its messages, which are [counted](count_processed) together.
+    pub(super) fn committed(&self, envelope: &Envelope, sent: Vec<(Outgoing, bytes::Bytes)>) {
         tracing::debug!(txn.outcome = "committed");
         self.relay.processed(envelope.tx_id);
         self.publish_sent(envelope, sent);
@@ -288,22 +283,17 @@ impl Processor {
     /// What the pipeline sent is committed: publish it from memory, in a task of its own.
     pub fn publish_sent(&self, envelope: &Envelope, sent: Vec<(Outgoing, bytes::Bytes)>) {
         for (outgoing, body) in sent {
-            let mut envelope = envelope.clone();
-            envelope.tx_id = outgoing.tx_id;
-            envelope.body = body;
-            let message = Claimed {
-                envelope,
-                destination: outgoing.destination,
-                mode: outgoing.mode,
-                attempts: 0,
-                max_attempts: outgoing.max_attempts,
-                publishes: 0,
-                suspect: false,
-            };
+            let message = outgoing.into_message(Envelope { body, ..envelope.clone() });
             let relay = self.relay.clone();
             self.relay.tasks().spawn(async move { relay.publish(message).await });
         }
     }
+}
+
+/// Counts messages whose transaction was committed.
+pub(super) fn count_processed(settings: &ReceiverSettings, messages: usize) {
+    let messages = u64::try_from(messages).unwrap_or(0);
+    metrics::counter!("posthaste_processed_total", "adapter" => settings.adapter.to_string()).increment(messages);
 }
 
 /// An error of an attempt whose transaction was never committed.

@@ -4,6 +4,7 @@
 //! harms.
 
 mod act;
+mod batch;
 mod board;
 mod clock;
 mod decide;

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::DatabaseClock;
+use super::batch::Batch;
 use super::board::{Board, OpenCounts};
 use super::marker::{Marker, Unmarked};
-use crate::broker::{Broker, Confirmed, LinkStatus, NotSent, OutMessage, PublishError};
+use crate::broker::{Broker, LinkStatus, NotSent, OutMessage, PublishError};
 use crate::lifecycle::Lifecycle;
 use crate::model::{AdapterName, Destination, HomeId, Mode, SlotId, TxId};
 use crate::store::{Claimed, Mark, Store};
@@ -114,7 +116,7 @@ impl Relay {
         if tokio::time::timeout(CONFIRM_BOUND, self.0.marker.wait()).await.is_err() {
             tracing::debug!("the last marks were not written; a second publish does no harm");
         }
-        futures_util::future::join_all(self.0.brokers.values().map(Broker::close)).await;
+        join_all(self.0.brokers.values().map(Broker::close)).await;
     }
 
     #[must_use]
@@ -151,27 +153,57 @@ impl Relay {
     /// Publishes a committed row's message and waits for the broker's word; the row is marked about a second later.
     /// Must run in a task that no client can cancel.
     pub async fn publish(&self, message: Claimed) -> Published {
-        if reach(Point::IN3).await.is_err() {
-            return Published::Later;
-        }
-        let (tx_id, attempts, mode) = (message.envelope.tx_id, message.attempts, message.mode);
-        let Some((broker, out)) = self.out_message(message) else { return Published::Later };
-        let published_at = out.published_at;
-        match send(broker, out).await {
-            Ok(_confirmed) => {
-                metrics::counter!("posthaste_published_total").increment(1);
-                let mark = Mark { tx_id, attempts, mode, published_at };
-                lock(&self.0.unmarked).insert(tx_id, attempts);
-                // A database that hangs must not hold up whoever waits for this confirm.
-                if self.0.marks.send_timeout((mark, Instant::now()), CONFIRM_BOUND).await.is_err() {
-                    lock(&self.0.unmarked).remove(&tx_id);
-                    tracing::debug!(tx_id = %tx_id, "not marked; a second publish does no harm");
-                }
-                Published::Confirmed
+        self.publish_all(vec![message]).await.pop().unwrap_or(Published::Later)
+    }
+
+    /// The same for many, together; one answer each, in their order.
+    pub async fn publish_all(&self, messages: Vec<Claimed>) -> Vec<Published> {
+        let mut published = vec![Published::Later; messages.len()];
+        let (mut batches, mut failed): (BTreeMap<&str, Batch<'_>>, Vec<_>) = (BTreeMap::new(), Vec::new());
+        for (at, message) in messages.into_iter().enumerate() {
+            if reach(Point::IN3).await.is_err() {
+                continue;
             }
-            Err(error) => {
-                Box::pin(self.publish_failed(tx_id, attempts, &error)).await;
-                Published::Later
+            let (tx_id, attempts, mode) = (message.envelope.tx_id, message.attempts, message.mode);
+            let Some((broker, out)) = self.out_message(message) else { continue };
+            let mark = Mark { tx_id, attempts, mode, published_at: out.published_at };
+            match reach(Point::IN8).await {
+                Ok(()) => batches.entry(broker.name()).or_insert_with(|| Batch::of(broker)).push(at, mark, out),
+                Err(injected) => failed.push((mark, injected.into())),
+            }
+        }
+        for answers in join_all(batches.into_values().map(Batch::send)).await {
+            let mut confirmed = Vec::with_capacity(answers.len());
+            for ((at, mark), answer) in answers {
+                match answer {
+                    Ok(_confirmed) => {
+                        confirmed.push(mark);
+                        if let Some(one) = published.get_mut(at) {
+                            *one = Published::Confirmed;
+                        }
+                    }
+                    Err(error) => failed.push((mark, error)),
+                }
+            }
+            self.mark_later(confirmed).await;
+        }
+        if !failed.is_empty() {
+            let failed = failed.iter().map(|(mark, error)| self.publish_failed(mark.tx_id, mark.attempts, error));
+            Box::pin(join_all(failed)).await;
+        }
+        published
+    }
+
+    /// A database that hangs must not hold up whoever waits for these confirms.
+    async fn mark_later(&self, confirmed: Vec<Mark>) {
+        metrics::counter!("posthaste_published_total").increment(u64::try_from(confirmed.len()).unwrap_or(0));
+        lock(&self.0.unmarked).extend(confirmed.iter().map(|mark| (mark.tx_id, mark.attempts)));
+        let now = Instant::now();
+        for mark in confirmed {
+            let tx_id = mark.tx_id;
+            if self.0.marks.send_timeout((mark, now), CONFIRM_BOUND.saturating_sub(now.elapsed())).await.is_err() {
+                lock(&self.0.unmarked).remove(&tx_id);
+                tracing::debug!(tx_id = %tx_id, "not marked; a second publish does no harm");
             }
         }
     }
@@ -301,14 +333,6 @@ impl std::fmt::Debug for Relay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Relay").field("settings", &self.0.settings).finish_non_exhaustive()
     }
-}
-
-async fn send(broker: &Broker, out: OutMessage) -> Result<Confirmed, PublishError> {
-    reach(Point::IN8).await?;
-    let confirmed = broker.publisher().publish(out, CONFIRM_BOUND).await?;
-    reach(Point::IN5).await?;
-    reach(Point::IN7).await?;
-    Ok(confirmed)
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use deadpool_postgres::ClientWrapper;
 use uuid::Uuid;
 
-use super::{Pool, Store, StoreError};
+use super::{Claimed, Pool, Store, StoreError};
 use crate::model::{Destination, Envelope, MessageId, Mode, SlotId, TxId};
 use crate::txn::faults::{Point, reach};
 
@@ -37,6 +37,37 @@ pub struct Outgoing {
     pub destination: Destination,
     pub mode: Mode,
     pub max_attempts: i32,
+}
+
+impl AcceptRequest {
+    /// What is published once it is accepted.
+    #[must_use]
+    pub fn into_messages(self) -> Vec<Claimed> {
+        let Self { envelope, outgoing, .. } = self;
+        let last = outgoing.len().saturating_sub(1);
+        let mut envelope = Some(envelope);
+        let of_row = |(at, row): (usize, Outgoing)| {
+            let envelope = if at == last { envelope.take() } else { envelope.clone() };
+            envelope.map(|envelope| row.into_message(envelope))
+        };
+        outgoing.into_iter().enumerate().filter_map(of_row).collect()
+    }
+}
+
+impl Outgoing {
+    /// The committed row's message, which nobody has published yet. `envelope`: of whatever message it was made from.
+    #[must_use]
+    pub fn into_message(self, envelope: Envelope) -> Claimed {
+        Claimed {
+            envelope: Envelope { tx_id: self.tx_id, ..envelope },
+            destination: self.destination,
+            mode: self.mode,
+            attempts: 0,
+            max_attempts: self.max_attempts,
+            publishes: 0,
+            suspect: false,
+        }
+    }
 }
 
 /// What the statement did.

@@ -1,7 +1,7 @@
 //! The statement that accepts many messages at once: the rows of each, or nothing of it (protocol §7).
 
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::ClientWrapper;
@@ -75,21 +75,18 @@ impl Store {
     ///
     /// # Errors
     /// `Refused` is only answered when the session answered again afterwards: the whole group is undone.
-    pub async fn accept_group(&self, group: &[Arc<AcceptRequest>]) -> Result<Vec<Inserted>, StoreError> {
+    pub async fn accept_group(&self, group: &[impl Borrow<AcceptRequest> + Sync]) -> Result<Vec<Inserted>, StoreError> {
         let owner = self.incarnation.0;
+        let group: Vec<&AcceptRequest> = group.iter().map(Borrow::borrow).collect();
         self.decide(&self.group, async |client| {
-            let inserted = insert(client, group, owner).await?;
+            let inserted = insert(client, &group, owner).await?;
             Ok(deal_out(group.iter().map(|request| request.envelope.tx_id), &inserted))
         })
         .await
     }
 }
 
-async fn insert(
-    client: &ClientWrapper,
-    group: &[Arc<AcceptRequest>],
-    owner: Uuid,
-) -> Result<BTreeSet<TxId>, StoreError> {
+async fn insert(client: &ClientWrapper, group: &[&AcceptRequest], owner: Uuid) -> Result<BTreeSet<TxId>, StoreError> {
     let rows = in_order(group)?;
     let Some(first) = rows.first() else { return Ok(BTreeSet::new()) };
     let envelopes = || rows.iter().map(|row| &row.request.envelope);
@@ -140,7 +137,7 @@ impl Row<'_> {
 
 /// Groups that overlap take their keys in one order, whatever order the messages came in: otherwise they would wait for each
 /// other.
-fn in_order(group: &[Arc<AcceptRequest>]) -> Result<Vec<Row<'_>>, StoreError> {
+fn in_order<'a>(group: &[&'a AcceptRequest]) -> Result<Vec<Row<'a>>, StoreError> {
     let rows = group.iter().map(|request| Some(Row { request, log: request.log.as_ref()? }));
     let mut rows = rows
         .collect::<Option<Vec<_>>>()

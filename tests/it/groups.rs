@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{App, LONG, Options, Reply, SOON, Servers, eventually, run, same};
+use crate::support::{App, Direction, LONG, Options, Reply, SOON, Servers, eventually, run, same};
 
 /// Every statement that inserts into the message log takes so long, and whoever comes meanwhile waits for the next.
 const SLOW: &str = "
@@ -342,6 +342,36 @@ fn what_waits_for_its_turn_when_the_process_stops_is_accepted_first() {
         app.accept_fast().await;
         app.run();
         app.ready(LONG).await;
+        app.each_is_processed_once(&ids).await;
+    });
+}
+
+#[test]
+fn a_group_that_waits_for_the_broker_holds_up_no_decision() {
+    run(async {
+        let mut app = App::install(Servers::shared().await, Options::default()).await;
+        let links = app.behind_relays().await;
+        app.run();
+        app.ready(LONG).await;
+        links.amqp.stall(Direction::Both);
+        // More than the groups that may be under way, and each comes when those before it wait for their confirms.
+        let ids = ids("unconfirmed", 5);
+        let post = async |(number, id): (u32, &String)| {
+            tokio::time::sleep(Duration::from_millis(200) * number).await;
+            app.post(id, id).await
+        };
+        let decided = async {
+            let logged = eventually("all are decided", Duration::from_secs(4), async || {
+                let logged = app.logged().await;
+                if logged.len() == ids.len() { Ok(logged) } else { Err(format!("{logged:?}")) }
+            });
+            // Not one confirm was given up yet: that takes 5 s.
+            assert_eq!(logged.await, ids);
+            links.amqp.resume();
+        };
+        let (replies, ()) = tokio::join!(join_all((0..).zip(&ids).map(post)), decided);
+        assert_eq!(statuses(&replies), [202; 5]);
+        assert_eq!(app.figure("posthaste_accept_groups_total").await, 5);
         app.each_is_processed_once(&ids).await;
     });
 }
