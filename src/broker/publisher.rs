@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -78,33 +79,47 @@ impl Publisher {
         answers.pop().unwrap_or(Err(PublishError::NotSent(NotSent::Closed)))
     }
 
-    /// Publishes messages on one channel and waits, at most `bound`, for the broker's word on each; one answer each, in
-    /// their order. Dropping the future does not take them back.
+    /// Publishes messages, as far as possible on one channel, and waits, at most `bound`, for the broker's word on each; one
+    /// answer each, in their order. Dropping the future does not take them back.
     pub async fn publish_all(
         &self,
         messages: Vec<OutMessage>,
         bound: Duration,
     ) -> Vec<Result<Confirmed, PublishError>> {
         let deadline = Instant::now() + bound;
-        let cost = messages.iter().map(OutMessage::cost).sum();
-        let mut unfit = Vec::new();
-        let mut parcels = Vec::with_capacity(messages.len());
+        let (mut unfit, mut jobs, mut last) = (Vec::new(), Vec::new(), (Vec::new(), 0));
         for (at, message) in messages.into_iter().enumerate() {
+            let cost = message.cost();
             match encode(message) {
-                Ok(parcel) => parcels.push(parcel),
+                Ok(parcel) => {
+                    let (parcels, bytes) = &mut last;
+                    parcels.push(parcel);
+                    *bytes += cost;
+                    // No larger than what a lane puts together.
+                    if parcels.len() >= self.settings.group_messages || *bytes >= self.settings.group_bytes {
+                        jobs.push(std::mem::take(&mut last));
+                    }
+                }
                 Err(error) => unfit.push((at, error)),
             }
         }
-        let many = parcels.len();
-        let sent = if many == 0 { Ok(Vec::new()) } else { self.send(parcels, cost, deadline).await };
-        let mut answers = sent.unwrap_or_else(|error| (0..many).map(|_| Err(error.clone())).collect());
+        jobs.push(last);
+        let sent = jobs.into_iter().filter(|(parcels, _)| !parcels.is_empty());
+        let sent = join_all(sent.map(|(parcels, cost)| self.send(parcels, cost, deadline))).await;
+        let mut answers: Answers = sent.into_iter().flatten().collect();
         for (at, error) in unfit {
             answers.insert(at, Err(PublishError::NotSent(error.into())));
         }
         answers
     }
 
-    async fn send(&self, parcels: Vec<Parcel>, cost: usize, deadline: Instant) -> Result<Answers, PublishError> {
+    async fn send(&self, parcels: Vec<Parcel>, cost: usize, deadline: Instant) -> Answers {
+        let many = parcels.len();
+        let sent = self.try_to_send(parcels, cost, deadline).await;
+        sent.unwrap_or_else(|error| (0..many).map(|_| Err(error.clone())).collect())
+    }
+
+    async fn try_to_send(&self, parcels: Vec<Parcel>, cost: usize, deadline: Instant) -> Result<Answers, PublishError> {
         let (job, claim, answer) = self.prepare(parcels, cost, deadline).await.map_err(PublishError::NotSent)?;
         self.jobs.try_send(job).map_err(|error| {
             PublishError::NotSent(match error {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -117,44 +116,27 @@ impl Acceptor {
         }
     }
 
-    /// Decides. Dropping the future cancels nothing: a client that hangs up leaves a message that is decided all the same.
-    pub async fn accept(
-        self: &Arc<Self>,
-        inbound: &Arc<InboundSettings>,
-        path: &Path,
-        envelope: Envelope,
-        room: Room,
-    ) -> Answer {
-        let (this, settings) = (self.clone(), inbound.clone());
+    /// Decides. To be run to its end: dropped half way it leaves a message that may be accepted and is not published.
+    pub async fn accept(&self, inbound: &InboundSettings, path: &Path, envelope: Envelope, room: Room) -> Answer {
+        // What is taken seldom, or is large, is kept out of the future of the usual way.
         match path {
             Path::Enqueue(senders) => {
+                let deadline = Instant::now() + SEARCH;
                 let request = Box::new(self.request(inbound, senders, envelope));
                 if request.log.is_none() {
-                    let alone = async move { this.alone(&settings, *request, None, &room).await };
-                    return self.detach(Box::pin(alone)).await;
+                    return Box::pin(self.alone(inbound, *request, None, deadline, &room)).await;
                 }
                 match self.groups.accept(request, inbound.accept, room.clone()).await {
                     Together::Accepted => Answer::Accepted,
                     Together::Not { request, tried } => {
                         let tried = Some(tried).filter(|tried| !tried.as_ref().is_err_and(undone));
-                        let alone = async move { this.alone(&settings, *request, tried, &room).await };
-                        self.detach(Box::pin(alone)).await
+                        Box::pin(self.alone(inbound, *request, tried, deadline, &room)).await
                     }
                     Together::Lost => Answer::Unknown { reason: "the task of its group ended early".to_owned() },
                 }
             }
-            Path::Transaction(_) => {
-                let work = async move { this.in_transaction(&settings, envelope, &room).await };
-                self.detach(Box::pin(work)).await
-            }
+            Path::Transaction(_) => Box::pin(self.in_transaction(inbound, envelope, &room)).await,
         }
-    }
-
-    /// In a task of its own, which no client can cancel. In a box: what is taken seldom, or is large, is kept out of the
-    /// future of the usual way, which is moved several times.
-    pub async fn detach(&self, work: BoxFuture<'static, Answer>) -> Answer {
-        let answer = self.relay.tasks().spawn(work).await;
-        answer.unwrap_or_else(|error| Answer::Unknown { reason: error.to_string() })
     }
 
     fn request(&self, inbound: &InboundSettings, senders: &[AmqpSenderSettings], envelope: Envelope) -> AcceptRequest {
@@ -179,9 +161,10 @@ impl Acceptor {
         inbound: &InboundSettings,
         request: AcceptRequest,
         tried: Option<Result<Inserted, StoreError>>,
+        deadline: Instant,
         room: &Room,
     ) -> Answer {
-        let answer = self.decide(inbound, &request, tried).await;
+        let answer = self.decide(inbound, &request, tried, deadline).await;
         if answer == Answer::Accepted {
             self.publish(inbound, request.into_messages(), room).await;
         }
@@ -194,10 +177,10 @@ impl Acceptor {
         inbound: &InboundSettings,
         request: &AcceptRequest,
         tried: Option<Result<Inserted, StoreError>>,
+        deadline: Instant,
     ) -> Answer {
         let envelope = &request.envelope;
         let key = request.log.as_ref().and_then(|log| log.dedup_key.as_ref());
-        let deadline = Instant::now() + SEARCH;
         let mut unknown = false;
         let mut tried = match tried {
             Some(tried) => tried,

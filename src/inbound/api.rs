@@ -16,6 +16,7 @@ use serde::Serialize;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::accept::{Acceptor, Answer, Path};
+use super::finishing::Finishing;
 use super::problem::{Effect, Problem, every_error_is_a_problem};
 use super::request::{BodyBudget, Head, Ids, read_body, read_head};
 use super::{ApiSettings, InboundSettings};
@@ -50,7 +51,7 @@ struct Api {
 
 struct Route {
     inbound: Arc<InboundSettings>,
-    path: Path,
+    path: Arc<Path>,
     accepted: metrics::Counter,
 }
 
@@ -74,7 +75,7 @@ pub fn router(
 ) -> Router {
     let mut routes: BTreeMap<String, Vec<Route>> = BTreeMap::new();
     for inbound in inbound {
-        let path = path_of(&inbound, adapters);
+        let path = Arc::new(path_of(&inbound, adapters));
         let uri = format!("/api{}", inbound.uri_pattern);
         let accepted = metrics::counter!("posthaste_accepted_total", "adapter" => inbound.adapter.to_string());
         routes.entry(uri).or_default().push(Route { inbound: Arc::new(inbound), path, accepted });
@@ -170,15 +171,20 @@ async fn receive(api: &Api, request: Request, route: &Route) -> Result<Response,
         headers,
         body: held.bytes,
     };
-    let acceptor = &api.acceptor;
-    let answer = match acceptor.ready(inbound, path) {
-        Ok(()) => acceptor.accept(inbound, path, envelope, held.room).await,
-        Err(reason) => {
-            let (acceptor, inbound) = (acceptor.clone(), inbound.clone());
-            let refused = async move { acceptor.refuse(&inbound, &envelope, reason).await };
-            api.acceptor.detach(Box::pin(refused)).await
+    let (acceptor, tasks) = (api.acceptor.clone(), api.acceptor.relay.tasks().clone());
+    let (settings, path) = (inbound.clone(), path.clone());
+    let decide = async move {
+        match acceptor.ready(&settings, &path) {
+            Ok(()) => acceptor.accept(&settings, &path, envelope, held.room).await,
+            Err(reason) => {
+                let answer = Box::pin(acceptor.refuse(&settings, &envelope, reason)).await;
+                drop(held.room);
+                answer
+            }
         }
     };
+    let panicked = |_panic| Answer::Unknown { reason: "the task that decided has panicked".to_owned() };
+    let answer = Finishing::new(decide, tasks).await.unwrap_or_else(panicked);
     if answer == Answer::Accepted {
         accepted.increment(1);
     }

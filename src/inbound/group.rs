@@ -1,28 +1,26 @@
 //! Group commit: what arrives while messages are being accepted waits, and is accepted and published together (protocol §7).
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::Accept;
 use super::accept::Room;
-use crate::model::TxId;
+use super::line::{Line, Member};
+use crate::model::{Destination, TxId};
 use crate::relay::Relay;
-use crate::store::{AcceptRequest, GROUP_CONNECTIONS, Inserted, StoreError};
+use crate::store::{AcceptRequest, Claimed, Inserted, StoreError};
 
-/// Most messages that are accepted together.
-const GROUP: usize = 256;
-/// Most bytes of bodies and headers that are accepted together; one larger message goes alone.
-const GROUP_BYTES: usize = 256 * 1024;
 /// Messages that may wait for their turn; more are refused.
 const WAITING: usize = 1024;
-/// So many more must wait for a second group to be written beside the first: two small ones cost more than a large one,
-/// two large ones share PostgreSQL's flush.
-const SECOND: usize = 32;
 /// A group that takes longer to be accepted and published holds up nobody else.
-const HOLD: Duration = Duration::from_millis(20);
+pub(super) const HOLD: Duration = Duration::from_millis(20);
 /// Longest wait for one's turn.
 const TURN: Duration = Duration::from_secs(5);
 
@@ -33,52 +31,6 @@ pub struct Groups(Arc<Inner>);
 struct Inner {
     relay: Relay,
     line: Mutex<Line>,
-}
-
-/// Who waits, and how many groups are under way.
-#[derive(Default)]
-struct Line {
-    waiting: VecDeque<Member>,
-    /// Of all that wait, as [`size`] counts.
-    bytes: usize,
-    /// Groups whose statement has not ended.
-    deciding: usize,
-    /// Groups that were taken less than [`HOLD`] ago and are not published yet.
-    young: usize,
-}
-
-impl Line {
-    /// Whether those who wait make a group beside the groups that are under way.
-    fn next_may_go(&self) -> bool {
-        let waiting = self.waiting.len();
-        if waiting == 0 || self.deciding >= GROUP_CONNECTIONS {
-            return false;
-        }
-        // Whoever comes later would not make it any larger.
-        let full = waiting >= GROUP || self.bytes >= GROUP_BYTES;
-        full || self.young == 0 || (self.young == 1 && waiting >= SECOND)
-    }
-
-    fn next_group(&mut self) -> Option<Vec<Member>> {
-        if !self.next_may_go() {
-            return None;
-        }
-        let many = cut(self.waiting.iter().map(|member| size(&member.request)));
-        let group: Vec<Member> = self.waiting.drain(..many).collect();
-        self.bytes -= group.iter().map(|member| size(&member.request)).sum::<usize>();
-        self.deciding += 1;
-        self.young += 1;
-        Some(group)
-    }
-}
-
-struct Member {
-    request: Box<AcceptRequest>,
-    /// Whether its answer waits for the broker.
-    accept: Accept,
-    /// Kept until it is published.
-    room: Room,
-    tell: oneshot::Sender<Together>,
 }
 
 /// What became of a message that was accepted together with others.
@@ -99,8 +51,8 @@ impl Groups {
         Self(Arc::new(Inner { relay, line: Mutex::default() }))
     }
 
-    /// Accepts a message that has a log entry, together with whatever else arrives, and publishes it. Dropping the future
-    /// cancels nothing.
+    /// Accepts a message that has a log entry, together with whatever else arrives, and publishes it. To be run to its end:
+    /// whoever drops the future half way still stands in the line, and nobody takes him out of it.
     pub async fn accept(&self, request: Box<AcceptRequest>, accept: Accept, room: Room) -> Together {
         let (tell, mut told) = oneshot::channel();
         let tx_id = request.envelope.tx_id;
@@ -127,62 +79,35 @@ impl Groups {
         if line.waiting.len() >= WAITING {
             return Err(member);
         }
-        line.bytes += size(&member.request);
-        line.waiting.push_back(member);
-        self.go_on(line);
+        line.push(member);
+        drop(line);
+        self.go_on();
         Ok(())
     }
 
-    /// `None`: it does not wait any more.
     fn withdraw(&self, tx_id: TxId) -> Option<Member> {
-        let mut line = self.line();
-        let place = line.waiting.iter().position(|member| member.request.envelope.tx_id == tx_id)?;
-        let member = line.waiting.remove(place)?;
-        line.bytes -= size(&member.request);
-        Some(member)
+        self.line().withdraw(tx_id)
     }
 
     /// Sends as many groups on their way as may go now.
-    fn go_on(&self, mut line: MutexGuard<'_, Line>) {
-        while let Some(group) = line.next_group() {
-            self.0.relay.tasks().spawn(self.clone().attend(group));
+    fn go_on(&self) {
+        // While the line is locked nothing is spawned: a runtime at its end drops a task at once, and with it what counts it.
+        while let Some(group) = self.next_group() {
+            let (deciding, young) = (self.counted(|line| &mut line.deciding), self.counted(|line| &mut line.young));
+            let Ok(runtime) = Handle::try_current() else { return };
+            let (tasks, relay) = (self.0.relay.tasks(), self.0.relay.clone());
+            let flushed = tasks.spawn_on(flush(relay, group, deciding).boxed(), &runtime);
+            tasks.spawn_on(attend(flushed, young), &runtime);
         }
     }
 
-    /// Takes a group on its way, and lets others follow as soon as they may.
-    async fn attend(self, group: Vec<Member>) {
-        let (decided, mut is_decided) = oneshot::channel();
-        // A task of its own: should it panic, its members learn nothing, and the others still get their turn.
-        let mut published = self.0.relay.tasks().spawn(Box::pin(flush(self.0.relay.clone(), group, decided)));
-        let old = tokio::time::sleep(HOLD);
-        let mut old = std::pin::pin!(old);
-        let (mut deciding, mut young) = (true, true);
-        while deciding || young {
-            tokio::select! {
-                // Also when it has panicked.
-                _ = &mut is_decided, if deciding => {
-                    deciding = false;
-                    self.go_on_after(|line| line.deciding -= 1);
-                }
-                ended = &mut published, if young => {
-                    young = false;
-                    if let Err(error) = ended {
-                        tracing::error!(%error, "a group's task ended early");
-                    }
-                    self.go_on_after(|line| line.young -= 1);
-                }
-                () = &mut old, if young => {
-                    young = false;
-                    self.go_on_after(|line| line.young -= 1);
-                }
-            }
-        }
+    fn next_group(&self) -> Option<Vec<Member>> {
+        self.line().next_group()
     }
 
-    fn go_on_after(&self, change: impl FnOnce(&mut Line)) {
-        let mut line = self.line();
-        change(&mut line);
-        self.go_on(line);
+    /// For a group that was counted when it left the line.
+    fn counted(&self, count: fn(&mut Line) -> &mut usize) -> Counted {
+        Counted { groups: self.clone(), count }
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
@@ -190,8 +115,34 @@ impl Groups {
     }
 }
 
-/// Accepts and publishes a group, and tells each of its members. `decided`: its statement has ended.
-async fn flush(relay: Relay, group: Vec<Member>, decided: oneshot::Sender<()>) {
+/// A group that stands in one of the line's counts: others may follow when it is dropped, also by a panic.
+struct Counted {
+    groups: Groups,
+    count: fn(&mut Line) -> &mut usize,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        *(self.count)(&mut self.groups.line()) -= 1;
+        self.groups.go_on();
+    }
+}
+
+/// Lets others follow a group that is published, or that takes long.
+async fn attend(mut flushed: JoinHandle<()>, young: Counted) {
+    let in_time = tokio::time::timeout(HOLD, &mut flushed).await;
+    drop(young);
+    let ended = match in_time {
+        Ok(ended) => ended,
+        Err(_elapsed) => flushed.await,
+    };
+    if let Err(error) = ended {
+        tracing::error!(%error, "a group's task ended early");
+    }
+}
+
+/// Accepts a group, publishes it and tells each of its members. `deciding`: dropped when its statement has ended.
+async fn flush(relay: Relay, group: Vec<Member>, deciding: Counted) {
     // No histogram: it would keep every value until somebody asks for the figures.
     metrics::counter!("posthaste_accept_groups_total").increment(1);
     metrics::counter!("posthaste_accept_group_messages_total").increment(u64::try_from(group.len()).unwrap_or(0));
@@ -204,143 +155,47 @@ async fn flush(relay: Relay, group: Vec<Member>, decided: oneshot::Sender<()>) {
             vec![Err(error); group.len()]
         }
     };
-    // Whoever waits for it may have waited long enough; and whoever asked below may be gone.
-    let _waiting = decided.send(()).is_ok();
-    let (mut messages, mut rooms, mut confirmed) = (Vec::new(), Vec::new(), Vec::new());
-    for (Member { request, accept, room, tell }, tried) in group.into_iter().zip(answers) {
-        if !matches!(tried, Ok(Inserted::Yes)) {
-            let _told = tell.send(Together::Not { request, tried }).is_ok();
-            continue;
+    drop(deciding);
+    // Who waits for another queue is not waited for.
+    let mut parts: BTreeMap<Vec<Destination>, Part> = BTreeMap::new();
+    for (member, tried) in group.into_iter().zip(answers) {
+        if matches!(tried, Ok(Inserted::Yes)) {
+            let sent = member.request.outgoing.iter().map(|row| row.destination.clone());
+            parts.entry(sent.collect()).or_default().accepted(member);
+        } else {
+            // A stop may have ended whoever asked.
+            let _told = member.tell.send(Together::Not { request: member.request, tried }).is_ok();
         }
-        messages.extend(request.into_messages());
-        rooms.push(room);
+    }
+    join_all(parts.into_values().map(|part| part.publish(&relay))).await;
+}
+
+/// Those of a group that are accepted and sent to the same queues.
+#[derive(Default)]
+struct Part {
+    messages: Vec<Claimed>,
+    rooms: Vec<Room>,
+    /// They wait for the broker.
+    asked: Vec<oneshot::Sender<Together>>,
+}
+
+impl Part {
+    fn accepted(&mut self, Member { request, accept, room, tell }: Member) {
+        self.messages.extend(request.into_messages());
+        self.rooms.push(room);
         match accept {
-            Accept::Confirmed => confirmed.push(tell),
+            Accept::Confirmed => self.asked.push(tell),
             Accept::Journalled => {
                 let _told = tell.send(Together::Accepted).is_ok();
             }
         }
     }
-    relay.publish_all(messages).await;
-    drop(rooms);
-    for tell in confirmed {
-        let _told = tell.send(Together::Accepted).is_ok();
-    }
-}
 
-/// What it adds to the statement, nearly.
-fn size(request: &AcceptRequest) -> usize {
-    let headers = request.envelope.headers.iter().map(|(name, value)| name.len() + value.len());
-    request.envelope.body.len() + headers.sum::<usize>()
-}
-
-/// How many of those that wait, in their order, make the next group: at least one.
-fn cut(sizes: impl Iterator<Item = usize>) -> usize {
-    let sums = sizes.scan(0_usize, |sum, size| {
-        *sum = sum.saturating_add(size);
-        Some(*sum)
-    });
-    sums.take(GROUP).take_while(|sum| *sum <= GROUP_BYTES).count().max(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-    use crate::model::{Envelope, MessageId};
-
-    fn member(bytes: usize) -> Member {
-        let (tx_id, id) = (TxId::mint(), MessageId::mint());
-        let envelope = Envelope {
-            tx_id,
-            root_id: tx_id.into(),
-            message_id: id.clone(),
-            correlation_id: id,
-            content_type: None,
-            headers: BTreeMap::new(),
-            body: vec![0; bytes].into(),
-        };
-        let request = AcceptRequest { envelope, sha256: [0; 32], host: "host".into(), log: None, outgoing: Vec::new() };
-        Member {
-            request: Box::new(request),
-            accept: Accept::Confirmed,
-            room: Arc::default(),
-            tell: oneshot::channel().0,
+    async fn publish(self, relay: &Relay) {
+        relay.publish_all(self.messages).await;
+        drop(self.rooms);
+        for tell in self.asked {
+            let _told = tell.send(Together::Accepted).is_ok();
         }
-    }
-
-    fn line(waiting: usize, bytes: usize, deciding: usize, young: usize) -> Line {
-        let members = (0..waiting).map(|_| member(bytes)).collect();
-        Line { waiting: members, bytes: waiting * bytes, deciding, young }
-    }
-
-    /// How many go, and how many stay.
-    fn next(mut line: Line) -> (usize, usize) {
-        let gone = line.next_group().map_or(0, |group| group.len());
-        (gone, line.waiting.len())
-    }
-
-    #[test]
-    fn whoever_comes_alone_goes_at_once() {
-        assert_eq!(next(line(1, 16, 0, 0)), (1, 0));
-        assert_eq!(next(line(0, 16, 0, 0)), (0, 0));
-    }
-
-    #[test]
-    fn until_a_group_is_published_few_wait_and_many_make_one_second_group() {
-        for deciding in [0, 1] {
-            assert_eq!(next(line(SECOND - 1, 16, deciding, 1)), (0, SECOND - 1));
-            assert_eq!(next(line(SECOND, 16, deciding, 1)), (SECOND, 0));
-            assert_eq!(next(line(SECOND, 16, deciding, 2)), (0, SECOND));
-        }
-    }
-
-    #[test]
-    fn a_group_that_has_taken_long_holds_up_nobody() {
-        assert_eq!(next(line(1, 16, 1, 0)), (1, 0));
-        assert_eq!(next(line(1, 16, 0, 0)), (1, 0));
-    }
-
-    #[test]
-    fn a_full_group_waits_for_no_confirm_and_no_group_goes_without_a_session() {
-        let few = GROUP_BYTES / 65_536;
-        assert_eq!(next(line(few, 65_536, 0, 2)), (few, 0));
-        assert_eq!(next(line(GROUP + 1, 16, 1, 2)), (GROUP, 1));
-        assert_eq!(next(line(few, 65_536, GROUP_CONNECTIONS, 2)), (0, few));
-        assert_eq!(next(line(GROUP, 16, GROUP_CONNECTIONS, 0)), (0, GROUP));
-    }
-
-    #[test]
-    fn the_bytes_that_wait_are_those_of_the_members_that_wait() {
-        let mut line = line(GROUP_BYTES / 65_536 + 3, 65_536, 0, 0);
-        assert!(line.next_group().is_some());
-        assert_eq!((line.bytes, line.deciding, line.young), (3 * 65_536, 1, 1));
-    }
-
-    #[test]
-    fn a_group_is_all_that_wait() {
-        for many in [1, 2, 17, GROUP] {
-            assert_eq!(cut(vec![16; many].into_iter()), many);
-        }
-    }
-
-    #[test]
-    fn a_group_has_at_most_so_many_messages() {
-        assert_eq!(cut(vec![0; GROUP + 1].into_iter()), GROUP);
-    }
-
-    #[test]
-    fn a_group_has_at_most_so_many_bytes() {
-        assert_eq!(cut([GROUP_BYTES - 1, 1, 0].into_iter()), 3);
-        assert_eq!(cut([GROUP_BYTES - 1, 2, 0].into_iter()), 1);
-        assert_eq!(cut([1, GROUP_BYTES, 1].into_iter()), 1);
-    }
-
-    #[test]
-    fn a_message_larger_than_a_group_goes_alone() {
-        assert_eq!(cut([GROUP_BYTES + 1, 1].into_iter()), 1);
-        assert_eq!(cut([usize::MAX, usize::MAX].into_iter()), 1);
-        assert_eq!(cut([1, GROUP_BYTES + 1].into_iter()), 1);
     }
 }

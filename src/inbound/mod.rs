@@ -2,7 +2,9 @@
 
 mod accept;
 mod api;
+mod finishing;
 mod group;
+mod line;
 pub mod problem;
 mod request;
 pub mod server;

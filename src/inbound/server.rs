@@ -13,7 +13,8 @@ use tokio::sync::Semaphore;
 
 use crate::lifecycle::Lifecycle;
 
-/// Largest head of a request, in bytes; more is answered 431.
+/// A request's head may always have so many bytes; what does not fit into what is read at once beyond them is answered 431.
+/// Each connection keeps room for so much, also for what it reads of bodies.
 const MAX_HEAD: usize = 40 * 1024;
 /// Most headers of a request; more is answered 431.
 const MAX_HEADERS: usize = 128;

@@ -61,7 +61,8 @@ pub async fn supervise(settings: ReceiverSettings, processor: Processor, shared:
     let permits = Arc::new(Semaphore::new(settings.num_threads.max(1)));
     let pace = Arc::new(Pace::new(settings.num_threads));
     let (lanes, processor) = (Lanes::new(pace.clone()), Processor { pace, ..processor });
-    let worker = Worker { settings: Arc::new(settings), processor, shared, suspects: Arc::default() };
+    let worker =
+        Worker { settings: Arc::new(settings), processor, shared, suspects: Arc::default(), settling: Arc::default() };
     let mut receiver = Receiver { worker, wanted, permits, lanes, patience: FIRST_PATIENCE, lifecycle };
     receiver.live().await;
 }

@@ -64,6 +64,7 @@ impl Worker {
         }
         let envelopes: Vec<&Envelope> = group.iter().map(|held| &held.envelope).collect();
         let fates = in_group(self.processor.group(&self.settings, &envelopes)).await;
+        let in_turn = self.settling.lock().await;
         drop(lane);
         let (mut ended, mut alone) = (Vec::new(), Vec::new());
         for (held, fate) in group.into_iter().zip(fates) {
@@ -72,7 +73,9 @@ impl Worker {
                 Fate::Alone => alone.push(held),
             }
         }
-        match in_group(self.settle_all(ended)).await {
+        let settled = in_group(self.settle_all(ended)).await;
+        drop(in_turn);
+        match settled {
             DeliveryEnd::Settled => self.one_by_one(alone, permits).await,
             lost @ DeliveryEnd::Infrastructure { .. } => lost,
         }

@@ -21,6 +21,8 @@ pub struct Worker {
     pub shared: Shared,
     /// Suspects (redelivered after a crash) hold this: one at a time.
     pub suspects: Arc<Mutex<()>>,
+    /// Groups are acknowledged in the order of their transactions: one that overtakes another is acknowledged one by one.
+    pub settling: Arc<Mutex<()>>,
 }
 
 /// What became of a delivery.

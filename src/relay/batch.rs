@@ -5,6 +5,9 @@ use crate::broker::{Broker, Confirmed, OutMessage, PublishError};
 use crate::store::Mark;
 use crate::txn::faults::{Injected, Point, reach};
 
+/// Where a message stood, its mark, and the broker's word on it.
+pub(super) type Answered = ((usize, Mark), Result<Confirmed, PublishError>);
+
 /// What goes to one broker, and which answer each message is waited for at.
 pub(super) struct Batch<'a> {
     broker: &'a Broker,
@@ -23,7 +26,7 @@ impl<'a> Batch<'a> {
     }
 
     /// One answer for each, in the order in which they were pushed.
-    pub(super) async fn send(self) -> Vec<((usize, Mark), Result<Confirmed, PublishError>)> {
+    pub(super) async fn send(self) -> Vec<Answered> {
         let mut answers = self.broker.publisher().publish_all(self.out, CONFIRM_BOUND).await;
         for answer in answers.iter_mut().filter(|answer| answer.is_ok()) {
             if let Err(injected) = points().await {

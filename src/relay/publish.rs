@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::DatabaseClock;
-use super::batch::Batch;
+use super::batch::{Answered, Batch};
 use super::board::{Board, OpenCounts};
 use super::marker::{Marker, Unmarked};
 use crate::broker::{Broker, LinkStatus, NotSent, OutMessage, PublishError};
@@ -153,11 +153,22 @@ impl Relay {
     /// Publishes a committed row's message and waits for the broker's word; the row is marked about a second later.
     /// Must run in a task that no client can cancel.
     pub async fn publish(&self, message: Claimed) -> Published {
-        self.publish_all(vec![message]).await.pop().unwrap_or(Published::Later)
+        let (mut published, failed) = self.try_all(vec![message]).await;
+        self.note(failed).await;
+        published.pop().unwrap_or(Published::Later)
     }
 
-    /// The same for many, together; one answer each, in their order.
+    /// The same for many, together; one answer each, in their order. That some could not be published is noted afterwards, in
+    /// a task: the others do not wait for it.
     pub async fn publish_all(&self, messages: Vec<Claimed>) -> Vec<Published> {
+        let ((published, failed), relay) = (self.try_all(messages).await, self.clone());
+        if !failed.is_empty() {
+            self.tasks().spawn(async move { relay.note(failed).await });
+        }
+        published
+    }
+
+    async fn try_all(&self, messages: Vec<Claimed>) -> (Vec<Published>, Vec<(Mark, PublishError)>) {
         let mut published = vec![Published::Later; messages.len()];
         let (mut batches, mut failed): (BTreeMap<&str, Batch<'_>>, Vec<_>) = (BTreeMap::new(), Vec::new());
         for (at, message) in messages.into_iter().enumerate() {
@@ -172,40 +183,39 @@ impl Relay {
                 Err(injected) => failed.push((mark, injected.into())),
             }
         }
-        for answers in join_all(batches.into_values().map(Batch::send)).await {
-            let mut confirmed = Vec::with_capacity(answers.len());
-            for ((at, mark), answer) in answers {
-                match answer {
-                    Ok(_confirmed) => {
-                        confirmed.push(mark);
-                        if let Some(one) = published.get_mut(at) {
-                            *one = Published::Confirmed;
-                        }
-                    }
-                    Err(error) => failed.push((mark, error)),
-                }
+        for ((at, mark), answer) in
+            join_all(batches.into_values().map(|batch| self.send(batch))).await.into_iter().flatten()
+        {
+            match answer {
+                Ok(_confirmed) => published.iter_mut().skip(at).take(1).for_each(|one| *one = Published::Confirmed),
+                Err(error) => failed.push((mark, error)),
             }
-            self.mark_later(confirmed).await;
         }
-        if !failed.is_empty() {
-            let failed = failed.iter().map(|(mark, error)| self.publish_failed(mark.tx_id, mark.attempts, error));
-            Box::pin(join_all(failed)).await;
-        }
-        published
+        (published, failed)
+    }
+
+    async fn send(&self, batch: Batch<'_>) -> Vec<Answered> {
+        let answers = batch.send().await;
+        self.mark_later(answers.iter().filter_map(|((_, mark), answer)| answer.is_ok().then_some(*mark))).await;
+        answers
     }
 
     /// A database that hangs must not hold up whoever waits for these confirms.
-    async fn mark_later(&self, confirmed: Vec<Mark>) {
-        metrics::counter!("posthaste_published_total").increment(u64::try_from(confirmed.len()).unwrap_or(0));
-        lock(&self.0.unmarked).extend(confirmed.iter().map(|mark| (mark.tx_id, mark.attempts)));
-        let now = Instant::now();
+    async fn mark_later(&self, confirmed: impl Iterator<Item = Mark> + Clone) {
+        lock(&self.0.unmarked).extend(confirmed.clone().map(|mark| (mark.tx_id, mark.attempts)));
+        let (now, mut count) = (Instant::now(), 0);
         for mark in confirmed {
-            let tx_id = mark.tx_id;
+            count += 1;
             if self.0.marks.send_timeout((mark, now), CONFIRM_BOUND.saturating_sub(now.elapsed())).await.is_err() {
-                lock(&self.0.unmarked).remove(&tx_id);
-                tracing::debug!(tx_id = %tx_id, "not marked; a second publish does no harm");
+                lock(&self.0.unmarked).remove(&mark.tx_id);
+                tracing::debug!(tx_id = %mark.tx_id, "not marked; a second publish does no harm");
             }
         }
+        metrics::counter!("posthaste_published_total").increment(count);
+    }
+
+    async fn note(&self, failed: Vec<(Mark, PublishError)>) {
+        join_all(failed.iter().map(|(mark, error)| self.publish_failed(mark.tx_id, mark.attempts, error))).await;
     }
 
     /// This process has committed a row's work: the row is DONE and needs no mark.

@@ -1,5 +1,7 @@
 //! Messages that are accepted together: each is answered for itself, whatever befalls the group (protocol §7).
 
+mod under_way;
+
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -7,7 +9,7 @@ use futures_util::future::join_all;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{App, Direction, LONG, Options, Reply, SOON, Servers, eventually, run, same};
+use crate::support::{App, LONG, Options, Reply, SOON, Servers, eventually, run};
 
 /// Every statement that inserts into the message log takes so long, and whoever comes meanwhile waits for the next.
 const SLOW: &str = "
@@ -306,21 +308,6 @@ fn a_group_that_hangs_holds_up_nobody_else() {
 }
 
 #[test]
-fn a_client_that_hangs_up_while_its_message_waits_has_sent_it_all_the_same() {
-    run(async {
-        let app = App::start(Servers::shared().await).await;
-        app.accept_slowly(1.0).await;
-        let ids = ids("gone", 20);
-        let hasty = tokio::time::timeout(Duration::from_millis(500), app.post_all(&ids)).await;
-        assert!(hasty.is_err(), "{hasty:?}");
-        let logged = async || same(app.logged().await.len(), &20);
-        eventually("all are accepted", SOON, logged).await;
-        app.accept_fast().await;
-        app.each_is_processed_once(&ids).await;
-    });
-}
-
-#[test]
 fn what_waits_for_its_turn_when_the_process_stops_is_accepted_first() {
     run(async {
         let mut app = App::start(Servers::shared().await).await;
@@ -342,36 +329,6 @@ fn what_waits_for_its_turn_when_the_process_stops_is_accepted_first() {
         app.accept_fast().await;
         app.run();
         app.ready(LONG).await;
-        app.each_is_processed_once(&ids).await;
-    });
-}
-
-#[test]
-fn a_group_that_waits_for_the_broker_holds_up_no_decision() {
-    run(async {
-        let mut app = App::install(Servers::shared().await, Options::default()).await;
-        let links = app.behind_relays().await;
-        app.run();
-        app.ready(LONG).await;
-        links.amqp.stall(Direction::Both);
-        // More than the groups that may be under way, and each comes when those before it wait for their confirms.
-        let ids = ids("unconfirmed", 5);
-        let post = async |(number, id): (u32, &String)| {
-            tokio::time::sleep(Duration::from_millis(200) * number).await;
-            app.post(id, id).await
-        };
-        let decided = async {
-            let logged = eventually("all are decided", Duration::from_secs(4), async || {
-                let logged = app.logged().await;
-                if logged.len() == ids.len() { Ok(logged) } else { Err(format!("{logged:?}")) }
-            });
-            // Not one confirm was given up yet: that takes 5 s.
-            assert_eq!(logged.await, ids);
-            links.amqp.resume();
-        };
-        let (replies, ()) = tokio::join!(join_all((0..).zip(&ids).map(post)), decided);
-        assert_eq!(statuses(&replies), [202; 5]);
-        assert_eq!(app.figure("posthaste_accept_groups_total").await, 5);
         app.each_is_processed_once(&ids).await;
     });
 }

@@ -80,6 +80,18 @@ fn two_ids_in_one_request_are_not_guessed_between() {
 }
 
 #[test]
+fn a_head_of_40_kibibytes_is_read_and_one_of_100_gets_431() {
+    run(async {
+        let app = app().await;
+        let head = |bytes: usize| format!("X-Large: {}\r\nContent-Length: 1\r\n", "x".repeat(bytes));
+        refused(&app.raw_post(head(102_400).as_bytes(), b"x").await, &[431]);
+        app.unharmed().await;
+        let large = format!("Message-Id: large\r\n{}", head(40_700));
+        assert_eq!(app.raw_post(large.as_bytes(), b"x").await.status, Some(202));
+    });
+}
+
+#[test]
 fn headers_of_200_kilobytes_are_refused_in_one_piece_and_in_many() {
     run(async {
         let app = app().await;

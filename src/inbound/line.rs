@@ -1,0 +1,198 @@
+//! Who waits to be accepted, and who goes with whom. Pure (protocol §7).
+
+use std::collections::VecDeque;
+
+use tokio::sync::oneshot;
+
+use super::Accept;
+use super::accept::Room;
+use super::group::Together;
+use crate::model::TxId;
+use crate::store::{AcceptRequest, GROUP_CONNECTIONS};
+
+/// Most messages that are accepted together.
+const GROUP: usize = 256;
+/// Most bytes of bodies and headers that are accepted together; one larger message goes alone.
+const GROUP_BYTES: usize = 256 * 1024;
+/// So many more must wait for a second group to be written beside the first: two small ones cost more than a large one,
+/// two large ones share PostgreSQL's flush.
+const SECOND: usize = 32;
+
+/// A message that wants to be accepted with others.
+pub(super) struct Member {
+    pub(super) request: Box<AcceptRequest>,
+    /// Whether its answer waits for the broker.
+    pub(super) accept: Accept,
+    /// Kept until it is published.
+    pub(super) room: Room,
+    pub(super) tell: oneshot::Sender<Together>,
+}
+
+/// Who waits, and how many groups are under way.
+#[derive(Default)]
+pub(super) struct Line {
+    pub(super) waiting: VecDeque<Member>,
+    /// Of all that wait, as [`size`] counts.
+    bytes: usize,
+    /// Groups whose statement has not ended.
+    pub(super) deciding: usize,
+    /// Groups that were taken less than [`HOLD`](super::group::HOLD) ago and are not published yet.
+    pub(super) young: usize,
+}
+
+impl Line {
+    pub(super) fn push(&mut self, member: Member) {
+        self.bytes += size(&member.request);
+        self.waiting.push_back(member);
+    }
+
+    /// `None`: it does not wait any more.
+    pub(super) fn withdraw(&mut self, tx_id: TxId) -> Option<Member> {
+        let place = self.waiting.iter().position(|member| member.request.envelope.tx_id == tx_id)?;
+        let member = self.waiting.remove(place)?;
+        self.bytes -= size(&member.request);
+        Some(member)
+    }
+
+    /// Whether those who wait make a group beside the groups that are under way.
+    fn next_may_go(&self) -> bool {
+        let waiting = self.waiting.len();
+        if waiting == 0 || self.deciding >= GROUP_CONNECTIONS {
+            return false;
+        }
+        // Whoever comes later would not make it any larger.
+        let full = waiting >= GROUP || self.bytes >= GROUP_BYTES;
+        full || self.young == 0 || (self.young == 1 && waiting >= SECOND)
+    }
+
+    pub(super) fn next_group(&mut self) -> Option<Vec<Member>> {
+        if !self.next_may_go() {
+            return None;
+        }
+        let many = cut(self.waiting.iter().map(|member| size(&member.request)));
+        let group: Vec<Member> = self.waiting.drain(..many).collect();
+        self.bytes -= group.iter().map(|member| size(&member.request)).sum::<usize>();
+        self.deciding += 1;
+        self.young += 1;
+        Some(group)
+    }
+}
+
+/// What it adds to the statement, nearly.
+fn size(request: &AcceptRequest) -> usize {
+    let headers = request.envelope.headers.iter().map(|(name, value)| name.len() + value.len());
+    request.envelope.body.len() + headers.sum::<usize>()
+}
+
+/// How many of those that wait, in their order, make the next group: at least one.
+fn cut(sizes: impl Iterator<Item = usize>) -> usize {
+    let sums = sizes.scan(0_usize, |sum, size| {
+        *sum = sum.saturating_add(size);
+        Some(*sum)
+    });
+    sums.take(GROUP).take_while(|sum| *sum <= GROUP_BYTES).count().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Envelope, Headers, MessageId};
+
+    fn member(bytes: usize) -> Member {
+        let (tx_id, id) = (TxId::mint(), MessageId::mint());
+        let envelope = Envelope {
+            tx_id,
+            root_id: tx_id.into(),
+            message_id: id.clone(),
+            correlation_id: id,
+            content_type: None,
+            headers: Headers::new(),
+            body: vec![0; bytes].into(),
+        };
+        let request = AcceptRequest { envelope, sha256: [0; 32], host: "host".into(), log: None, outgoing: Vec::new() };
+        Member {
+            request: Box::new(request),
+            accept: Accept::Confirmed,
+            room: Room::default(),
+            tell: oneshot::channel().0,
+        }
+    }
+
+    fn line(waiting: usize, bytes: usize, deciding: usize, young: usize) -> Line {
+        let members = (0..waiting).map(|_| member(bytes)).collect();
+        Line { waiting: members, bytes: waiting * bytes, deciding, young }
+    }
+
+    /// How many go, and how many stay.
+    fn next(mut line: Line) -> (usize, usize) {
+        let gone = line.next_group().map_or(0, |group| group.len());
+        (gone, line.waiting.len())
+    }
+
+    #[test]
+    fn whoever_comes_alone_goes_at_once() {
+        assert_eq!(next(line(1, 16, 0, 0)), (1, 0));
+        assert_eq!(next(line(0, 16, 0, 0)), (0, 0));
+    }
+
+    #[test]
+    fn until_a_group_is_published_few_wait_and_many_make_one_second_group() {
+        for deciding in [0, 1] {
+            assert_eq!(next(line(SECOND - 1, 16, deciding, 1)), (0, SECOND - 1));
+            assert_eq!(next(line(SECOND, 16, deciding, 1)), (SECOND, 0));
+            assert_eq!(next(line(SECOND, 16, deciding, 2)), (0, SECOND));
+        }
+    }
+
+    #[test]
+    fn a_group_that_has_taken_long_holds_up_nobody() {
+        assert_eq!(next(line(1, 16, 1, 0)), (1, 0));
+        assert_eq!(next(line(1, 16, 0, 0)), (1, 0));
+    }
+
+    #[test]
+    fn a_full_group_waits_for_no_confirm_and_no_group_goes_without_a_session() {
+        let few = GROUP_BYTES / 65_536;
+        assert_eq!(next(line(few, 65_536, 0, 2)), (few, 0));
+        assert_eq!(next(line(GROUP + 1, 16, 1, 2)), (GROUP, 1));
+        assert_eq!(next(line(few, 65_536, GROUP_CONNECTIONS, 2)), (0, few));
+        assert_eq!(next(line(GROUP, 16, GROUP_CONNECTIONS, 0)), (0, GROUP));
+    }
+
+    #[test]
+    fn the_bytes_that_wait_are_those_of_the_members_that_wait() {
+        let mut line = Line::default();
+        (0..GROUP_BYTES / 65_536 + 3).for_each(|_| line.push(member(65_536)));
+        assert!(line.next_group().is_some());
+        assert_eq!((line.bytes, line.deciding, line.young), (3 * 65_536, 1, 1));
+        let last = line.waiting[2].request.envelope.tx_id;
+        assert!(line.withdraw(last).is_some() && line.withdraw(last).is_none());
+        assert_eq!((line.bytes, line.waiting.len()), (2 * 65_536, 2));
+    }
+
+    #[test]
+    fn a_group_is_all_that_wait() {
+        for many in [1, 2, 17, GROUP] {
+            assert_eq!(cut(vec![16; many].into_iter()), many);
+        }
+    }
+
+    #[test]
+    fn a_group_has_at_most_so_many_messages() {
+        assert_eq!(cut(vec![0; GROUP + 1].into_iter()), GROUP);
+    }
+
+    #[test]
+    fn a_group_has_at_most_so_many_bytes() {
+        assert_eq!(cut([GROUP_BYTES - 1, 1, 0].into_iter()), 3);
+        assert_eq!(cut([GROUP_BYTES - 1, 2, 0].into_iter()), 1);
+        assert_eq!(cut([1, GROUP_BYTES, 1].into_iter()), 1);
+    }
+
+    #[test]
+    fn a_message_larger_than_a_group_goes_alone() {
+        assert_eq!(cut([GROUP_BYTES + 1, 1].into_iter()), 1);
+        assert_eq!(cut([usize::MAX, usize::MAX].into_iter()), 1);
+        assert_eq!(cut([1, GROUP_BYTES + 1].into_iter()), 1);
+    }
+}
