@@ -93,7 +93,9 @@ impl Groups {
     fn go_on(&self) {
         // While the line is locked nothing is spawned: a runtime at its end drops a task at once, and with it what counts it.
         while let Some(group) = self.next_group() {
-            let (deciding, young) = (self.counted(|line| &mut line.deciding), self.counted(|line| &mut line.young));
+            let members = group.len();
+            let deciding = Counted { groups: self.clone(), members, leave: |line, _| line.decided() };
+            let young = Counted { groups: self.clone(), members, leave: Line::grown };
             let Ok(runtime) = Handle::try_current() else { return };
             let (tasks, relay) = (self.0.relay.tasks(), self.0.relay.clone());
             let flushed = tasks.spawn_on(flush(relay, group, deciding).boxed(), &runtime);
@@ -105,11 +107,6 @@ impl Groups {
         self.line().next_group()
     }
 
-    /// For a group that was counted when it left the line.
-    fn counted(&self, count: fn(&mut Line) -> &mut usize) -> Counted {
-        Counted { groups: self.clone(), count }
-    }
-
     fn line(&self) -> MutexGuard<'_, Line> {
         self.0.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -118,12 +115,13 @@ impl Groups {
 /// A group that stands in one of the line's counts: others may follow when it is dropped, also by a panic.
 struct Counted {
     groups: Groups,
-    count: fn(&mut Line) -> &mut usize,
+    members: usize,
+    leave: fn(&mut Line, usize),
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        *(self.count)(&mut self.groups.line()) -= 1;
+        (self.leave)(&mut self.groups.line(), self.members);
         self.groups.go_on();
     }
 }

@@ -14,9 +14,12 @@ use crate::store::{AcceptRequest, GROUP_CONNECTIONS};
 const GROUP: usize = 256;
 /// Most bytes of bodies and headers that are accepted together; one larger message goes alone.
 const GROUP_BYTES: usize = 256 * 1024;
-/// So many more must wait for a second group to be written beside the first: two small ones cost more than a large one,
-/// two large ones share PostgreSQL's flush.
-const SECOND: usize = 32;
+/// So many make a second group beside the first, so that one is written while the other is published.
+const SECOND: f64 = 32.0;
+/// And so does this part of the crowd, but for one: a little more than half, so that groups stay large.
+const SHARE: f64 = 0.6;
+/// How much of the crowd is remembered from one group to the next.
+const MEMORY: f64 = 0.97;
 
 /// A message that wants to be accepted with others.
 pub(super) struct Member {
@@ -35,9 +38,13 @@ pub(super) struct Line {
     /// Of all that wait, as [`size`] counts.
     bytes: usize,
     /// Groups whose statement has not ended.
-    pub(super) deciding: usize,
+    deciding: usize,
     /// Groups that were taken less than [`HOLD`](super::group::HOLD) ago and are not published yet.
-    pub(super) young: usize,
+    young: usize,
+    /// Members of these.
+    in_hand: usize,
+    /// The most that lately waited or were in hand.
+    crowd: f64,
 }
 
 impl Line {
@@ -62,20 +69,37 @@ impl Line {
         }
         // Whoever comes later would not make it any larger.
         let full = waiting >= GROUP || self.bytes >= GROUP_BYTES;
-        full || self.young == 0 || (self.young == 1 && waiting >= SECOND)
+        full || self.young == 0 || (self.young == 1 && count(waiting) >= SECOND.min(self.crowd * SHARE - 1.0))
+    }
+
+    /// A group's statement has ended.
+    pub(super) fn decided(&mut self) {
+        self.deciding -= 1;
+    }
+
+    /// A group of so many is published, or has taken long.
+    pub(super) fn grown(&mut self, members: usize) {
+        self.young -= 1;
+        self.in_hand -= members;
     }
 
     pub(super) fn next_group(&mut self) -> Option<Vec<Member>> {
         if !self.next_may_go() {
             return None;
         }
+        self.crowd = count(self.waiting.len() + self.in_hand).max(self.crowd * MEMORY);
         let many = cut(self.waiting.iter().map(|member| size(&member.request)));
         let group: Vec<Member> = self.waiting.drain(..many).collect();
         self.bytes -= group.iter().map(|member| size(&member.request)).sum::<usize>();
         self.deciding += 1;
         self.young += 1;
+        self.in_hand += many;
         Some(group)
     }
+}
+
+fn count(members: usize) -> f64 {
+    u32::try_from(members).map_or(f64::INFINITY, f64::from)
 }
 
 /// What it adds to the statement, nearly.
@@ -118,45 +142,91 @@ mod tests {
         }
     }
 
-    fn line(waiting: usize, bytes: usize, deciding: usize, young: usize) -> Line {
-        let members = (0..waiting).map(|_| member(bytes)).collect();
-        Line { waiting: members, bytes: waiting * bytes, deciding, young }
+    fn push(line: &mut Line, many: usize, bytes: usize) {
+        (0..many).for_each(|_| line.push(member(bytes)));
     }
 
-    /// How many go, and how many stay.
-    fn next(mut line: Line) -> (usize, usize) {
-        let gone = line.next_group().map_or(0, |group| group.len());
-        (gone, line.waiting.len())
+    /// How many go now.
+    fn next(line: &mut Line) -> usize {
+        line.next_group().map_or(0, |group| group.len())
+    }
+
+    /// A group of so many has gone, and so many wait.
+    fn behind(first: usize, waiting: usize, bytes: usize) -> Line {
+        let mut line = Line::default();
+        push(&mut line, first, bytes);
+        assert_eq!(next(&mut line), first);
+        push(&mut line, waiting, bytes);
+        line
     }
 
     #[test]
     fn whoever_comes_alone_goes_at_once() {
-        assert_eq!(next(line(1, 16, 0, 0)), (1, 0));
-        assert_eq!(next(line(0, 16, 0, 0)), (0, 0));
+        let mut line = Line::default();
+        assert_eq!(next(&mut line), 0);
+        push(&mut line, 1, 16);
+        assert_eq!((next(&mut line), next(&mut line)), (1, 0));
     }
 
     #[test]
-    fn until_a_group_is_published_few_wait_and_many_make_one_second_group() {
-        for deciding in [0, 1] {
-            assert_eq!(next(line(SECOND - 1, 16, deciding, 1)), (0, SECOND - 1));
-            assert_eq!(next(line(SECOND, 16, deciding, 1)), (SECOND, 0));
-            assert_eq!(next(line(SECOND, 16, deciding, 2)), (0, SECOND));
+    fn until_a_group_is_published_few_wait_and_most_of_the_crowd_makes_a_second_one() {
+        for (crowd, most) in [(1, 1), (3, 1), (16, 9), (40, 23), (64, 32), (250, 32)] {
+            let mut line = behind(crowd, most - 1, 16);
+            assert_eq!(next(&mut line), 0, "{crowd}");
+            line.decided();
+            assert_eq!(next(&mut line), 0, "{crowd}");
+            push(&mut line, 1, 16);
+            assert_eq!(next(&mut line), most, "{crowd}");
+            // There is no third.
+            line.decided();
+            push(&mut line, 200, 16);
+            assert_eq!(next(&mut line), 0, "{crowd}");
+            line.grown(most);
+            assert_eq!(next(&mut line), 200, "{crowd}");
         }
     }
 
     #[test]
+    fn a_crowd_that_has_gone_is_forgotten() {
+        let mut line = Line::default();
+        push(&mut line, 60, 16);
+        for group in [60].into_iter().chain([4; 100]) {
+            assert_eq!(next(&mut line), group);
+            line.decided();
+            line.grown(group);
+            push(&mut line, 4, 16);
+        }
+        assert_eq!(next(&mut line), 4);
+        push(&mut line, 1, 16);
+        assert_eq!(next(&mut line), 0);
+        push(&mut line, 1, 16);
+        assert_eq!(next(&mut line), 2);
+    }
+
+    #[test]
     fn a_group_that_has_taken_long_holds_up_nobody() {
-        assert_eq!(next(line(1, 16, 1, 0)), (1, 0));
-        assert_eq!(next(line(1, 16, 0, 0)), (1, 0));
+        let mut line = behind(9, 1, 16);
+        assert_eq!(next(&mut line), 0);
+        line.grown(9);
+        assert_eq!(next(&mut line), 1);
+        assert_eq!((line.deciding, line.young, line.in_hand), (2, 1, 1));
     }
 
     #[test]
     fn a_full_group_waits_for_no_confirm_and_no_group_goes_without_a_session() {
         let few = GROUP_BYTES / 65_536;
-        assert_eq!(next(line(few, 65_536, 0, 2)), (few, 0));
-        assert_eq!(next(line(GROUP + 1, 16, 1, 2)), (GROUP, 1));
-        assert_eq!(next(line(few, 65_536, GROUP_CONNECTIONS, 2)), (0, few));
-        assert_eq!(next(line(GROUP, 16, GROUP_CONNECTIONS, 0)), (0, GROUP));
+        for (many, bytes) in [(few, 65_536), (GROUP, 16)] {
+            let mut line = behind(many, many + 1, bytes);
+            assert_eq!(next(&mut line), many);
+            push(&mut line, many, bytes);
+            assert_eq!((next(&mut line), line.deciding), (0, GROUP_CONNECTIONS));
+            line.decided();
+            assert_eq!((next(&mut line), line.young, line.in_hand), (many, 3, 3 * many));
+            line.grown(many);
+            line.grown(many);
+            line.grown(many);
+            assert_eq!((next(&mut line), line.waiting.len(), line.in_hand), (0, 1, 0));
+        }
     }
 
     #[test]
