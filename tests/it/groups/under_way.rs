@@ -41,18 +41,19 @@ fn of_an_undone_group_everything_is_accepted_also_when_all_clients_have_hung_up(
 }
 
 #[test]
-fn what_arrives_while_a_group_is_published_makes_one_group() {
+fn what_arrives_while_groups_are_published_makes_few_groups() {
     run(async {
         let mut app = App::install(Servers::shared().await, Options::default()).await;
         let links = app.behind_relays().await;
         app.run();
         app.ready(LONG).await;
-        // What comes within 20 ms of a group that is not confirmed goes together. A busy machine may be late, but not always.
-        let mut together = 0;
+        // One after the other, each later than the statement of the one before ends, none of them confirmed: a group each, if
+        // groups did not wait for confirms. A busy machine may be late, but not always.
+        let mut few = 0;
         for round in 0..20 {
             links.amqp.stall(Direction::ToClient);
             let before = app.figure("posthaste_accept_groups_total").await;
-            let ids = ids(&format!("round-{round:02}"), 4);
+            let ids = ids(&format!("round-{round:02}"), 12);
             let post = async |(number, id): (u32, &String)| {
                 tokio::time::sleep(Duration::from_millis(4) * number).await;
                 app.post(id, id).await
@@ -62,10 +63,10 @@ fn what_arrives_while_a_group_is_published_makes_one_group() {
                 links.amqp.resume();
             };
             let (replies, ()) = tokio::join!(join_all((0..).zip(&ids).map(post)), mend);
-            assert_eq!(statuses(&replies), [202; 4]);
-            together += usize::from(app.figure("posthaste_accept_groups_total").await - before == 2);
+            assert_eq!(statuses(&replies), [202; 12]);
+            few += usize::from(app.figure("posthaste_accept_groups_total").await - before <= 6);
         }
-        assert!(together >= 5, "{together} of 20");
+        assert!(few >= 5, "{few} of 20");
     });
 }
 
