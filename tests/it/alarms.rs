@@ -131,7 +131,7 @@ fn a_deleted_queue_is_made_again_its_consumer_restarts_and_its_messages_come_bac
 }
 
 /// An installation that reaches both servers through relays.
-async fn behind_relays() -> (App, Links) {
+pub async fn behind_relays() -> (App, Links) {
     let mut app = App::install(Servers::shared().await, Options::default()).await;
     let links = app.behind_relays().await;
     app.run();

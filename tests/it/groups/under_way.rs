@@ -5,7 +5,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::{ids, statuses};
-use crate::support::{App, Direction, LONG, Options, SOON, Servers, eventually, run, same};
+use crate::alarms::behind_relays;
+use crate::support::{App, Direction, SOON, Servers, eventually, run, same};
 
 #[test]
 fn a_client_that_hangs_up_while_its_message_waits_has_sent_it_all_the_same() {
@@ -43,10 +44,7 @@ fn of_an_undone_group_everything_is_accepted_also_when_all_clients_have_hung_up(
 #[test]
 fn what_arrives_while_groups_are_published_makes_few_groups() {
     run(async {
-        let mut app = App::install(Servers::shared().await, Options::default()).await;
-        let links = app.behind_relays().await;
-        app.run();
-        app.ready(LONG).await;
+        let (app, links) = behind_relays().await;
         // One after the other, each later than the statement of the one before ends, none of them confirmed: a group each, if
         // groups did not wait for confirms. A busy machine may be late, but not always.
         let mut few = 0;
@@ -73,10 +71,7 @@ fn what_arrives_while_groups_are_published_makes_few_groups() {
 #[test]
 fn a_group_that_waits_for_the_broker_holds_up_no_decision() {
     run(async {
-        let mut app = App::install(Servers::shared().await, Options::default()).await;
-        let links = app.behind_relays().await;
-        app.run();
-        app.ready(LONG).await;
+        let (app, links) = behind_relays().await;
         links.amqp.stall(Direction::Both);
         // More than the groups that may be under way, and each comes when those before it wait for their confirms.
         let ids = ids("unconfirmed", 5);
