@@ -24,8 +24,8 @@ pub use verdict::Proof;
 use crate::broker::{Broker, PublisherSettings};
 use crate::config::Settings;
 use crate::console::{self, ClaimedSlot, Console, Readiness, SlotPurpose};
-use crate::inbound::server::{ServerSettings, serve};
-use crate::inbound::{self, Acceptor, Groups};
+use crate::inbound::server::{ServerSettings, routed, serve};
+use crate::inbound::{Acceptor, Groups, PublicApi};
 use crate::lifecycle::Lifecycle;
 use crate::model::Incarnation;
 use crate::pipeline::{AdapterRegistry, Announced, Pipelines};
@@ -184,7 +184,7 @@ fn serve_both(
 ) -> Result<Probe, RunError> {
     let settings = &parts.settings;
     let own = listeners.console.local_addr().map_err(|error| RunError::Configuration(error.to_string()))?;
-    let api = inbound::router(parts.acceptor.clone(), &settings.api, settings.inbound.clone(), &settings.adapters);
+    let api = PublicApi::new(parts.acceptor.clone(), &settings.api, settings.inbound.clone(), &settings.adapters);
     let readiness: Probe = Arc::new(readiness::probe(
         parts.acceptor.clone(),
         settings.inbound.clone(),
@@ -209,9 +209,11 @@ fn serve_both(
     let protection =
         ServerSettings { header_timeout: settings.api.header_timeout, max_connections: settings.api.max_connections };
     let tasks = &lifecycle.tasks;
-    tasks.spawn(serve(listeners.api, api, protection, lifecycle.clone()));
+    tasks.spawn(serve(listeners.api, move |request| api.clone().answer(request), protection, lifecycle.clone()));
     let protection = ServerSettings { max_connections: CONSOLE_CONNECTIONS, ..protection };
-    tasks.spawn(serve(listeners.console, console::router(console, own), protection, lifecycle.clone()));
+    let console = console::router(console, own);
+    let console = move |request| routed(console.clone(), request);
+    tasks.spawn(serve(listeners.console, console, protection, lifecycle.clone()));
     Ok(readiness)
 }
 

@@ -1,16 +1,19 @@
 //! The public HTTP surface: adapters' routes and the state of a message (F1, F2).
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Path as UrlPath, Request, State};
+use axum::extract::{Path as UrlPath, State};
 use axum::http::header::{ALLOW, LOCATION};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, Request, StatusCode};
 use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures_util::FutureExt;
+use hyper::body::Incoming;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -19,6 +22,7 @@ use super::accept::{Acceptor, Answer, Path};
 use super::finishing::Finishing;
 use super::problem::{Effect, Problem, every_error_is_a_problem};
 use super::request::{BodyBudget, Head, Ids, read_body, read_head};
+use super::server::routed;
 use super::{ApiSettings, InboundSettings};
 use crate::model::{AdapterName, Envelope, MessageId, SlotId};
 use crate::pipeline::{AdapterSettings, AmqpSenderSettings, StepKind};
@@ -41,6 +45,14 @@ const SEGMENT: &AsciiSet = &CONTROLS
     .add(b'{')
     .add(b'|')
     .add(b'}');
+
+/// The public surface. Cheap to clone.
+#[derive(Clone)]
+pub struct PublicApi {
+    api: Arc<Api>,
+    /// What does not belong to an adapter.
+    others: Router,
+}
 
 struct Api {
     acceptor: Arc<Acceptor>,
@@ -66,33 +78,49 @@ struct Receipt<'a> {
     outcome: &'static str,
 }
 
-/// The public surface. Paths are compared as they are: nothing is normalised, nothing decoded.
-pub fn router(
-    acceptor: Arc<Acceptor>,
-    settings: &ApiSettings,
-    inbound: Vec<InboundSettings>,
-    adapters: &[AdapterSettings],
-) -> Router {
-    let mut routes: BTreeMap<String, Vec<Route>> = BTreeMap::new();
-    for inbound in inbound {
-        let path = Arc::new(path_of(&inbound, adapters));
-        let uri = format!("/api{}", inbound.uri_pattern);
-        let accepted = metrics::counter!("posthaste_accepted_total", "adapter" => inbound.adapter.to_string());
-        routes.entry(uri).or_default().push(Route { inbound: Arc::new(inbound), path, accepted });
+impl PublicApi {
+    #[must_use]
+    pub fn new(
+        acceptor: Arc<Acceptor>,
+        settings: &ApiSettings,
+        inbound: Vec<InboundSettings>,
+        adapters: &[AdapterSettings],
+    ) -> Self {
+        let mut routes: BTreeMap<String, Vec<Route>> = BTreeMap::new();
+        for inbound in inbound {
+            let path = Arc::new(path_of(&inbound, adapters));
+            let uri = format!("/api{}", inbound.uri_pattern);
+            let accepted = metrics::counter!("posthaste_accepted_total", "adapter" => inbound.adapter.to_string());
+            routes.entry(uri).or_default().push(Route { inbound: Arc::new(inbound), path, accepted });
+        }
+        let api = Arc::new(Api {
+            acceptor,
+            routes,
+            budget: BodyBudget::new(settings.max_body_bytes_in_flight),
+            body_timeout: settings.body_timeout,
+        });
+        let others = Router::new()
+            .route("/api/messages/{slotId}/{messageId}", get(status))
+            .layer(from_fn(every_error_is_a_problem))
+            .fallback(async || nobody_listens())
+            .with_state(api.clone())
+            .layer(CatchPanicLayer::custom(panicked));
+        Self { api, others }
     }
-    let api = Arc::new(Api {
-        acceptor,
-        routes,
-        budget: BodyBudget::new(settings.max_body_bytes_in_flight),
-        body_timeout: settings.body_timeout,
-    });
-    Router::new()
-        .route("/api/messages/{slotId}/{messageId}", get(status))
-        // Not around `post`, whose errors are problems already.
-        .layer(from_fn(every_error_is_a_problem))
-        .fallback(post)
-        .with_state(api)
-        .layer(CatchPanicLayer::custom(panicked))
+
+    /// Paths are compared as they are: nothing is normalised, nothing decoded. An adapter's is looked up before the router is
+    /// asked, which costs as much as many a step behind it; none begins with `/api/messages`.
+    pub async fn answer(self, request: Request<Incoming>) -> Response {
+        match self.api.routes.get(request.uri().path()) {
+            Some(routes) => caught(post(&self.api, routes, request)).await,
+            None => Box::pin(routed(self.others, request)).await,
+        }
+    }
+}
+
+/// A panic is answered, and its connection lives on.
+async fn caught(answer: impl Future<Output = Response>) -> Response {
+    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(panicked)
 }
 
 fn panicked(_panic: Box<dyn std::any::Any + Send>) -> Response {
@@ -138,14 +166,15 @@ impl<'a> Found<'a> {
     }
 }
 
-async fn post(State(api): State<Arc<Api>>, request: Request) -> Response {
-    let Some(routes) = api.routes.get(request.uri().path()) else {
-        return none(StatusCode::NOT_FOUND, "no adapter listens at this path").into_response();
-    };
+fn nobody_listens() -> Problem {
+    none(StatusCode::NOT_FOUND, "no adapter listens at this path")
+}
+
+async fn post(api: &Api, routes: &[Route], request: Request<Incoming>) -> Response {
     let Some(route) = routes.iter().find(|route| route.inbound.method == *request.method()) else {
         return method_not_allowed(routes).into_response();
     };
-    match receive(&api, request, route).await {
+    match receive(api, request, route).await {
         Ok(response) => response,
         Err(problem) => {
             metrics::counter!("posthaste_rejected_total", "status" => problem.status().as_u16().to_string())
@@ -156,7 +185,7 @@ async fn post(State(api): State<Arc<Api>>, request: Request) -> Response {
 }
 
 /// Reads the request and hands it on: from there on a client that hangs up cancels nothing.
-async fn receive(api: &Api, request: Request, route: &Route) -> Result<Response, Problem> {
+async fn receive(api: &Api, request: Request<Incoming>, route: &Route) -> Result<Response, Problem> {
     let Route { inbound, path, accepted } = route;
     let (parts, body) = request.into_parts();
     let Head { ids, content_type, headers } = read_head(inbound, &parts.headers)?;
@@ -278,4 +307,16 @@ fn method_not_allowed(routes: &[Route]) -> Response {
         response.headers_mut().insert(ALLOW, allow);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_answered_with_a_problem() {
+        let response = caught(async { panic!("on purpose") }).await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()["content-type"], super::super::problem::PROBLEM_JSON);
+    }
 }

@@ -12,6 +12,6 @@ mod settings;
 pub mod verdict;
 
 pub use accept::{Acceptor, Answer, Path};
-pub use api::{path_of, router};
+pub use api::{PublicApi, path_of};
 pub use group::Groups;
 pub use settings::{Accept, ApiSettings, DuplicateKey, InboundSettings, MessageLogSettings};

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::body::HttpBody as _;
+use axum::body::HttpBody;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use bytes::{Bytes, BytesMut};
@@ -122,7 +121,7 @@ fn read_id(headers: &HeaderMap, name: &HeaderName) -> Result<MessageId, Problem>
 pub async fn read_body(
     inbound: &InboundSettings,
     headers: &HeaderMap,
-    body: Body,
+    body: impl HttpBody<Data = Bytes> + Unpin,
     budget: &BodyBudget,
     bound: Duration,
 ) -> Result<HeldBody, Problem> {
@@ -140,7 +139,11 @@ pub async fn read_body(
     }
 }
 
-async fn collect(mut body: Body, max_body: usize, budget: &BodyBudget) -> Result<HeldBody, Problem> {
+async fn collect(
+    mut body: impl HttpBody<Data = Bytes> + Unpin,
+    max_body: usize,
+    budget: &BodyBudget,
+) -> Result<HeldBody, Problem> {
     let mut bytes = BytesMut::new();
     // One permit for all: a body that comes byte by byte must not cost more than its bytes.
     let mut room: Option<OwnedSemaphorePermit> = None;

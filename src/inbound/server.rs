@@ -1,23 +1,28 @@
 //! Serving HTTP/1.1 to clients that may be slow, broken or hostile. Used by both surfaces.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use axum::response::Response;
+use futures_util::FutureExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tower::ServiceExt;
 
 use crate::lifecycle::Lifecycle;
 
 /// A request's head may always have so many bytes; what does not fit into what is read at once beyond them is answered 431.
 /// Each connection keeps room for so much, also for what it reads of bodies.
 const MAX_HEAD: usize = 40 * 1024;
-/// Most headers of a request; more is answered 431.
-const MAX_HEADERS: usize = 128;
 /// How long a stop waits for requests in hand.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -37,16 +42,24 @@ pub async fn bind(listen: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(listen).await
 }
 
+/// A router's answer, for [`serve`].
+pub async fn routed(router: Router, request: Request<Incoming>) -> Response {
+    let Ok(response) = router.oneshot(request.map(Body::new)).await;
+    response
+}
+
 /// Serves until the soft stop, then finishes what is in hand.
-pub async fn serve(listener: TcpListener, router: Router, settings: ServerSettings, lifecycle: Lifecycle) {
+pub async fn serve<F: Future<Output = Response> + Send + 'static>(
+    listener: TcpListener,
+    answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    settings: ServerSettings,
+    lifecycle: Lifecycle,
+) {
     let connections = Arc::new(Semaphore::new(settings.max_connections));
     let graceful = GracefulShutdown::new();
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(settings.header_timeout)
-        .max_buf_size(MAX_HEAD)
-        .max_headers(MAX_HEADERS)
-        .half_close(false);
+    // Also: 100 headers at most, or 431. With a bound of our own they would be read into 8 KiB from the heap each time.
+    http.timer(TokioTimer::new()).header_read_timeout(settings.header_timeout).max_buf_size(MAX_HEAD).half_close(false);
     loop {
         let permit = tokio::select! {
             permit = connections.clone().acquire_owned() => permit,
@@ -68,7 +81,8 @@ pub async fn serve(listener: TcpListener, router: Router, settings: ServerSettin
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY not set");
         }
-        let service = TowerToHyperService::new(router.clone());
+        let answer = answer.clone();
+        let service = service_fn(move |request| answer(request).map(Ok::<_, Infallible>));
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
         let hard = lifecycle.hard.clone();
         lifecycle.tasks.spawn(async move {

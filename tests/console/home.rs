@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use posthaste::console::{ClaimedSlot, Console, ConsoleSettings, Readiness, SlotPurpose, router};
 use posthaste::dev::{Options, PrivatePostgres, fresh_name};
-use posthaste::inbound::server::{ServerSettings, bind, serve};
+use posthaste::inbound::server::{ServerSettings, bind, routed, serve};
 use posthaste::lifecycle::Lifecycle;
 use posthaste::model::{AdapterName, Destination, Incarnation, SlotId, TransactionAttribute};
 use posthaste::pipeline::{
@@ -80,7 +80,8 @@ impl Home {
             metrics: Arc::new(|| "posthaste_up 1\n".to_owned()),
         };
         let limits = ServerSettings { header_timeout: Duration::from_secs(10), max_connections: 64 };
-        drop(tasks.tasks.spawn(serve(listener, router(console, address), limits, tasks.clone())));
+        let router = router(console, address);
+        drop(tasks.tasks.spawn(serve(listener, move |request| routed(router.clone(), request), limits, tasks.clone())));
         let http = Client::builder().no_proxy().build().unwrap();
         Self { store, sql, http, address, readiness, registry, tasks }
     }

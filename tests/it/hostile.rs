@@ -165,6 +165,19 @@ fn a_request_that_ends_in_the_middle_of_its_body_leaves_nothing() {
 }
 
 #[test]
+fn a_request_has_a_hundred_headers_at_most() {
+    run(async {
+        let app = app().await;
+        for (headers, wanted) in [(96, 202), (97, 431)] {
+            // Beside Host, Connection, Message-Id and Content-Length.
+            let mut lines = format!("Message-Id: with-{headers}\r\nContent-Length: 1\r\n");
+            lines.extend((0..headers).map(|number| format!("X-Some-{number}: x\r\n")));
+            assert_eq!(app.raw_post(lines.as_bytes(), b"x").await.status, Some(wanted), "{headers}");
+        }
+    });
+}
+
+#[test]
 fn paths_are_taken_literally() {
     run(async {
         let app = app().await;
