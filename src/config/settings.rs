@@ -23,7 +23,7 @@ use crate::receiver::ReceiverSettings;
 use crate::store::PostgresSettings;
 
 pub(super) const DEFAULT_THREADS: usize = 8;
-const DEFAULT_GROUP: usize = 64;
+const DEFAULT_GROUP: usize = 96;
 const DEFAULT_RETRIES: u32 = 3;
 const DEFAULT_DELAYS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30)];
 const DEFAULT_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);

@@ -20,7 +20,7 @@ use crate::store::{AcceptRequest, Claimed, Inserted, StoreError};
 /// Messages that may wait for their turn; more are refused.
 const WAITING: usize = 1024;
 /// A group that takes longer to be accepted and published holds up nobody else.
-pub(super) const HOLD: Duration = Duration::from_millis(20);
+pub(super) const HOLD: Duration = Duration::from_millis(50);
 /// Longest wait for one's turn.
 const TURN: Duration = Duration::from_secs(5);
 

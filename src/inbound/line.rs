@@ -14,9 +14,11 @@ use crate::store::{AcceptRequest, GROUP_CONNECTIONS};
 const GROUP: usize = 256;
 /// Most bytes of bodies and headers that are accepted together; one larger message goes alone.
 const GROUP_BYTES: usize = 256 * 1024;
-/// So many make a second group beside the first, so that one is written while the other is published.
+/// Of a crowd of 64 so many make a second group beside the first,
 const SECOND: f64 = 32.0;
-/// And so does this part of the crowd, but for one: a little more than half, so that groups stay large.
+/// of a larger one this part,
+const HALF: f64 = 0.5;
+/// of a smaller one this part but for one, a little more than half.
 const SHARE: f64 = 0.6;
 /// How much of the crowd is remembered from one group to the next.
 const MEMORY: f64 = 0.97;
@@ -69,7 +71,13 @@ impl Line {
         }
         // Whoever comes later would not make it any larger.
         let full = waiting >= GROUP || self.bytes >= GROUP_BYTES;
-        full || self.young == 0 || (self.young == 1 && count(waiting) >= SECOND.min(self.crowd * SHARE - 1.0))
+        full || self.young == 0 || (self.young == 1 && count(waiting) >= self.second())
+    }
+
+    /// How many make a second group: so many that it is large, and few enough that it is written while the first is
+    /// published.
+    fn second(&self) -> f64 {
+        SECOND.max(self.crowd * HALF).min(self.crowd * SHARE - 1.0)
     }
 
     /// A group's statement has ended.
@@ -169,15 +177,14 @@ mod tests {
     }
 
     #[test]
-    fn until_a_group_is_published_few_wait_and_most_of_the_crowd_makes_a_second_one() {
-        for (crowd, most) in [(1, 1), (3, 1), (16, 9), (40, 23), (64, 32), (250, 32)] {
+    fn until_a_group_is_published_about_half_of_the_crowd_makes_a_second_one_and_there_is_no_third() {
+        for (crowd, most) in [(1, 1), (3, 1), (16, 9), (40, 23), (55, 32), (64, 32), (66, 33), (250, 125)] {
             let mut line = behind(crowd, most - 1, 16);
             assert_eq!(next(&mut line), 0, "{crowd}");
             line.decided();
             assert_eq!(next(&mut line), 0, "{crowd}");
             push(&mut line, 1, 16);
             assert_eq!(next(&mut line), most, "{crowd}");
-            // There is no third.
             line.decided();
             push(&mut line, 200, 16);
             assert_eq!(next(&mut line), 0, "{crowd}");

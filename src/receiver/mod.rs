@@ -1,6 +1,7 @@
 //! Dequeuing: from a delivery to a committed attempt, a retry or the error store (protocol §5).
 
 pub mod attempt;
+mod gather;
 mod group;
 mod group_across;
 mod lanes;

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::gather::{Gathered, Gathering};
 use super::lanes::Lanes;
-use super::together::{gather, may_share};
 use super::worker::{DeliveryEnd, Worker};
 use super::{Pace, Processor, ReceiverSettings};
 use crate::broker::{ConsumerSession, Delivery, SessionEnd};
@@ -20,6 +20,8 @@ use crate::store::Claimed;
 
 /// Messages claimed for processing in process that may wait for a permit.
 const DIRECT_WAITING: usize = 64;
+/// Deliveries that wait here beside what is at work, at most.
+const WAITING: usize = 64;
 /// How long a stop of one adapter waits for what is in hand.
 const DRAIN: Duration = Duration::from_secs(20);
 /// Between two looks at a queue that holds an unreadable message.
@@ -120,10 +122,10 @@ impl Receiver {
                 }
             });
         }
-        // What is at work, and as much that waits: it forms the next groups.
+        // What is at work, and as much that waits, which forms the next groups; of many messages enough for the start of one.
         let at_once =
             if self.may_group() { settings.num_threads.max(settings.group_size) } else { settings.num_threads };
-        let prefetch = u16::try_from(at_once * 2).unwrap_or(u16::MAX);
+        let prefetch = u16::try_from(at_once + at_once.min(WAITING)).unwrap_or(u16::MAX);
         broker.consume(&settings.queue, prefetch, home).await.map_err(|error| starting(with_cause(&error)))
     }
 
@@ -160,7 +162,7 @@ impl Receiver {
         let (trouble, mut troubled) = mpsc::channel::<String>(1);
         let soft = self.lifecycle.soft.clone();
         let groups = self.may_group();
-        let mut kept = None;
+        let (mut gathering, mut kept) = (Gathering::default(), None);
         loop {
             // Permit first, then message: what cannot be worked on stays with the broker.
             let permit = tokio::select! {
@@ -187,7 +189,7 @@ impl Receiver {
                     },
                 },
             };
-            if !groups || !may_share(&first) {
+            if !groups || !first.may_share() {
                 self.work_on(first, permit, trouble.clone());
                 continue;
             }
@@ -202,7 +204,7 @@ impl Receiver {
                 self.work_on(first, permit, trouble.clone());
                 continue;
             };
-            let (group, next) = gather(first, session, size);
+            let (group, next) = gathering.gather(first, || session.waiting(), size).await;
             kept = next;
             self.work_on_group(group, permit, lane, trouble.clone());
         }

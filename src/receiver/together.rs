@@ -6,47 +6,19 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::attempt::{Entry, entry};
 use super::group::Fate;
 use super::process::AttemptEnd;
 use super::worker::{DeliveryEnd, Worker, own_envelope};
-use crate::broker::{AckToken, ConsumerSession, Delivery, Source};
+use crate::broker::{AckToken, Delivery, Source};
 use crate::model::Envelope;
 use crate::relay::Running;
 use crate::txn::faults::in_group;
-
-/// A group takes no more messages beyond this.
-const GROUP_BYTES: usize = 1 << 18;
 
 /// A message at which nobody else in this process is at work.
 struct Held {
     envelope: Envelope,
     token: AckToken,
     running: Running,
-}
-
-/// Whether a delivery may share a transaction: ours, and never tried as far as anybody knows.
-pub fn may_share(delivery: &Delivery) -> bool {
-    match delivery.incoming.source {
-        Source::Own { attempts, .. } => entry(delivery.incoming.redelivered, attempts) == Entry::First,
-        Source::Foreign { .. } => false,
-    }
-}
-
-/// What is here already, up to so many; and the first that may not be with them.
-pub fn gather(first: Delivery, session: &mut ConsumerSession, size: usize) -> (Vec<Delivery>, Option<Delivery>) {
-    let mut bytes = first.incoming.body.len();
-    let mut group = vec![first];
-    while group.len() < size && bytes < GROUP_BYTES {
-        match session.waiting() {
-            Some(next) if may_share(&next) => {
-                bytes += next.incoming.body.len();
-                group.push(next);
-            }
-            next => return (group, next),
-        }
-    }
-    (group, None)
 }
 
 impl Worker {
