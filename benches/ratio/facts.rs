@@ -35,6 +35,7 @@ impl Facts {
             settings.push((name.to_owned(), value));
         }
         let rabbitmq = servers.rabbit.eval("rabbit_misc:version()").await?;
+        let watermark = servers.rabbit.eval("vm_memory_monitor:get_vm_memory_high_watermark()").await?;
         let folder = servers.postgres.folder().display().to_string();
         let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let processor = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -45,7 +46,7 @@ impl Facts {
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
             file_system: told("stat", &["--file-system", "--format=%T", &folder]),
             postgres: servers.admin.text("SHOW server_version").await?,
-            rabbitmq: rabbitmq.trim_matches('"').to_owned(),
+            rabbitmq: format!("{}, vm_memory_high_watermark = {watermark}", rabbitmq.trim_matches('"')),
             settings,
             load: load.split(' ').next().unwrap_or_default().to_owned(),
             at: servers.admin.text("SELECT to_char(now(), 'YYYY-MM-DD HH24:MI')").await?,
@@ -58,7 +59,7 @@ impl Facts {
             "{} cores, PostgreSQL {}, RabbitMQ {}, {}",
             self.cores,
             self.postgres.split(' ').next().unwrap_or_default(),
-            self.rabbitmq,
+            self.rabbitmq.split(',').next().unwrap_or_default(),
             self.at.split(' ').next().unwrap_or_default()
         )
     }
