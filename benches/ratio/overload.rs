@@ -23,8 +23,9 @@ use super::{proc, say};
 
 /// More than the product lets in at once (`maxConnections`: 1024): some wait before its door.
 const CONNECTIONS: usize = 1200;
-/// The load that its capacity is taken from.
+/// The load that its capacity is taken from: with fewer connections groups are smaller, and it takes less.
 const MEASURING: Duration = Duration::from_secs(10);
+const MANY: usize = 512;
 const TICK: Duration = Duration::from_millis(5);
 /// A backlog that has not shrunk for so long will not.
 const STANDS_STILL: Duration = Duration::from_secs(120);
@@ -39,7 +40,7 @@ pub async fn run(seconds: u64) -> Result<()> {
     let home = Database::connect(ground.urls.first().map(String::as_str).unwrap_or_default()).await?;
 
     let until = Until::Elapsed(MEASURING);
-    let load = Load { addresses: vec![product.api], connections: 64, bytes: 16, until, poison: false };
+    let load = Load { addresses: vec![product.api], connections: MANY, bytes: 16, until, poison: false };
     let capacity = load.run().await?.rate;
     until_done(&home).await?;
     home.batch(r#"TRUNCATE message, "otherMessage""#).await?;

@@ -109,7 +109,7 @@ impl PublicApi {
     }
 
     /// Paths are compared as they are: nothing is normalised, nothing decoded. An adapter's is looked up before the router is
-    /// asked, which costs as much as many a step behind it; none begins with `/api/messages`.
+    /// asked, which puts a message into a box for each of its layers; none begins with `/api/messages`.
     pub async fn answer(self, request: Request<Incoming>) -> Response {
         match self.api.routes.get(request.uri().path()) {
             Some(routes) => caught(post(&self.api, routes, request)).await,

@@ -14,11 +14,11 @@ use crate::store::{AcceptRequest, GROUP_CONNECTIONS};
 const GROUP: usize = 256;
 /// Most bytes of bodies and headers that are accepted together; one larger message goes alone.
 const GROUP_BYTES: usize = 256 * 1024;
-/// Of a crowd of 64 so many make a second group beside the first,
+/// What makes a second group, see [`Line::second`]: so many,
 const SECOND: f64 = 32.0;
-/// of a larger one this part,
+/// this part of a large crowd,
 const HALF: f64 = 0.5;
-/// of a smaller one this part but for one, a little more than half.
+/// this part of a small one, but for one message.
 const SHARE: f64 = 0.6;
 /// How much of the crowd is remembered from one group to the next.
 const MEMORY: f64 = 0.97;
@@ -74,8 +74,8 @@ impl Line {
         full || self.young == 0 || (self.young == 1 && count(waiting) >= self.second())
     }
 
-    /// How many make a second group: so many that it is large, and few enough that it is written while the first is
-    /// published.
+    /// How many make a second group: about half of the crowd, so that it is large and is still written while the first is
+    /// published; of less than 64 a little more than half, but not more than 32.
     fn second(&self) -> f64 {
         SECOND.max(self.crowd * HALF).min(self.crowd * SHARE - 1.0)
     }

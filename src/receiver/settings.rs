@@ -22,7 +22,7 @@ pub struct ReceiverSettings {
     pub retry_permanent_errors: bool,
     /// Transactions at once. Default 8.
     pub num_threads: usize,
-    /// The most messages in one transaction; 1: each has its own. Default 64.
+    /// The most messages in one transaction; 1: each has its own. Default 96.
     pub group_size: usize,
     /// The `postgres` entries that its steps reach, those of called adapters included.
     pub databases: Vec<String>,

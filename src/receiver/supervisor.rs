@@ -20,8 +20,6 @@ use crate::store::Claimed;
 
 /// Messages claimed for processing in process that may wait for a permit.
 const DIRECT_WAITING: usize = 64;
-/// Deliveries that wait here beside what is at work, at most.
-const WAITING: usize = 64;
 /// How long a stop of one adapter waits for what is in hand.
 const DRAIN: Duration = Duration::from_secs(20);
 /// Between two looks at a queue that holds an unreadable message.
@@ -122,10 +120,10 @@ impl Receiver {
                 }
             });
         }
-        // What is at work, and as much that waits, which forms the next groups; of many messages enough for the start of one.
+        // What is at work, and as much that waits: it forms the next groups.
         let at_once =
             if self.may_group() { settings.num_threads.max(settings.group_size) } else { settings.num_threads };
-        let prefetch = u16::try_from(at_once + at_once.min(WAITING)).unwrap_or(u16::MAX);
+        let prefetch = u16::try_from(at_once * 2).unwrap_or(u16::MAX);
         broker.consume(&settings.queue, prefetch, home).await.map_err(|error| starting(with_cause(&error)))
     }
 
