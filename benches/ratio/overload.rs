@@ -23,8 +23,9 @@ use super::{proc, say};
 
 /// More than the product lets in at once (`maxConnections`: 1024): some wait before its door.
 const CONNECTIONS: usize = 1200;
-/// The load that its capacity is taken from: with fewer connections groups are smaller, and it takes less.
+/// The load that its capacity is taken from.
 const MEASURING: Duration = Duration::from_secs(10);
+/// Its connections: with fewer, groups are smaller, and it takes less.
 const MANY: usize = 512;
 const TICK: Duration = Duration::from_millis(5);
 /// A backlog that has not shrunk for so long will not.

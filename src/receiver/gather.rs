@@ -10,10 +10,12 @@ const GROUP_BYTES: usize = 1 << 18;
 /// Between two looks whether others have come: what a group of arrivals publishes is delivered one after the other, and the
 /// first of them is not to go without the others.
 const APART: Duration = Duration::from_millis(1);
-/// As often it is looked at most, and no more once nobody has come.
+/// Most looks; none follows one in vain.
 const LOOKS: u32 = 2;
-/// How much of the largest group is remembered from one to the next; after a look in vain half of it.
+/// How much of the largest group is remembered from one to the next,
 const MEMORY: f64 = 0.97;
+/// and after a look in vain.
+const IN_VAIN: f64 = 0.5;
 
 /// What is gathered.
 pub trait Gathered {
@@ -64,7 +66,7 @@ impl Gathering {
             tokio::time::sleep(APART).await;
             next = group.grow(&mut waiting, size);
             if group.members.len() == here {
-                memory = 0.5;
+                memory = IN_VAIN;
                 break;
             }
         }
