@@ -148,6 +148,7 @@ pub async fn publish_until(publisher: &Publisher, queue: &str, harm: impl AsyncF
         until("200 are confirmed", async || confirmed.load(Ordering::Relaxed) >= 200).await;
         harm().await;
     };
-    tokio::join!(callers, harmed);
+    let ended = tokio::time::timeout(Duration::from_secs(60), async { tokio::join!(callers, harmed) }).await;
+    assert!(ended.is_ok(), "the harm did not end the publishing");
     confirmed.into_inner()
 }

@@ -3,8 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -68,31 +71,50 @@ impl Relay {
     }
 }
 
-async fn carry(
-    mut from: tokio::net::tcp::OwnedReadHalf,
-    mut to: tokio::net::tcp::OwnedWriteHalf,
+/// Ends with a cut, wherever it finds it: a relay that only looked while it waited would miss one that comes amid a write.
+async fn carry(from: OwnedReadHalf, to: OwnedWriteHalf, mode: watch::Receiver<Mode>, carried: Arc<AtomicUsize>) {
+    let mut cut = mode.clone();
+    tokio::select! {
+        _ = cut.wait_for(|mode| *mode == Mode::Cut) => {}
+        () = copy(from, to, mode, carried) => {}
+    }
+}
+
+async fn copy(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
     mut mode: watch::Receiver<Mode>,
     carried: Arc<AtomicUsize>,
 ) {
     let mut buffer = vec![0; 16 * 1024];
-    loop {
-        if mode.wait_for(|mode| *mode != Mode::Stall).await.is_err() {
+    while let Ok(bytes @ 1..) = from.read(&mut buffer).await {
+        if mode.wait_for(|mode| *mode != Mode::Stall).await.is_err() || to.write_all(&buffer[..bytes]).await.is_err() {
             return;
         }
-        let read = tokio::select! {
-            changed = mode.changed() => match changed {
-                Ok(()) if *mode.borrow() == Mode::Cut => return,
-                Ok(()) => continue,
-                Err(_) => return,
-            },
-            read = from.read(&mut buffer) => read,
-        };
-        match read {
-            Ok(0) | Err(_) => return,
-            Ok(bytes) if to.write_all(&buffer[..bytes]).await.is_err() => return,
-            Ok(bytes) => {
-                carried.fetch_add(bytes, Ordering::Relaxed);
-            }
+        carried.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_ends_a_connection_that_carries_both_ways_at_that_moment() {
+    for _ in 0..100 {
+        let echo = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let relay = Relay::start(&echo.local_addr().unwrap().to_string()).await;
+        let client = TcpStream::connect(relay.address).await.unwrap();
+        let (mut server, _) = echo.accept().await.unwrap();
+        let (mut reads, mut writes) = client.into_split();
+        let echoed = tokio::spawn(async move {
+            let (mut from, mut to) = server.split();
+            let _ended = tokio::io::copy(&mut from, &mut to).await;
+        });
+        let written = tokio::spawn(async move { while writes.write_all(&[7; 512]).await.is_ok() {} });
+        let mut buffer = vec![0; 16 * 1024];
+        for _ in 0..20 {
+            assert_ne!(reads.read(&mut buffer).await.unwrap(), 0);
         }
+        relay.cut();
+        let read = tokio::spawn(async move { while matches!(reads.read(&mut buffer).await, Ok(1..)) {} });
+        let ended = tokio::time::timeout(Duration::from_secs(10), join_all([echoed, written, read])).await;
+        assert!(ended.is_ok(), "it carries on");
     }
 }
