@@ -97,23 +97,24 @@ async fn copy(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_ends_a_connection_that_carries_both_ways_at_that_moment() {
+    let tasks = TaskTracker::new();
     for _ in 0..100 {
         let echo = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let relay = Relay::start(&echo.local_addr().unwrap().to_string()).await;
         let client = TcpStream::connect(relay.address).await.unwrap();
         let (mut server, _) = echo.accept().await.unwrap();
         let (mut reads, mut writes) = client.into_split();
-        let echoed = tokio::spawn(async move {
+        let echoed = tasks.spawn(async move {
             let (mut from, mut to) = server.split();
             let _ended = tokio::io::copy(&mut from, &mut to).await;
         });
-        let written = tokio::spawn(async move { while writes.write_all(&[7; 512]).await.is_ok() {} });
+        let written = tasks.spawn(async move { while writes.write_all(&[7; 512]).await.is_ok() {} });
         let mut buffer = vec![0; 16 * 1024];
         for _ in 0..20 {
             assert_ne!(reads.read(&mut buffer).await.unwrap(), 0);
         }
         relay.cut();
-        let read = tokio::spawn(async move { while matches!(reads.read(&mut buffer).await, Ok(1..)) {} });
+        let read = tasks.spawn(async move { while matches!(reads.read(&mut buffer).await, Ok(1..)) {} });
         let ended = tokio::time::timeout(Duration::from_secs(10), join_all([echoed, written, read])).await;
         assert!(ended.is_ok(), "it carries on");
     }
