@@ -99,7 +99,7 @@ async fn messages_that_are_published_together_are_answered_each_for_itself_and_i
             'r' => message(&nowhere),
             _ => message(""),
         };
-        let answers = broker.0.publisher().publish_all(kinds.chars().map(one).collect(), BOUND).await;
+        let answers = broker.0.publisher().publish_all(kinds.chars().map(one).collect(), BOUND).await.all().await;
         let read = |answer: &Result<_, PublishError>| match answer {
             Ok(_) => 'c',
             Err(PublishError::Returned { .. }) => 'r',
@@ -109,6 +109,33 @@ async fn messages_that_are_published_together_are_answered_each_for_itself_and_i
         assert_eq!(answers.iter().map(read).collect::<String>(), kinds);
     }
     assert_eq!(broker.0.queue_state(&queue.name).await.unwrap().ready, 7);
+    stop(broker).await;
+    queue.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_confirmed_is_told_while_others_of_its_group_are_still_open() {
+    let (queue, relay) = (Queue::declared(SHARED, "quorum").await, Relay::start(SHARED).await);
+    let broker = one_lane(&settings(&relay.address.to_string())).await;
+    let _confirmed = broker.0.publisher().publish(message(&queue.name), BOUND).await.unwrap();
+    let mut large = message(&queue.name);
+    large.envelope.body = vec![b'x'; 200 * 1024].into();
+    let group = (0..10).map(|_| message(&queue.name)).chain([large]).collect();
+    relay.stall_after(64 * 1024);
+    let mut publishing = broker.0.publisher().publish_all(group, BOUND).await;
+    let mut places = Vec::new();
+    while places.len() < 10 {
+        let some = publishing.some().await;
+        assert!(some.iter().all(|(_, answer)| answer.is_ok()), "{some:?}");
+        places.extend(some.iter().map(|(at, _)| *at));
+    }
+    assert_eq!(places, (0..10).collect::<Vec<_>>());
+    let beside = connected(SHARED).await;
+    assert_eq!(beside.0.queue_state(&queue.name).await.unwrap().ready, 11);
+    relay.carry();
+    assert!(matches!(publishing.some().await.as_slice(), [(10, Ok(_))]));
+    assert!(publishing.some().await.is_empty());
+    stop(beside).await;
     stop(broker).await;
     queue.gone().await;
 }

@@ -1,12 +1,13 @@
-//! One publishing channel: a group goes out, its confirms and returns come in, and only then is anything decided.
+//! One publishing channel: a group goes out, its confirms and returns come in, and each is told as soon as it is certain.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{Channel, Confirmation};
@@ -16,7 +17,7 @@ use uuid::Uuid;
 
 use super::connection::{CallError, Handle, bounded};
 use super::link::{Link, LinkWatch};
-use super::outcome::{Answer, NotSent, ReturnedMessage, judge};
+use super::outcome::{Answer, Confirmed, NotSent, ReturnedMessage, certain, judge};
 use super::publisher::{Job, JobQueue, PublisherSettings, refusal};
 use crate::model::TxId;
 use crate::txn::faults::{Point, reach};
@@ -77,20 +78,27 @@ impl Lane {
     }
 
     async fn publish(&mut self, handle: &Handle, channel: &Channel, mut group: Vec<Job>) {
-        group.retain_mut(Job::claim);
+        group.retain(Job::claim);
         let mut flight = Flight::start(channel, &mut group);
-        flight.land(Instant::now() + self.settings.confirm_bound).await;
+        let recipients: Vec<_> = group.iter().flat_map(Job::recipients).collect();
+        let tell = |at: usize, confirmed| {
+            if let Some(recipient) = recipients.get(at) {
+                recipient.tell(Ok(confirmed));
+            }
+        };
+        flight.land(Instant::now() + self.settings.confirm_bound, tell).await;
         let mut settled = flight.is_over();
         let blocked = matches!(self.link.current(), Link::Blocked { .. });
         if !settled && !blocked {
             settled = flight.give_up(handle, channel).await;
             self.open = None;
         }
-        let parcels = group.iter().flat_map(|job| &job.parcels);
-        let sent: Vec<_> = parcels.map(|parcel| (parcel.tx_id, parcel.queue.as_str())).collect();
-        let mut verdicts = judge(&sent, &flight.answers, &flight.returned, settled).into_iter();
-        for job in &mut group {
-            job.answer(verdicts.by_ref().take(job.parcels.len()).collect());
+        let sent: Vec<_> = recipients.iter().map(|recipient| recipient.message()).collect();
+        let verdicts = judge(&sent, &flight.answers, &flight.returned, settled);
+        for ((recipient, verdict), told) in recipients.iter().zip(verdicts).zip(&flight.told) {
+            if !told {
+                recipient.tell(verdict);
+            }
         }
         if blocked && !flight.is_over() {
             self.hold(handle, channel, flight).await;
@@ -102,7 +110,7 @@ impl Lane {
     async fn hold(&mut self, handle: &Handle, channel: &Channel, mut flight: Flight<'_>) {
         let unblocked = self.link.until(|link| !matches!(link, Link::Blocked { .. }));
         let supervised = unblocked.await;
-        flight.land(Instant::now() + self.settings.confirm_bound).await;
+        flight.land(Instant::now() + self.settings.confirm_bound, |_, _| ()).await;
         if !flight.is_over() && supervised {
             let _settled = flight.give_up(handle, channel).await;
             self.open = None;
@@ -124,16 +132,26 @@ async fn confirming(handle: &Handle) -> Result<Channel, CallError> {
 }
 
 fn refuse(group: Vec<Job>, reason: &NotSent) {
-    for mut job in group.into_iter().filter_map(|mut job| job.claim().then_some(job)) {
+    for job in group.into_iter().filter(Job::claim) {
         job.refuse(reason);
     }
 }
 
-/// The publishes of one group that have no answer yet, and what was answered to the others.
+/// One publish until its answer.
+type Publish<'a> = BoxFuture<'a, lapin::Result<Confirmation>>;
+
+/// The publishes of one group, and what was answered to them.
 struct Flight<'a> {
-    open: FuturesUnordered<BoxFuture<'a, (usize, lapin::Result<Confirmation>)>>,
+    /// In the order in which they are sent; `None`: answered.
+    publishes: Vec<Option<Publish<'a>>>,
+    /// Publishes without an answer.
+    open: usize,
+    /// The first of them, nearly: all before it are answered.
+    front: usize,
     answers: Vec<Answer>,
     returned: Vec<ReturnedMessage>,
+    /// Who was told that his message is confirmed.
+    told: Vec<bool>,
     /// Publishes that the library has written to the socket.
     written: Arc<AtomicUsize>,
 }
@@ -142,9 +160,8 @@ impl<'a> Flight<'a> {
     fn start(channel: &'a Channel, group: &mut [Job]) -> Self {
         let written = Arc::new(AtomicUsize::new(0));
         let parcels = group.iter_mut().flat_map(|job| &mut job.parcels);
-        let open: FuturesUnordered<_> = parcels
-            .enumerate()
-            .map(|(at, parcel)| {
+        let publishes: Vec<_> = parcels
+            .map(|(_, parcel)| {
                 let (queue, body) = (parcel.queue.clone(), parcel.body.clone());
                 let properties = std::mem::take(&mut parcel.properties);
                 let written = written.clone();
@@ -156,33 +173,85 @@ impl<'a> Flight<'a> {
                     reach(Point::IN4).await.map_err(std::io::Error::other)?;
                     confirm.await
                 };
-                publish.map(move |result| (at, result)).boxed()
+                Some(publish.boxed())
             })
             .collect();
-        Self { answers: vec![Answer::Open; open.len()], open, returned: Vec::new(), written }
+        let many = publishes.len();
+        let (answers, told) = (vec![Answer::Open; many], vec![false; many]);
+        Self { publishes, open: many, front: 0, answers, returned: Vec::new(), told, written }
     }
 
     fn is_over(&self) -> bool {
-        self.open.is_empty()
+        self.open == 0
     }
 
-    /// Takes in what the broker says, until everything is answered or the deadline is over.
-    async fn land(&mut self, deadline: Instant) {
-        let all = async {
-            while let Some((at, result)) = self.open.next().await {
-                let (answer, returned) = read(result);
-                self.returned.extend(returned);
-                if let Some(slot) = self.answers.get_mut(at) {
-                    *slot = answer;
+    /// Takes in what the broker says, until everything is answered or the deadline is over. `tell`: of what is certainly
+    /// confirmed, as soon as it is, in the order of sending.
+    async fn land(&mut self, deadline: Instant, mut tell: impl FnMut(usize, Confirmed)) {
+        let mut begun = false;
+        let all = poll_fn(|cx| {
+            if !begun {
+                begun = true;
+                self.read_from(self.front, cx);
+            }
+            self.advance(cx, &mut tell);
+            if self.is_over() { Poll::Ready(()) } else { Poll::Pending }
+        });
+        let _in_time = tokio::time::timeout_at(deadline, all).await;
+    }
+
+    /// Only the front is asked each time: behind it everything is when it has moved.
+    fn advance(&mut self, cx: &mut Context<'_>, tell: &mut impl FnMut(usize, Confirmed)) {
+        loop {
+            let from = self.front;
+            while self.front < self.publishes.len() && self.read(self.front, cx) {
+                self.front += 1;
+            }
+            if self.front == from {
+                return;
+            }
+            // What was answered before these were is read now, and with it a return that belongs to one of them.
+            self.read_from(self.front, cx);
+            let answers = self.answers.iter().zip(&mut self.told).enumerate();
+            for (at, (answer, told)) in answers.take(self.front).skip(from) {
+                if let Some(confirmed) = certain(*answer, &self.returned) {
+                    *told = true;
+                    tell(at, confirmed);
                 }
             }
-        };
-        let _in_time = tokio::time::timeout_at(deadline, all).await;
+        }
+    }
+
+    fn read_from(&mut self, first: usize, cx: &mut Context<'_>) {
+        for at in first..self.publishes.len() {
+            let _answered = self.read(at, cx);
+        }
+    }
+
+    /// Whether it has its answer.
+    fn read(&mut self, at: usize, cx: &mut Context<'_>) -> bool {
+        let Some(place) = self.publishes.get_mut(at) else { return true };
+        let Some(publish) = place else { return true };
+        let Poll::Ready(result) = publish.poll_unpin(cx) else { return false };
+        *place = None;
+        self.open -= 1;
+        let (answer, returned) = read(result);
+        self.returned.extend(returned);
+        if let Some(slot) = self.answers.get_mut(at) {
+            *slot = answer;
+        }
+        true
     }
 
     /// Gives up what has no answer. Closing the channel makes the broker's earlier words arrive first; without an answer
     /// even to that, the whole connection is given up. True: everything the broker said has been read.
     async fn give_up(&mut self, handle: &Handle, channel: &Channel) -> bool {
+        // Those that were not asked lately may have been written long ago.
+        poll_fn(|cx| {
+            self.read_from(0, cx);
+            Poll::Ready(())
+        })
+        .await;
         if self.written.load(Ordering::Relaxed) < self.answers.len() {
             handle.give_up("the broker does not read");
             return false;
@@ -192,7 +261,7 @@ impl<'a> Flight<'a> {
             handle.give_up("the broker does not answer");
             return false;
         }
-        self.land(Instant::now() + CLOSE_BOUND).await;
+        self.land(Instant::now() + CLOSE_BOUND, |_, _| ()).await;
         self.is_over()
     }
 }

@@ -82,6 +82,13 @@ pub(super) struct ReturnedMessage {
     pub(super) reason: String,
 }
 
+/// What can be said of one message before its group is judged, provided that everything which was answered before it was
+/// has been read. The library gives a return to whichever confirm it resolves next, and an unroutable message's return comes
+/// before its confirm: so while none was seen, none of what is confirmed has come back (ADR 12).
+pub(super) fn certain(answer: Answer, returned: &[ReturnedMessage]) -> Option<Confirmed> {
+    (answer == Answer::Acked && returned.is_empty()).then_some(Confirmed(()))
+}
+
 /// Decides a whole group at once. An unroutable message is positively confirmed, and the library hangs returns on the
 /// wrong confirms (protocol §8): returns are matched by message id and queue, and a confirm counts only when no return
 /// of the group can be missing any more (`settled`).
@@ -138,6 +145,15 @@ mod tests {
         let answers = [Answer::Acked; 3];
         let verdicts = judge(&sent(&[1, 2, 3]), &answers, &[came_back(3)], true);
         assert_eq!(verdicts, [Ok(Confirmed(())), Ok(Confirmed(())), gone()]);
+    }
+
+    #[test]
+    fn a_confirm_is_certain_until_the_first_return_has_come_back_and_nothing_else_ever_is() {
+        assert_eq!(certain(Answer::Acked, &[]), Some(Confirmed(())));
+        assert_eq!(certain(Answer::Acked, &[came_back(7)]), None);
+        for answer in [Answer::Nacked, Answer::Failed, Answer::Open] {
+            assert_eq!(certain(answer, &[]), None);
+        }
     }
 
     #[test]

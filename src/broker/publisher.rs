@@ -1,19 +1,20 @@
 //! Publishing with confirms: callers queue up, a few lanes take all that waits and publish it as a group.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::lane::Lane;
 use super::link::{Ground, Link, LinkStatus, LinkWatch};
-use super::outcome::{Confirmed, Doubt, NotSent, PublishError};
+use super::outcome::{Confirmed, NotSent, PublishError};
+use super::publishing::{Claim, Publishing, Word};
 use super::wire::{OutMessage, Parcel, encode};
+use crate::model::TxId;
 
 /// How much a publisher may hold, and how long it waits.
 #[derive(Debug, Clone, Copy)]
@@ -75,73 +76,59 @@ impl Publisher {
 
     /// Publishes one message; as [`publish_all`](Self::publish_all).
     pub async fn publish(&self, message: OutMessage, bound: Duration) -> Result<Confirmed, PublishError> {
-        let mut answers = self.publish_all(vec![message], bound).await;
-        answers.pop().unwrap_or(Err(PublishError::NotSent(NotSent::Closed)))
+        let mut publishing = self.publish_all(vec![message], bound).await;
+        let answer = publishing.some().await.pop();
+        answer.map_or(Err(PublishError::NotSent(NotSent::Closed)), |(_, answer)| answer)
     }
 
-    /// Publishes messages, as far as possible on one channel, and waits, at most `bound`, for the broker's word on each; one
-    /// answer each, in their order. Dropping the future does not take them back.
-    pub async fn publish_all(
-        &self,
-        messages: Vec<OutMessage>,
-        bound: Duration,
-    ) -> Vec<Result<Confirmed, PublishError>> {
+    /// Hands messages over to be published, as far as possible on one channel. The broker's word on each is told, once, as
+    /// soon as it is known and in at most `bound`. Dropping what is answered does not take them back.
+    pub async fn publish_all(&self, messages: Vec<OutMessage>, bound: Duration) -> Publishing {
         let deadline = Instant::now() + bound;
-        let (mut unfit, mut jobs, mut last) = (Vec::new(), Vec::new(), (Vec::new(), 0));
+        let (tell, mut publishing) = Publishing::of(messages.len(), deadline);
+        let (mut jobs, mut last) = (Vec::new(), (Vec::new(), 0));
         for (at, message) in messages.into_iter().enumerate() {
             let cost = message.cost();
             match encode(message) {
                 Ok(parcel) => {
                     let (parcels, bytes) = &mut last;
-                    parcels.push(parcel);
+                    parcels.push((at, parcel));
                     *bytes += cost;
                     // No larger than what a lane puts together.
                     if parcels.len() >= self.settings.group_messages || *bytes >= self.settings.group_bytes {
                         jobs.push(std::mem::take(&mut last));
                     }
                 }
-                Err(error) => unfit.push((at, error)),
+                Err(error) => publishing.not_sent([at], &error.into()),
             }
         }
         jobs.push(last);
-        let sent = jobs.into_iter().filter(|(parcels, _)| !parcels.is_empty());
-        let sent = join_all(sent.map(|(parcels, cost)| self.send(parcels, cost, deadline))).await;
-        let mut answers: Answers = sent.into_iter().flatten().collect();
-        for (at, error) in unfit {
-            answers.insert(at, Err(PublishError::NotSent(error.into())));
+        for (parcels, cost) in jobs.into_iter().filter(|(parcels, _)| !parcels.is_empty()) {
+            let (claim, places) = (Claim::default(), parcels.iter().map(|(at, _)| *at).collect::<BTreeSet<_>>());
+            let job = self.prepare(parcels, cost, deadline, claim.clone(), tell.clone());
+            match job.await.and_then(|job| self.hand_over(job)) {
+                Ok(()) => publishing.wait_for(claim, places),
+                Err(reason) => publishing.not_sent(places, &reason),
+            }
         }
-        answers
+        publishing
     }
 
-    async fn send(&self, parcels: Vec<Parcel>, cost: usize, deadline: Instant) -> Answers {
-        let many = parcels.len();
-        let sent = self.try_to_send(parcels, cost, deadline).await;
-        sent.unwrap_or_else(|error| (0..many).map(|_| Err(error.clone())).collect())
-    }
-
-    async fn try_to_send(&self, parcels: Vec<Parcel>, cost: usize, deadline: Instant) -> Result<Answers, PublishError> {
-        let (job, claim, answer) = self.prepare(parcels, cost, deadline).await.map_err(PublishError::NotSent)?;
-        self.jobs.try_send(job).map_err(|error| {
-            PublishError::NotSent(match error {
-                mpsc::error::TrySendError::Full(_) => NotSent::Full,
-                mpsc::error::TrySendError::Closed(_) => NotSent::Closed,
-            })
-        })?;
-        match tokio::time::timeout_at(deadline, answer).await {
-            Ok(Ok(answers)) => Ok(answers),
-            Ok(Err(_)) if claim.take() => Err(PublishError::NotSent(NotSent::Closed)),
-            Ok(Err(_)) => Err(PublishError::Unknown(Doubt::Lost)),
-            Err(_) if claim.take() => Err(PublishError::NotSent(NotSent::Expired)),
-            Err(_) => Err(PublishError::Unknown(Doubt::NoConfirm)),
-        }
+    fn hand_over(&self, job: Job) -> Result<(), NotSent> {
+        self.jobs.try_send(job).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => NotSent::Full,
+            mpsc::error::TrySendError::Closed(_) => NotSent::Closed,
+        })
     }
 
     async fn prepare(
         &self,
-        parcels: Vec<Parcel>,
+        parcels: Vec<(usize, Parcel)>,
         cost: usize,
         deadline: Instant,
-    ) -> Result<(Job, Claim, oneshot::Receiver<Answers>), NotSent> {
+        claim: Claim,
+        tell: mpsc::Sender<Word>,
+    ) -> Result<Job, NotSent> {
         if self.closing.is_cancelled() {
             return Err(NotSent::Closed);
         }
@@ -150,10 +137,7 @@ impl Publisher {
         let until = deadline.min(Instant::now() + self.settings.room_bound);
         let room = tokio::time::timeout_at(until, self.room.clone().acquire_many_owned(permits)).await;
         let room = room.map_err(|_| NotSent::Full)?.map_err(|_| NotSent::Closed)?;
-        let claim = Claim::default();
-        let (reply, answer) = oneshot::channel();
-        let job = Job { parcels, cost, deadline, claim: claim.clone(), reply: Some(reply), _room: room };
-        Ok((job, claim, answer))
+        Ok(Job { parcels, cost, deadline, claim, tell, _room: room })
     }
 
     /// Whether a message would be taken now.
@@ -190,36 +174,45 @@ pub(super) fn refusal(link: &Link) -> Result<(), NotSent> {
     }
 }
 
-/// One for each message of a job.
-type Answers = Vec<Result<Confirmed, PublishError>>;
-
-/// Settles whether a message is sent or withdrawn: whoever takes it first.
-#[derive(Clone, Default)]
-pub(super) struct Claim(Arc<AtomicBool>);
-
-impl Claim {
-    fn take(&self) -> bool {
-        !self.0.swap(true, Ordering::AcqRel)
-    }
-}
-
 /// Messages that go out together, with the room that they occupy.
 pub(super) struct Job {
-    pub(super) parcels: Vec<Parcel>,
+    /// With their places among what was handed over.
+    pub(super) parcels: Vec<(usize, Parcel)>,
     cost: usize,
     deadline: Instant,
     claim: Claim,
-    reply: Option<oneshot::Sender<Answers>>,
+    tell: mpsc::Sender<Word>,
     _room: OwnedSemaphorePermit,
+}
+
+/// Who waits for the word on one message.
+pub(super) struct Recipient<'a> {
+    at: usize,
+    parcel: &'a Parcel,
+    tell: &'a mpsc::Sender<Word>,
+}
+
+impl Recipient<'_> {
+    /// By what the message is recognised should it come back.
+    pub(super) fn message(&self) -> (TxId, &str) {
+        (self.parcel.tx_id, self.parcel.queue.as_str())
+    }
+
+    pub(super) fn tell(&self, word: Result<Confirmed, PublishError>) {
+        // There is room for one word on each message.
+        if let Err(unheard) = self.tell.try_send((self.at, word)) {
+            tracing::debug!(?unheard, "nobody waited for this publish");
+        }
+    }
 }
 
 impl Job {
     fn is_withdrawn(&self) -> bool {
-        self.claim.0.load(Ordering::Acquire)
+        self.claim.is_taken()
     }
 
     /// Makes it ours, to be sent now: false when its caller has withdrawn it, or its time is over.
-    pub(super) fn claim(&mut self) -> bool {
+    pub(super) fn claim(&self) -> bool {
         if !self.claim.take() {
             return false;
         }
@@ -230,17 +223,13 @@ impl Job {
         in_time
     }
 
-    /// None of it was sent.
-    pub(super) fn refuse(&mut self, reason: &NotSent) {
-        self.answer(self.parcels.iter().map(|_| Err(PublishError::NotSent(reason.clone()))).collect());
+    pub(super) fn recipients(&self) -> impl Iterator<Item = Recipient<'_>> {
+        self.parcels.iter().map(|(at, parcel)| Recipient { at: *at, parcel, tell: &self.tell })
     }
 
-    pub(super) fn answer(&mut self, answers: Answers) {
-        if let Some(reply) = self.reply.take()
-            && let Err(unheard) = reply.send(answers)
-        {
-            tracing::debug!(?unheard, "nobody waited for these publishes");
-        }
+    /// None of it was sent.
+    pub(super) fn refuse(&self, reason: &NotSent) {
+        self.recipients().for_each(|recipient| recipient.tell(Err(PublishError::NotSent(reason.clone()))));
     }
 }
 

@@ -251,7 +251,7 @@ impl Acceptor {
         let (relay, room) = (self.relay.clone(), room.clone());
         let publish = async move {
             let _until_published = room;
-            relay.publish_all(messages).await
+            relay.publish_all(messages, |_| ()).await
         };
         match inbound.accept {
             // In this task: no client can cancel it.

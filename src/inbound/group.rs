@@ -14,7 +14,7 @@ use super::Accept;
 use super::accept::Room;
 use super::line::{Line, Member};
 use crate::model::{Destination, TxId};
-use crate::relay::Relay;
+use crate::relay::{Published, Relay};
 use crate::store::{AcceptRequest, Claimed, Inserted, StoreError};
 
 /// Messages that may wait for their turn; more are refused.
@@ -92,10 +92,9 @@ impl Groups {
     /// Sends as many groups on their way as may go now.
     fn go_on(&self) {
         // While the line is locked nothing is spawned: a runtime at its end drops a task at once, and with it what counts it.
-        while let Some(group) = self.next_group() {
-            let members = group.len();
-            let deciding = Counted { groups: self.clone(), members, leave: |line, _| line.decided() };
-            let young = Counted { groups: self.clone(), members, leave: Line::grown };
+        while let Some((number, group)) = self.next_group() {
+            let counted = |leave| Counted { groups: self.clone(), number, leave };
+            let (deciding, young) = (counted(|line, _| line.decided()), counted(Line::grown));
             let Ok(runtime) = Handle::try_current() else { return };
             let (tasks, relay) = (self.0.relay.tasks(), self.0.relay.clone());
             let flushed = tasks.spawn_on(flush(relay, group, deciding).boxed(), &runtime);
@@ -103,7 +102,7 @@ impl Groups {
         }
     }
 
-    fn next_group(&self) -> Option<Vec<Member>> {
+    fn next_group(&self) -> Option<(u64, Vec<Member>)> {
         self.line().next_group()
     }
 
@@ -115,13 +114,13 @@ impl Groups {
 /// A group that stands in one of the line's counts: others may follow when it is dropped, also by a panic.
 struct Counted {
     groups: Groups,
-    members: usize,
-    leave: fn(&mut Line, usize),
+    number: u64,
+    leave: fn(&mut Line, u64),
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        (self.leave)(&mut self.groups.line(), self.members);
+        (self.leave)(&mut self.groups.line(), self.number);
         self.groups.go_on();
     }
 }
@@ -153,47 +152,69 @@ async fn flush(relay: Relay, group: Vec<Member>, deciding: Counted) {
             vec![Err(error); group.len()]
         }
     };
+    let (groups, number) = (deciding.groups.clone(), deciding.number);
     drop(deciding);
+    let answered = |members| groups.line().answered(number, members);
     // Who waits for another queue is not waited for.
     let mut parts: BTreeMap<Vec<Destination>, Part> = BTreeMap::new();
     for (member, tried) in group.into_iter().zip(answers) {
         if matches!(tried, Ok(Inserted::Yes)) {
-            let sent = member.request.outgoing.iter().map(|row| row.destination.clone());
-            parts.entry(sent.collect()).or_default().accepted(member);
+            let sent: Vec<_> = member.request.outgoing.iter().map(|row| row.destination.clone()).collect();
+            let each = sent.len();
+            parts.entry(sent).or_insert_with(|| Part { each, ..Part::default() }).accepted(member);
         } else {
             // A stop may have ended whoever asked.
             let _told = member.tell.send(Together::Not { request: member.request, tried }).is_ok();
         }
     }
-    join_all(parts.into_values().map(|part| part.publish(&relay))).await;
+    join_all(parts.into_values().map(|part| part.publish(&relay, &answered))).await;
 }
 
 /// Those of a group that are accepted and sent to the same queues.
 #[derive(Default)]
 struct Part {
+    /// How many messages each of them sends.
+    each: usize,
     messages: Vec<Claimed>,
     rooms: Vec<Room>,
-    /// They wait for the broker.
-    asked: Vec<oneshot::Sender<Together>>,
+    /// For each, how many of its messages wait for the broker's word, and whom to tell: nobody who had his answer before.
+    asked: Vec<(usize, Option<oneshot::Sender<Together>>)>,
 }
 
 impl Part {
     fn accepted(&mut self, Member { request, accept, room, tell }: Member) {
         self.messages.extend(request.into_messages());
         self.rooms.push(room);
-        match accept {
-            Accept::Confirmed => self.asked.push(tell),
-            Accept::Journalled => {
-                let _told = tell.send(Together::Accepted).is_ok();
-            }
+        self.asked.push((self.each, Some(tell)));
+        if accept == Accept::Journalled {
+            self.asked.last_mut().into_iter().for_each(answer);
         }
     }
 
-    async fn publish(self, relay: &Relay) {
-        relay.publish_all(self.messages).await;
-        drop(self.rooms);
-        for tell in self.asked {
-            let _told = tell.send(Together::Accepted).is_ok();
-        }
+    /// Tells each of them as soon as it is known what became of his messages. `answered`: so many were told.
+    async fn publish(self, relay: &Relay, answered: &impl Fn(usize)) {
+        let Self { each, messages, rooms, mut asked } = self;
+        let tell = |some: &[(usize, Published)]| {
+            let mut told = 0;
+            for (at, _) in some {
+                if let Some(one) = at.checked_div(each).and_then(|member| asked.get_mut(member)) {
+                    one.0 -= 1;
+                    if one.0 == 0 {
+                        told += 1;
+                        answer(one);
+                    }
+                }
+            }
+            answered(told);
+        };
+        relay.publish_all(messages, tell).await;
+        drop(rooms);
+        asked.iter_mut().for_each(answer);
+    }
+}
+
+fn answer((_, tell): &mut (usize, Option<oneshot::Sender<Together>>)) {
+    if let Some(tell) = tell.take() {
+        let _told = tell.send(Together::Accepted).is_ok();
     }
 }

@@ -1,6 +1,6 @@
 //! Who waits to be accepted, and who goes with whom. Pure (protocol §7).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use tokio::sync::oneshot;
 
@@ -41,10 +41,11 @@ pub(super) struct Line {
     bytes: usize,
     /// Groups whose statement has not ended.
     deciding: usize,
-    /// Groups that were taken less than [`HOLD`](super::group::HOLD) ago and are not published yet.
-    young: usize,
-    /// Members of these.
-    in_hand: usize,
+    /// Groups that were taken less than [`HOLD`](super::group::HOLD) ago and are not published yet, by their number, and how
+    /// many of their members have no answer.
+    young: BTreeMap<u64, usize>,
+    /// Groups that were ever taken.
+    taken: u64,
     /// The most that lately waited or were in hand.
     crowd: f64,
 }
@@ -71,7 +72,7 @@ impl Line {
         }
         // Whoever comes later would not make it any larger.
         let full = waiting >= GROUP || self.bytes >= GROUP_BYTES;
-        full || self.young == 0 || (self.young == 1 && count(waiting) >= self.second())
+        full || self.young.is_empty() || (self.young.len() == 1 && count(waiting) >= self.second())
     }
 
     /// How many make a second group: about half of the crowd, so that it is large and is still written while the first is
@@ -85,24 +86,35 @@ impl Line {
         self.deciding -= 1;
     }
 
-    /// A group of so many is published, or has taken long.
-    pub(super) fn grown(&mut self, members: usize) {
-        self.young -= 1;
-        self.in_hand -= members;
+    /// So many members of a group have their answer: soon they may wait again, and are not to be counted twice.
+    pub(super) fn answered(&mut self, group: u64, members: usize) {
+        if let Some(in_hand) = self.young.get_mut(&group) {
+            *in_hand = in_hand.saturating_sub(members);
+        }
     }
 
-    pub(super) fn next_group(&mut self) -> Option<Vec<Member>> {
+    /// A group is published, or has taken long.
+    pub(super) fn grown(&mut self, group: u64) {
+        self.young.remove(&group);
+    }
+
+    fn in_hand(&self) -> usize {
+        self.young.values().sum()
+    }
+
+    /// Those who go together now, and their group's number.
+    pub(super) fn next_group(&mut self) -> Option<(u64, Vec<Member>)> {
         if !self.next_may_go() {
             return None;
         }
-        self.crowd = count(self.waiting.len() + self.in_hand).max(self.crowd * MEMORY);
+        self.crowd = count(self.waiting.len() + self.in_hand()).max(self.crowd * MEMORY);
         let many = cut(self.waiting.iter().map(|member| size(&member.request)));
         let group: Vec<Member> = self.waiting.drain(..many).collect();
         self.bytes -= group.iter().map(|member| size(&member.request)).sum::<usize>();
         self.deciding += 1;
-        self.young += 1;
-        self.in_hand += many;
-        Some(group)
+        self.taken += 1;
+        self.young.insert(self.taken, many);
+        Some((self.taken, group))
     }
 }
 
@@ -156,7 +168,7 @@ mod tests {
 
     /// How many go now.
     fn next(line: &mut Line) -> usize {
-        line.next_group().map_or(0, |group| group.len())
+        line.next_group().map_or(0, |(_, group)| group.len())
     }
 
     /// A group of so many has gone, and so many wait.
@@ -188,7 +200,7 @@ mod tests {
             line.decided();
             push(&mut line, 200, 16);
             assert_eq!(next(&mut line), 0, "{crowd}");
-            line.grown(most);
+            line.grown(2);
             assert_eq!(next(&mut line), 200, "{crowd}");
         }
     }
@@ -200,7 +212,7 @@ mod tests {
         for group in [60].into_iter().chain([4; 100]) {
             assert_eq!(next(&mut line), group);
             line.decided();
-            line.grown(group);
+            line.grown(line.taken);
             push(&mut line, 4, 16);
         }
         assert_eq!(next(&mut line), 4);
@@ -214,9 +226,23 @@ mod tests {
     fn a_group_that_has_taken_long_holds_up_nobody() {
         let mut line = behind(9, 1, 16);
         assert_eq!(next(&mut line), 0);
-        line.grown(9);
+        line.grown(1);
         assert_eq!(next(&mut line), 1);
-        assert_eq!((line.deciding, line.young, line.in_hand), (2, 1, 1));
+        assert_eq!((line.deciding, line.young.len(), line.in_hand()), (2, 1, 1));
+    }
+
+    #[test]
+    fn who_has_his_answer_and_waits_again_is_one_of_the_crowd_and_not_two() {
+        let mut line = behind(64, 0, 16);
+        line.decided();
+        line.answered(1, 32);
+        push(&mut line, 32, 16);
+        assert_eq!((next(&mut line), line.crowd, line.in_hand()), (32, 64.0, 64));
+        line.answered(1, 32);
+        line.grown(1);
+        // Too late to matter.
+        line.answered(1, 32);
+        assert_eq!(line.in_hand(), 32);
     }
 
     #[test]
@@ -228,11 +254,9 @@ mod tests {
             push(&mut line, many, bytes);
             assert_eq!((next(&mut line), line.deciding), (0, GROUP_CONNECTIONS));
             line.decided();
-            assert_eq!((next(&mut line), line.young, line.in_hand), (many, 3, 3 * many));
-            line.grown(many);
-            line.grown(many);
-            line.grown(many);
-            assert_eq!((next(&mut line), line.waiting.len(), line.in_hand), (0, 1, 0));
+            assert_eq!((next(&mut line), line.young.len(), line.in_hand()), (many, 3, 3 * many));
+            (1..=3).for_each(|group| line.grown(group));
+            assert_eq!((next(&mut line), line.waiting.len(), line.in_hand()), (0, 1, 0));
         }
     }
 
@@ -241,7 +265,7 @@ mod tests {
         let mut line = Line::default();
         (0..GROUP_BYTES / 65_536 + 3).for_each(|_| line.push(member(65_536)));
         assert!(line.next_group().is_some());
-        assert_eq!((line.bytes, line.deciding, line.young), (3 * 65_536, 1, 1));
+        assert_eq!((line.bytes, line.deciding, line.young.len()), (3 * 65_536, 1, 1));
         let last = line.waiting[2].request.envelope.tx_id;
         assert!(line.withdraw(last).is_some() && line.withdraw(last).is_none());
         assert_eq!((line.bytes, line.waiting.len()), (2 * 65_536, 2));

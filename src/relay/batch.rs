@@ -1,5 +1,8 @@
 //! Messages that go to one broker together.
 
+use futures_util::stream::{self, Stream};
+use futures_util::{FutureExt, StreamExt};
+
 use super::publish::CONFIRM_BOUND;
 use crate::broker::{Broker, Confirmed, OutMessage, PublishError};
 use crate::store::Mark;
@@ -25,19 +28,33 @@ impl<'a> Batch<'a> {
         self.out.push(out);
     }
 
-    /// One answer for each, in the order in which they were pushed.
-    pub(super) async fn send(self) -> Vec<Answered> {
-        let mut answers = self.broker.publisher().publish_all(self.out, CONFIRM_BOUND).await;
-        for answer in answers.iter_mut().filter(|answer| answer.is_ok()) {
-            if let Err(injected) = points().await {
-                *answer = Err(injected.into());
-            }
-        }
-        self.marks.into_iter().zip(answers).collect()
+    /// What becomes known of them, bit by bit; of each message once.
+    pub(super) fn send(self) -> impl Stream<Item = Vec<Answered>> {
+        let Self { broker, marks, out } = self;
+        let publishing = async move { broker.publisher().publish_all(out, CONFIRM_BOUND).await };
+        let words = publishing.map(|publishing| {
+            stream::unfold(publishing, async |mut publishing| {
+                let some = publishing.some().await;
+                (!some.is_empty()).then_some((some, publishing))
+            })
+        });
+        words.flatten_stream().then(move |words| {
+            let answered = words.into_iter().filter_map(|(at, answer)| Some((*marks.get(at)?, answer)));
+            lose_some(answered.collect())
+        })
     }
 }
 
-/// Where a test loses a confirm.
+/// Where a test loses confirms.
+async fn lose_some(mut answered: Vec<Answered>) -> Vec<Answered> {
+    for (_, answer) in answered.iter_mut().filter(|(_, answer)| answer.is_ok()) {
+        if let Err(injected) = points().await {
+            *answer = Err(injected.into());
+        }
+    }
+    answered
+}
+
 async fn points() -> Result<(), Injected> {
     reach(Point::IN5).await?;
     reach(Point::IN7).await

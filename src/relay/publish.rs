@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream::select_all;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::DatabaseClock;
-use super::batch::{Answered, Batch};
+use super::batch::Batch;
 use super::board::{Board, OpenCounts};
 use super::marker::{Marker, Unmarked};
 use crate::broker::{Broker, LinkStatus, NotSent, OutMessage, PublishError};
@@ -153,23 +155,27 @@ impl Relay {
     /// Publishes a committed row's message and waits for the broker's word; the row is marked about a second later.
     /// Must run in a task that no client can cancel.
     pub async fn publish(&self, message: Claimed) -> Published {
-        let (mut published, failed) = self.try_all(vec![message]).await;
+        let mut published = Published::Later;
+        let failed = self.try_all(vec![message], |some| some.iter().for_each(|(_, one)| published = *one)).await;
         self.note(failed).await;
-        published.pop().unwrap_or(Published::Later)
-    }
-
-    /// The same for many, together; one answer each, in their order. That some could not be published is noted afterwards, in
-    /// a task: the others do not wait for it.
-    pub async fn publish_all(&self, messages: Vec<Claimed>) -> Vec<Published> {
-        let ((published, failed), relay) = (self.try_all(messages).await, self.clone());
-        if !failed.is_empty() {
-            self.tasks().spawn(async move { relay.note(failed).await });
-        }
         published
     }
 
-    async fn try_all(&self, messages: Vec<Claimed>) -> (Vec<Published>, Vec<(Mark, PublishError)>) {
-        let mut published = vec![Published::Later; messages.len()];
+    /// The same for many, together. `tell`: what became of a message, by its place, as soon as it is known; what it is not told
+    /// of when this ends is published later. That some could not be published is noted afterwards, in a task: the others do
+    /// not wait for it.
+    pub async fn publish_all(&self, messages: Vec<Claimed>, tell: impl FnMut(&[(usize, Published)])) {
+        let (failed, relay) = (self.try_all(messages, tell).await, self.clone());
+        if !failed.is_empty() {
+            self.tasks().spawn(async move { relay.note(failed).await });
+        }
+    }
+
+    async fn try_all(
+        &self,
+        messages: Vec<Claimed>,
+        mut tell: impl FnMut(&[(usize, Published)]),
+    ) -> Vec<(Mark, PublishError)> {
         let (mut batches, mut failed): (BTreeMap<&str, Batch<'_>>, Vec<_>) = (BTreeMap::new(), Vec::new());
         for (at, message) in messages.into_iter().enumerate() {
             if reach(Point::IN3).await.is_err() {
@@ -183,21 +189,14 @@ impl Relay {
                 Err(injected) => failed.push((mark, injected.into())),
             }
         }
-        for ((at, mark), answer) in
-            join_all(batches.into_values().map(|batch| self.send(batch))).await.into_iter().flatten()
-        {
-            match answer {
-                Ok(_confirmed) => published.iter_mut().skip(at).take(1).for_each(|one| *one = Published::Confirmed),
-                Err(error) => failed.push((mark, error)),
-            }
+        let mut answered = select_all(batches.into_values().map(|batch| Box::pin(batch.send())));
+        while let Some(some) = answered.next().await {
+            self.mark_later(some.iter().filter_map(|((_, mark), answer)| answer.is_ok().then_some(*mark))).await;
+            let became = |answer: &Result<_, _>| if answer.is_ok() { Published::Confirmed } else { Published::Later };
+            tell(&some.iter().map(|((at, _), answer)| (*at, became(answer))).collect::<Vec<_>>());
+            failed.extend(some.into_iter().filter_map(|((_, mark), answer)| Some((mark, answer.err()?))));
         }
-        (published, failed)
-    }
-
-    async fn send(&self, batch: Batch<'_>) -> Vec<Answered> {
-        let answers = batch.send().await;
-        self.mark_later(answers.iter().filter_map(|((_, mark), answer)| answer.is_ok().then_some(*mark))).await;
-        answers
+        failed
     }
 
     /// A database that hangs must not hold up whoever waits for these confirms.

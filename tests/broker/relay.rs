@@ -25,6 +25,8 @@ pub struct Relay {
     pub address: SocketAddr,
     mode: Arc<watch::Sender<Mode>>,
     sent: Arc<AtomicUsize>,
+    /// How many bytes may be carried to the broker.
+    limit: watch::Sender<usize>,
 }
 
 impl Relay {
@@ -36,8 +38,9 @@ impl Relay {
         let mode = Arc::new(watch::Sender::new(Mode::Carry));
         let modes = mode.clone();
         let connections = tasks.clone();
-        let (sent, received) = (Arc::<AtomicUsize>::default(), Arc::default());
+        let (sent, received) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let to_server = sent.clone();
+        let (limit, limited) = watch::channel(usize::MAX);
         tasks.spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if *modes.borrow() == Mode::Cut {
@@ -46,11 +49,17 @@ impl Relay {
                 let Ok(server) = TcpStream::connect(&target).await else { continue };
                 let (client_reads, client_writes) = client.into_split();
                 let (server_reads, server_writes) = server.into_split();
-                connections.spawn(carry(client_reads, server_writes, modes.subscribe(), to_server.clone()));
-                connections.spawn(carry(server_reads, client_writes, modes.subscribe(), Arc::clone(&received)));
+                let way = |carried: &Arc<AtomicUsize>, limit| Way {
+                    mode: modes.subscribe(),
+                    carried: carried.clone(),
+                    limit,
+                };
+                connections.spawn(way(&to_server, limited.clone()).carry(client_reads, server_writes));
+                let unlimited = watch::channel(usize::MAX).1;
+                connections.spawn(way(&received, unlimited).carry(server_reads, client_writes));
             }
         });
-        Self { address, mode, sent }
+        Self { address, mode, sent, limit }
     }
 
     /// How many bytes were carried to the broker.
@@ -58,7 +67,13 @@ impl Relay {
         self.sent.load(Ordering::Relaxed)
     }
 
+    /// Carries about so many more bytes to the broker, whose answers come back all the same.
+    pub fn stall_after(&self, bytes: usize) {
+        self.limit.send_replace(self.sent() + bytes);
+    }
+
     pub fn carry(&self) {
+        self.limit.send_replace(usize::MAX);
         self.mode.send_replace(Mode::Carry);
     }
 
@@ -71,27 +86,35 @@ impl Relay {
     }
 }
 
-/// Ends with a cut, wherever it finds it: a relay that only looked while it waited would miss one that comes amid a write.
-async fn carry(from: OwnedReadHalf, to: OwnedWriteHalf, mode: watch::Receiver<Mode>, carried: Arc<AtomicUsize>) {
-    let mut cut = mode.clone();
-    tokio::select! {
-        _ = cut.wait_for(|mode| *mode == Mode::Cut) => {}
-        () = copy(from, to, mode, carried) => {}
-    }
+/// One way of a connection.
+struct Way {
+    mode: watch::Receiver<Mode>,
+    carried: Arc<AtomicUsize>,
+    limit: watch::Receiver<usize>,
 }
 
-async fn copy(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    mut mode: watch::Receiver<Mode>,
-    carried: Arc<AtomicUsize>,
-) {
-    let mut buffer = vec![0; 16 * 1024];
-    while let Ok(bytes @ 1..) = from.read(&mut buffer).await {
-        if mode.wait_for(|mode| *mode != Mode::Stall).await.is_err() || to.write_all(&buffer[..bytes]).await.is_err() {
-            return;
+impl Way {
+    /// Ends with a cut, wherever it finds it: a relay that only looked while it waited would miss one that comes amid a write.
+    async fn carry(self, from: OwnedReadHalf, to: OwnedWriteHalf) {
+        let mut cut = self.mode.clone();
+        tokio::select! {
+            _ = cut.wait_for(|mode| *mode == Mode::Cut) => {}
+            () = self.copy(from, to) => {}
         }
-        carried.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    async fn copy(mut self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+        let mut buffer = vec![0; 16 * 1024];
+        while let Ok(bytes @ 1..) = from.read(&mut buffer).await {
+            let carried = self.carried.load(Ordering::Relaxed);
+            if self.limit.wait_for(|limit| carried < *limit).await.is_err()
+                || self.mode.wait_for(|mode| *mode != Mode::Stall).await.is_err()
+                || to.write_all(&buffer[..bytes]).await.is_err()
+            {
+                return;
+            }
+            self.carried.fetch_add(bytes, Ordering::Relaxed);
+        }
     }
 }
 

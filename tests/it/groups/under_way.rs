@@ -94,3 +94,34 @@ fn a_group_that_waits_for_the_broker_holds_up_no_decision() {
         app.each_is_processed_once(&ids).await;
     });
 }
+
+#[test]
+fn who_is_confirmed_has_his_answer_while_another_of_his_group_is_still_on_its_way() {
+    run(async {
+        let (app, links) = behind_relays().await;
+        app.accept_slowly(0.5).await;
+        links.amqp.stall_after(64 * 1024);
+        // Two groups run at most, and each statement takes half a second: whoever comes behind two others makes one group.
+        let (others, ids) = (ids("other", 2), ids("small", 10));
+        let late = async |milliseconds, id: &str, body: &str| {
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            app.post(id, body).await
+        };
+        let before = join_all([(0, &others[0]), (50, &others[1])].map(|(wait, id)| late(wait, id, id)));
+        let small = join_all(ids.iter().map(|id| late(150, id, id)));
+        let body = "x".repeat(200 * 1024);
+        let mut large = std::pin::pin!(late(300, "large", &body));
+        // Not one confirm was given up yet: that takes 5 s from a group's decision.
+        let answered = tokio::time::timeout(Duration::from_secs(5), async { tokio::join!(before, small) });
+        let answered = tokio::select! {
+            reply = &mut large => panic!("before the others: {reply:?}"),
+            answered = answered => answered.unwrap(),
+        };
+        assert_eq!((statuses(&answered.0), statuses(&answered.1)), (vec![202; 2], vec![202; 10]));
+        assert_eq!(app.figure("posthaste_accept_groups_total").await, 3);
+        // The large one was accepted with them.
+        assert_eq!(app.logged().await.len(), 13);
+        links.amqp.resume();
+        assert_eq!(large.await.status, 202);
+    });
+}

@@ -1,6 +1,7 @@
 //! A TCP relay in front of a server: cuts connections, swallows their bytes for a while, refuses new ones.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use posthaste::dev::free_port;
@@ -27,6 +28,9 @@ pub struct TcpRelay {
 
 struct Control {
     stalled: watch::Sender<Option<Direction>>,
+    /// How many bytes all connections together may carry to the server, and have.
+    limit: watch::Sender<usize>,
+    carried: AtomicUsize,
     refuses: watch::Sender<bool>,
     /// Ends the connections of now; those that come later have another.
     cut: Mutex<CancellationToken>,
@@ -40,6 +44,8 @@ impl TcpRelay {
         let address = listener.local_addr().unwrap();
         let control = Arc::new(Control {
             stalled: watch::Sender::new(None),
+            limit: watch::Sender::new(usize::MAX),
+            carried: AtomicUsize::new(0),
             refuses: watch::Sender::new(false),
             cut: Mutex::default(),
             gone: CancellationToken::new(),
@@ -64,8 +70,14 @@ impl TcpRelay {
         self.control.stalled.send_replace(Some(direction));
     }
 
-    /// Carries on after `stall`, first what was held back.
+    /// About so many more bytes arrive at the server, and what it says arrives all the same, until `resume`.
+    pub fn stall_after(&self, bytes: usize) {
+        self.control.limit.send_replace(self.control.carried.load(Ordering::Relaxed) + bytes);
+    }
+
+    /// Carries on after `stall` or `stall_after`, first what was held back.
     pub fn resume(&self) {
+        self.control.limit.send_replace(usize::MAX);
         self.control.stalled.send_replace(None);
     }
 
@@ -101,8 +113,8 @@ async fn connection(mut client: TcpStream, target: SocketAddr, control: Arc<Cont
     let carried = {
         let (client_reads, client_writes) = client.split();
         let (server_reads, server_writes) = server.split();
-        let there = carry(client_reads, server_writes, control.stalled.subscribe(), Direction::ToServer);
-        let back = carry(server_reads, client_writes, control.stalled.subscribe(), Direction::ToClient);
+        let there = carry(client_reads, server_writes, &control, Direction::ToServer);
+        let back = carry(server_reads, client_writes, &control, Direction::ToClient);
         cut.run_until_cancelled(async { tokio::try_join!(there, back) }).await
     };
     if !matches!(carried, Some(Ok(_))) {
@@ -120,14 +132,19 @@ fn reset(socket: TcpStream) {
 async fn carry(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
-    mut stalled: watch::Receiver<Option<Direction>>,
+    control: &Control,
     direction: Direction,
 ) -> std::io::Result<()> {
+    let (mut stalled, mut limit) = (control.stalled.subscribe(), control.limit.subscribe());
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let read = from.read(&mut buffer).await?;
         let flows = |now: &Option<Direction>| !now.is_some_and(|held| held == direction || held == Direction::Both);
         stalled.wait_for(flows).await.map_err(std::io::Error::other)?;
+        if direction == Direction::ToServer {
+            let carried = control.carried.fetch_add(read, Ordering::Relaxed);
+            limit.wait_for(|limit| carried < *limit).await.map_err(std::io::Error::other)?;
+        }
         if read == 0 {
             return to.shutdown().await;
         }
