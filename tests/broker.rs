@@ -114,6 +114,35 @@ async fn messages_that_are_published_together_are_answered_each_for_itself_and_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_comes_back_is_never_confirmed_wherever_it_stands_among_many_that_are_told_early() {
+    let (queue, broker) = (Queue::declared(SHARED, "quorum").await, connected(SHARED).await);
+    let nowhere = format!("{}-nowhere", queue.name);
+    let mut early = 0;
+    for round in 0..200 {
+        let lost = 99 - (round * 7) % 100;
+        let messages = (0..100).map(|at| message(if at == lost { &nowhere } else { &queue.name })).collect();
+        let mut publishing = broker.0.publisher().publish_all(messages, BOUND).await;
+        let mut answers = Vec::new();
+        loop {
+            let some = publishing.some().await;
+            if some.is_empty() {
+                break;
+            }
+            early += usize::from(answers.is_empty() && some.len() < 100);
+            answers.extend(some);
+        }
+        for (at, answer) in &answers {
+            let came_back = matches!(answer, Err(PublishError::Returned { .. }));
+            assert!(came_back == (*at == lost) && (came_back || answer.is_ok()), "{round}: {at} of {lost}: {answer:?}");
+        }
+        assert_eq!(answers.len(), 100);
+    }
+    assert!(early > 0, "nobody was ever told before the others");
+    stop(broker).await;
+    queue.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_confirmed_is_told_while_others_of_its_group_are_still_open() {
     let (queue, relay) = (Queue::declared(SHARED, "quorum").await, Relay::start(SHARED).await);
     let broker = one_lane(&settings(&relay.address.to_string())).await;

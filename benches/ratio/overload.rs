@@ -21,8 +21,10 @@ use super::product::{Application, Product};
 use super::servers::Servers;
 use super::{proc, say};
 
-/// More than the product lets in at once (`maxConnections`: 1024): some wait before its door.
-const CONNECTIONS: usize = 1200;
+/// More than can wait for their group (1,024) and be in groups (a few times 256): so it must refuse some.
+const CONNECTIONS: usize = 3000;
+/// How many it lets in (`maxConnections`; 1,024 by default). Who waits before its door is not told anything.
+const ADMITTED: usize = 4096;
 /// The load that its capacity is taken from.
 const MEASURING: Duration = Duration::from_secs(10);
 /// Its connections: with fewer, groups are smaller, and it takes less.
@@ -37,6 +39,7 @@ pub async fn run(seconds: u64) -> Result<()> {
     let template = Templates::default().of(&servers, Application::Text).await?;
     let ground = servers.ground(&[Some(&template)]).await?;
     let mut product = Product::lay_out(Application::Text, &ground.urls, &ground.amqp)?;
+    product.admit(ADMITTED)?;
     product.start().await?;
     let home = Database::connect(ground.urls.first().map(String::as_str).unwrap_or_default()).await?;
 

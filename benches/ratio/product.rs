@@ -76,6 +76,13 @@ impl Product {
         Ok(Self { process: None, api, console, folder, http })
     }
 
+    /// Lets in so many connections at once; to be said before it is started.
+    pub fn admit(&self, connections: usize) -> Result<()> {
+        let (path, listen) = (self.folder.path().join("resources.yml"), format!("api: {{ listen: '{}'", self.api));
+        let admitted = format!("{listen}, maxConnections: {connections}");
+        Ok(fs::write(&path, fs::read_to_string(&path)?.replacen(&listen, &admitted, 1))?)
+    }
+
     fn command(&self, word: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_posthaste"));
         command.arg(word).current_dir(self.folder.path());

@@ -81,8 +81,8 @@ impl Publisher {
         answer.map_or(Err(PublishError::NotSent(NotSent::Closed)), |(_, answer)| answer)
     }
 
-    /// Hands messages over to be published, as far as possible on one channel. The broker's word on each is told, once, as
-    /// soon as it is known and in at most `bound`. Dropping what is answered does not take them back.
+    /// Hands messages over to be published, as far as possible on one channel; waits for room among others'. The broker's word
+    /// on each is told, once, as soon as it is known, and in at most `bound`. Dropping what is answered does not take them back.
     pub async fn publish_all(&self, messages: Vec<OutMessage>, bound: Duration) -> Publishing {
         let deadline = Instant::now() + bound;
         let (tell, mut publishing) = Publishing::of(messages.len(), deadline);
@@ -103,10 +103,14 @@ impl Publisher {
             }
         }
         jobs.push(last);
+        let room_until = deadline.min(Instant::now() + self.settings.room_bound);
         for (parcels, cost) in jobs.into_iter().filter(|(parcels, _)| !parcels.is_empty()) {
             let (claim, places) = (Claim::default(), parcels.iter().map(|(at, _)| *at).collect::<BTreeSet<_>>());
-            let job = self.prepare(parcels, cost, deadline, claim.clone(), tell.clone());
-            match job.await.and_then(|job| self.hand_over(job)) {
+            let handed_over = self.room(cost, room_until).await.and_then(|room| {
+                let (claim, tell) = (claim.clone(), tell.clone());
+                self.hand_over(Job { parcels, cost, deadline, claim, tell, _room: room })
+            });
+            match handed_over {
                 Ok(()) => publishing.wait_for(claim, places),
                 Err(reason) => publishing.not_sent(places, &reason),
             }
@@ -121,23 +125,15 @@ impl Publisher {
         })
     }
 
-    async fn prepare(
-        &self,
-        parcels: Vec<(usize, Parcel)>,
-        cost: usize,
-        deadline: Instant,
-        claim: Claim,
-        tell: mpsc::Sender<Word>,
-    ) -> Result<Job, NotSent> {
+    /// Room for so many bytes.
+    async fn room(&self, cost: usize, until: Instant) -> Result<OwnedSemaphorePermit, NotSent> {
         if self.closing.is_cancelled() {
             return Err(NotSent::Closed);
         }
         refusal(&self.link.current())?;
         let permits = u32::try_from(cost.min(self.settings.bytes)).unwrap_or(u32::MAX);
-        let until = deadline.min(Instant::now() + self.settings.room_bound);
         let room = tokio::time::timeout_at(until, self.room.clone().acquire_many_owned(permits)).await;
-        let room = room.map_err(|_| NotSent::Full)?.map_err(|_| NotSent::Closed)?;
-        Ok(Job { parcels, cost, deadline, claim, tell, _room: room })
+        room.map_err(|_| NotSent::Full)?.map_err(|_| NotSent::Closed)
     }
 
     /// Whether a message would be taken now.

@@ -154,19 +154,26 @@ async fn flush(relay: Relay, group: Vec<Member>, deciding: Counted) {
     };
     let (groups, number) = (deciding.groups.clone(), deciding.number);
     drop(deciding);
-    let answered = |members| groups.line().answered(number, members);
+    let answered = |members| {
+        if members > 0 {
+            groups.line().answered(number, members);
+        }
+    };
     // Who waits for another queue is not waited for.
-    let mut parts: BTreeMap<Vec<Destination>, Part> = BTreeMap::new();
+    let (mut parts, mut has_answer): (BTreeMap<Vec<Destination>, Part>, usize) = (BTreeMap::new(), 0);
     for (member, tried) in group.into_iter().zip(answers) {
         if matches!(tried, Ok(Inserted::Yes)) {
+            has_answer += usize::from(member.accept == Accept::Journalled);
             let sent: Vec<_> = member.request.outgoing.iter().map(|row| row.destination.clone()).collect();
             let each = sent.len();
             parts.entry(sent).or_insert_with(|| Part { each, ..Part::default() }).accepted(member);
         } else {
+            has_answer += 1;
             // A stop may have ended whoever asked.
             let _told = member.tell.send(Together::Not { request: member.request, tried }).is_ok();
         }
     }
+    answered(has_answer);
     join_all(parts.into_values().map(|part| part.publish(&relay, &answered))).await;
 }
 
@@ -185,36 +192,37 @@ impl Part {
     fn accepted(&mut self, Member { request, accept, room, tell }: Member) {
         self.messages.extend(request.into_messages());
         self.rooms.push(room);
-        self.asked.push((self.each, Some(tell)));
-        if accept == Accept::Journalled {
-            self.asked.last_mut().into_iter().for_each(answer);
-        }
+        let tell = match accept {
+            Accept::Confirmed => Some(tell),
+            Accept::Journalled => {
+                accepted(tell);
+                None
+            }
+        };
+        self.asked.push((self.each, tell));
     }
 
-    /// Tells each of them as soon as it is known what became of his messages. `answered`: so many were told.
+    /// Tells each of them as soon as it is known what became of his messages. `answered`: so many are told now.
     async fn publish(self, relay: &Relay, answered: &impl Fn(usize)) {
         let Self { each, messages, rooms, mut asked } = self;
         let tell = |some: &[(usize, Published)]| {
-            let mut told = 0;
-            for (at, _) in some {
-                if let Some(one) = at.checked_div(each).and_then(|member| asked.get_mut(member)) {
-                    one.0 -= 1;
-                    if one.0 == 0 {
-                        told += 1;
-                        answer(one);
-                    }
+            let mut known = Vec::with_capacity(some.len());
+            for member in some.iter().filter_map(|(at, _)| at.checked_div(each)) {
+                if let Some((open, tell)) = asked.get_mut(member) {
+                    *open -= 1;
+                    known.extend(tell.take_if(|_| *open == 0));
                 }
             }
-            answered(told);
+            // First, for then they come again.
+            answered(known.len());
+            known.into_iter().for_each(accepted);
         };
         relay.publish_all(messages, tell).await;
         drop(rooms);
-        asked.iter_mut().for_each(answer);
+        asked.into_iter().filter_map(|(_, tell)| tell).for_each(accepted);
     }
 }
 
-fn answer((_, tell): &mut (usize, Option<oneshot::Sender<Together>>)) {
-    if let Some(tell) = tell.take() {
-        let _told = tell.send(Together::Accepted).is_ok();
-    }
+fn accepted(tell: oneshot::Sender<Together>) {
+    let _told = tell.send(Together::Accepted).is_ok();
 }

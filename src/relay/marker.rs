@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 
+use super::Relay;
 use super::decide::T_REDO;
 use super::publish::lock;
 use crate::model::TxId;
@@ -17,6 +19,29 @@ const MARK_DELAY: Duration = Duration::from_secs(1);
 
 /// Rows that wait for a mark, with the `attempts` that were published last.
 pub(super) type Unmarked = Arc<Mutex<BTreeMap<TxId, i32>>>;
+
+impl Relay {
+    /// A database that hangs must not hold up whoever waits for these confirms any longer than `until`.
+    pub(super) async fn mark_later(&self, confirmed: impl Iterator<Item = Mark> + Clone, until: Instant) {
+        lock(&self.0.unmarked).extend(confirmed.clone().map(|mark| (mark.tx_id, mark.attempts)));
+        let mut count = 0;
+        for mark in confirmed {
+            let now = Instant::now();
+            count += 1;
+            let marked = match self.0.marks.try_send((mark, now)) {
+                Err(TrySendError::Full(mark)) => {
+                    self.0.marks.send_timeout(mark, until.saturating_duration_since(now)).await.is_ok()
+                }
+                sent => sent.is_ok(),
+            };
+            if !marked {
+                lock(&self.0.unmarked).remove(&mark.tx_id);
+                tracing::debug!(tx_id = %mark.tx_id, "not marked; a second publish does no harm");
+            }
+        }
+        metrics::counter!("posthaste_published_total").increment(count);
+    }
+}
 
 /// The task that marks.
 pub(super) struct Marker {

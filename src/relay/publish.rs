@@ -69,9 +69,9 @@ pub(super) struct Inner {
     pub wake: Notify,
     /// What is known of each destination.
     pub board: Board,
-    marks: mpsc::Sender<(Mark, Instant)>,
+    pub(super) marks: mpsc::Sender<(Mark, Instant)>,
     /// Rows that wait for their mark, but for those that were processed here meanwhile.
-    unmarked: Unmarked,
+    pub(super) unmarked: Unmarked,
     /// The marking task outlives the others: what they publish at the end is still marked.
     marker: TaskTracker,
     closing: CancellationToken,
@@ -189,28 +189,17 @@ impl Relay {
                 Err(injected) => failed.push((mark, injected.into())),
             }
         }
+        // As long again as for the last confirm.
+        let marked_until = Instant::now() + 2 * CONFIRM_BOUND;
         let mut answered = select_all(batches.into_values().map(|batch| Box::pin(batch.send())));
         while let Some(some) = answered.next().await {
-            self.mark_later(some.iter().filter_map(|((_, mark), answer)| answer.is_ok().then_some(*mark))).await;
+            let confirmed = some.iter().filter_map(|((_, mark), answer)| answer.is_ok().then_some(*mark));
+            self.mark_later(confirmed, marked_until).await;
             let became = |answer: &Result<_, _>| if answer.is_ok() { Published::Confirmed } else { Published::Later };
             tell(&some.iter().map(|((at, _), answer)| (*at, became(answer))).collect::<Vec<_>>());
             failed.extend(some.into_iter().filter_map(|((_, mark), answer)| Some((mark, answer.err()?))));
         }
         failed
-    }
-
-    /// A database that hangs must not hold up whoever waits for these confirms.
-    async fn mark_later(&self, confirmed: impl Iterator<Item = Mark> + Clone) {
-        lock(&self.0.unmarked).extend(confirmed.clone().map(|mark| (mark.tx_id, mark.attempts)));
-        let (now, mut count) = (Instant::now(), 0);
-        for mark in confirmed {
-            count += 1;
-            if self.0.marks.send_timeout((mark, now), CONFIRM_BOUND.saturating_sub(now.elapsed())).await.is_err() {
-                lock(&self.0.unmarked).remove(&mark.tx_id);
-                tracing::debug!(tx_id = %mark.tx_id, "not marked; a second publish does no harm");
-            }
-        }
-        metrics::counter!("posthaste_published_total").increment(count);
     }
 
     async fn note(&self, failed: Vec<(Mark, PublishError)>) {

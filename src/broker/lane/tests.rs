@@ -1,0 +1,72 @@
+//! A flight over publishes whose answers come when a test says so.
+
+use tokio::sync::oneshot;
+
+use super::*;
+
+type Say = oneshot::Sender<Confirmation>;
+
+/// So many publishes without an answer.
+fn open(many: usize) -> (Vec<Option<Say>>, Flight<'static>) {
+    let (say, publishes): (Vec<_>, Vec<_>) = (0..many)
+        .map(|_| {
+            let (say, said) = oneshot::channel();
+            let publish: Publish<'static> =
+                async { said.await.map_err(|lost| std::io::Error::other(lost).into()) }.boxed();
+            (Some(say), Some(publish))
+        })
+        .unzip();
+    (say, Flight::of(publishes, Arc::default()))
+}
+
+fn ack(say: &mut [Option<Say>], which: &[usize]) {
+    for at in which {
+        say[*at].take().unwrap().send(Confirmation::Ack(None)).unwrap();
+    }
+}
+
+/// Who is told while nothing more is answered.
+async fn told(flight: &mut Flight<'_>) -> Vec<usize> {
+    let mut told = Vec::new();
+    flight.land(Instant::now() + Duration::from_millis(20), |at, _| told.push(at)).await;
+    told
+}
+
+#[tokio::test]
+async fn who_is_confirmed_is_told_once_while_others_are_open() {
+    let (mut say, mut flight) = open(4);
+    assert!(told(&mut flight).await.is_empty());
+    ack(&mut say, &[1, 0]);
+    assert_eq!(told(&mut flight).await, [0, 1]);
+    ack(&mut say, &[2]);
+    assert_eq!(told(&mut flight).await, [2]);
+    assert!(!flight.is_over());
+    ack(&mut say, &[3]);
+    assert_eq!((told(&mut flight).await, flight.is_over()), (vec![3], true));
+    assert_eq!(flight.told, [true; 4]);
+}
+
+#[tokio::test]
+async fn who_stands_behind_an_open_one_is_told_when_that_is_answered_whatever_the_answer_is() {
+    let (mut say, mut flight) = open(5);
+    ack(&mut say, &[1, 3]);
+    assert!(told(&mut flight).await.is_empty());
+    // Its channel has ended.
+    drop(say[0].take());
+    assert_eq!(told(&mut flight).await, [1]);
+    say[2].take().unwrap().send(Confirmation::Nack(None)).unwrap();
+    assert_eq!(told(&mut flight).await, [3]);
+    assert_eq!(flight.answers, [Answer::Failed, Answer::Acked, Answer::Nacked, Answer::Acked, Answer::Open]);
+    assert_eq!(flight.told, [false, true, false, true, false]);
+}
+
+#[tokio::test]
+async fn once_something_has_come_back_nobody_is_told_any_more() {
+    let (mut say, mut flight) = open(4);
+    ack(&mut say, &[0]);
+    assert_eq!(told(&mut flight).await, [0]);
+    flight.returned.push(ReturnedMessage { tx_id: None, queue: "q".to_owned(), reason: "NO_ROUTE".to_owned() });
+    ack(&mut say, &[1, 2, 3]);
+    assert_eq!((told(&mut flight).await, flight.is_over()), (vec![], true));
+    assert_eq!(flight.told, [true, false, false, false]);
+}
