@@ -15,8 +15,8 @@ mod relay;
 use std::time::{Duration, Instant};
 
 use bench::{
-    BOUND, HOME, Queue, SHARED, connected, message, next, one_lane, publish_until, settings, start, stop, through,
-    until,
+    BOUND, HOME, Queue, SHARED, connected, message, next, one_lane, one_lane_with, publish_until, settings, start,
+    stop, through, until,
 };
 use futures_util::future::join_all;
 use posthaste::broker::{
@@ -143,9 +143,10 @@ async fn one_that_comes_back_is_never_confirmed_wherever_it_stands_among_many_th
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_confirmed_is_told_while_others_of_its_group_are_still_open() {
+async fn what_is_confirmed_is_told_and_takes_no_room_while_others_of_its_group_are_still_open() {
     let (queue, relay) = (Queue::declared(SHARED, "quorum").await, Relay::start(SHARED).await);
-    let broker = one_lane(&settings(&relay.address.to_string())).await;
+    // Ten small ones and the large one take 211 KiB of it.
+    let broker = one_lane_with(&settings(&relay.address.to_string()), 212 * 1024).await;
     let _confirmed = broker.0.publisher().publish(message(&queue.name), BOUND).await.unwrap();
     let mut large = message(&queue.name);
     large.envelope.body = vec![b'x'; 200 * 1024].into();
@@ -159,6 +160,10 @@ async fn what_is_confirmed_is_told_while_others_of_its_group_are_still_open() {
         places.extend(some.iter().map(|(at, _)| *at));
     }
     assert_eq!(places, (0..10).collect::<Vec<_>>());
+    let mut ten_times = message(&queue.name);
+    ten_times.envelope.body = vec![b'x'; 8 * 1024].into();
+    let next = broker.0.publisher().publish(ten_times, Duration::from_millis(300)).await;
+    assert!(matches!(next, Err(PublishError::NotSent(NotSent::Expired))), "{next:?}");
     let beside = connected(SHARED).await;
     assert_eq!(beside.0.queue_state(&queue.name).await.unwrap().ready, 11);
     relay.carry();

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::connection::{CallError, Handle, bounded};
 use super::link::{Link, LinkWatch};
 use super::outcome::{Answer, Confirmed, NotSent, ReturnedMessage, certain, judge};
-use super::publisher::{Job, JobQueue, PublisherSettings, refusal};
+use super::publisher::{Job, JobQueue, Place, PublisherSettings, refusal};
 use crate::model::TxId;
 use crate::txn::faults::{Point, reach};
 
@@ -84,6 +84,8 @@ impl Lane {
         let recipients: Vec<_> = group.iter().flat_map(Job::recipients).collect();
         let mut tell = |at: usize, confirmed| {
             if let Some(recipient) = recipients.get(at) {
+                // First: whoever hears it may have the next one to publish.
+                recipient.leave();
                 recipient.tell(Ok(confirmed));
             }
         };
@@ -163,8 +165,9 @@ impl<'a> Flight<'a> {
         let written = Arc::new(AtomicUsize::new(0));
         let parcels = group.iter_mut().flat_map(|job| &mut job.parcels);
         let publishes: Vec<_> = parcels
-            .map(|(_, parcel)| {
-                let (queue, body) = (parcel.queue.clone(), parcel.body.clone());
+            .map(|Place { parcel, .. }| {
+                // Whatever is answered holds no body any more.
+                let (queue, body) = (parcel.queue.clone(), std::mem::take(&mut parcel.body));
                 let properties = std::mem::take(&mut parcel.properties);
                 let written = written.clone();
                 let options = BasicPublishOptions { mandatory: true, immediate: false };

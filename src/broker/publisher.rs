@@ -1,10 +1,10 @@
 //! Publishing with confirms: callers queue up, a few lanes take all that waits and publish it as a group.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -63,7 +63,7 @@ pub struct Publisher {
 impl Publisher {
     pub(super) fn start(link: LinkWatch, settings: PublisherSettings, ground: &Ground) -> Self {
         let (jobs, receiver) = mpsc::channel(settings.waiting.max(1));
-        let queue = Arc::new(JobQueue { receiver: Mutex::new(receiver), settings });
+        let queue = Arc::new(JobQueue { receiver: tokio::sync::Mutex::new(receiver), settings });
         let (closing, lanes) = (CancellationToken::new(), TaskTracker::new());
         for _ in 0..settings.lanes.max(1) {
             let lane = Lane::new(queue.clone(), link.clone(), settings, closing.clone());
@@ -92,7 +92,7 @@ impl Publisher {
             match encode(message) {
                 Ok(parcel) => {
                     let (parcels, bytes) = &mut last;
-                    parcels.push((at, parcel));
+                    parcels.push(Place { at, cost, parcel });
                     *bytes += cost;
                     // No larger than what a lane puts together.
                     if parcels.len() >= self.settings.group_messages || *bytes >= self.settings.group_bytes {
@@ -105,10 +105,10 @@ impl Publisher {
         jobs.push(last);
         let room_until = deadline.min(Instant::now() + self.settings.room_bound);
         for (parcels, cost) in jobs.into_iter().filter(|(parcels, _)| !parcels.is_empty()) {
-            let (claim, places) = (Claim::default(), parcels.iter().map(|(at, _)| *at).collect::<BTreeSet<_>>());
+            let (claim, places) = (Claim::default(), parcels.iter().map(|place| place.at).collect::<BTreeSet<_>>());
             let handed_over = self.room(cost, room_until).await.and_then(|room| {
                 let (claim, tell) = (claim.clone(), tell.clone());
-                self.hand_over(Job { parcels, cost, deadline, claim, tell, _room: room })
+                self.hand_over(Job { parcels, cost, deadline, claim, tell, room: room.into() })
             });
             match handed_over {
                 Ok(()) => publishing.wait_for(claim, places),
@@ -172,33 +172,43 @@ pub(super) fn refusal(link: &Link) -> Result<(), NotSent> {
 
 /// Messages that go out together, with the room that they occupy.
 pub(super) struct Job {
-    /// With their places among what was handed over.
-    pub(super) parcels: Vec<(usize, Parcel)>,
+    pub(super) parcels: Vec<Place>,
     cost: usize,
     deadline: Instant,
     claim: Claim,
     tell: mpsc::Sender<Word>,
-    _room: OwnedSemaphorePermit,
+    room: Mutex<OwnedSemaphorePermit>,
+}
+
+/// A message, its place among what was handed over, and the bytes of room that it takes.
+pub(super) struct Place {
+    at: usize,
+    cost: usize,
+    pub(super) parcel: Parcel,
 }
 
 /// Who waits for the word on one message.
 pub(super) struct Recipient<'a> {
-    at: usize,
-    parcel: &'a Parcel,
-    tell: &'a mpsc::Sender<Word>,
+    place: &'a Place,
+    job: &'a Job,
 }
 
 impl Recipient<'_> {
     /// By what the message is recognised should it come back.
     pub(super) fn message(&self) -> (TxId, &str) {
-        (self.parcel.tx_id, self.parcel.queue.as_str())
+        (self.place.parcel.tx_id, self.place.parcel.queue.as_str())
     }
 
     pub(super) fn tell(&self, word: Result<Confirmed, PublishError>) {
         // There is room for one word on each message.
-        if let Err(unheard) = self.tell.try_send((self.at, word)) {
+        if let Err(unheard) = self.job.tell.try_send((self.place.at, word)) {
             tracing::debug!(?unheard, "nobody waited for this publish");
         }
+    }
+
+    /// Its room is free: nobody holds its body here any more.
+    pub(super) fn leave(&self) {
+        drop(self.job.room.lock().unwrap_or_else(PoisonError::into_inner).split(self.place.cost));
     }
 }
 
@@ -220,7 +230,7 @@ impl Job {
     }
 
     pub(super) fn recipients(&self) -> impl Iterator<Item = Recipient<'_>> {
-        self.parcels.iter().map(|(at, parcel)| Recipient { at: *at, parcel, tell: &self.tell })
+        self.parcels.iter().map(|place| Recipient { place, job: self })
     }
 
     /// None of it was sent.
@@ -231,7 +241,7 @@ impl Job {
 
 /// What waits for a lane.
 pub(super) struct JobQueue {
-    receiver: Mutex<mpsc::Receiver<Job>>,
+    receiver: tokio::sync::Mutex<mpsc::Receiver<Job>>,
     settings: PublisherSettings,
 }
 

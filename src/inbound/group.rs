@@ -183,15 +183,21 @@ struct Part {
     /// How many messages each of them sends.
     each: usize,
     messages: Vec<Claimed>,
-    rooms: Vec<Room>,
-    /// For each, how many of its messages wait for the broker's word, and whom to tell: nobody who had his answer before.
-    asked: Vec<(usize, Option<oneshot::Sender<Together>>)>,
+    members: Vec<Open>,
+}
+
+/// A member of whose messages nothing is known yet.
+struct Open {
+    messages: usize,
+    /// Kept until something is known of all of them.
+    room: Option<Room>,
+    /// `None`: had his answer before.
+    tell: Option<oneshot::Sender<Together>>,
 }
 
 impl Part {
     fn accepted(&mut self, Member { request, accept, room, tell }: Member) {
         self.messages.extend(request.into_messages());
-        self.rooms.push(room);
         let tell = match accept {
             Accept::Confirmed => Some(tell),
             Accept::Journalled => {
@@ -199,18 +205,20 @@ impl Part {
                 None
             }
         };
-        self.asked.push((self.each, tell));
+        self.members.push(Open { messages: self.each, room: Some(room), tell });
     }
 
     /// Tells each of them as soon as it is known what became of his messages. `answered`: so many are told now.
     async fn publish(self, relay: &Relay, answered: &impl Fn(usize)) {
-        let Self { each, messages, rooms, mut asked } = self;
+        let Self { each, messages, mut members } = self;
         let tell = |some: &[(usize, Published)]| {
             let mut known = Vec::with_capacity(some.len());
-            for member in some.iter().filter_map(|(at, _)| at.checked_div(each)) {
-                if let Some((open, tell)) = asked.get_mut(member) {
-                    *open -= 1;
-                    known.extend(tell.take_if(|_| *open == 0));
+            for place in some.iter().filter_map(|(at, _)| at.checked_div(each)) {
+                let Some(member) = members.get_mut(place) else { continue };
+                member.messages -= 1;
+                if member.messages == 0 {
+                    member.room = None;
+                    known.extend(member.tell.take());
                 }
             }
             // First, for then they come again.
@@ -218,8 +226,7 @@ impl Part {
             known.into_iter().for_each(accepted);
         };
         relay.publish_all(messages, tell).await;
-        drop(rooms);
-        asked.into_iter().filter_map(|(_, tell)| tell).for_each(accepted);
+        members.into_iter().filter_map(|member| member.tell).for_each(accepted);
     }
 }
 

@@ -50,8 +50,13 @@ pub async fn through(relay: SocketAddr) -> (Broker, Lifecycle) {
 
 /// A broker that publishes over a single channel, which the first publish opens.
 pub async fn one_lane(settings: &AmqpSettings) -> (Broker, Lifecycle) {
+    one_lane_with(settings, PublisherSettings::default().bytes).await
+}
+
+/// The same with room for so many bytes.
+pub async fn one_lane_with(settings: &AmqpSettings, bytes: usize) -> (Broker, Lifecycle) {
     let lifecycle = Lifecycle::default();
-    let publisher = PublisherSettings { lanes: 1, ..PublisherSettings::default() };
+    let publisher = PublisherSettings { lanes: 1, bytes, ..PublisherSettings::default() };
     let broker = Broker::start(settings, publisher, &lifecycle).unwrap();
     assert!(broker.connected(BOUND).await, "{:?}", broker.publish_status());
     (broker, lifecycle)
