@@ -61,8 +61,8 @@ bench:
 
 overload:
 	@scripts/setup
-	@# 3,000 clients and as many connections of the other side; where that is not allowed, some are told as not connected.
-	ulimit -n 8192 || true; $(CARGO) bench --locked --bench ratio -- --overload $(or $(SECONDS),300)
+	@# 3,000 clients; those for whom there is no file descriptor are told as not connected.
+	ulimit -Sn $$(ulimit -Hn) || true; $(CARGO) bench --locked --bench ratio -- --overload $(or $(SECONDS),300)
 
 check:
 	$(CARGO) fmt --check

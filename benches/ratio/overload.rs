@@ -21,7 +21,7 @@ use super::product::{Application, Product};
 use super::servers::Servers;
 use super::{proc, say};
 
-/// More than can wait for their group (1,024) and be in groups (a few times 256): so it must refuse some.
+/// More than can wait for their group (1,024), unless most are in groups that wait for their confirms: some are refused.
 const CONNECTIONS: usize = 3000;
 /// How many it lets in (`maxConnections`; 1,024 by default). Who waits before its door is not told anything.
 const ADMITTED: usize = 4096;

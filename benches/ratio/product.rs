@@ -80,7 +80,9 @@ impl Product {
     pub fn admit(&self, connections: usize) -> Result<()> {
         let (path, listen) = (self.folder.path().join("resources.yml"), format!("api: {{ listen: '{}'", self.api));
         let admitted = format!("{listen}, maxConnections: {connections}");
-        Ok(fs::write(&path, fs::read_to_string(&path)?.replacen(&listen, &admitted, 1))?)
+        let resources = fs::read_to_string(&path)?;
+        ensure!(resources.contains(&listen), "no {listen} in {resources}");
+        Ok(fs::write(&path, resources.replacen(&listen, &admitted, 1))?)
     }
 
     fn command(&self, word: &str) -> Command {

@@ -255,10 +255,11 @@ impl<'a> Flight<'a> {
 
     /// Gives up what has no answer. Closing the channel makes the broker's earlier words arrive first; without an answer
     /// even to that, the whole connection is given up. True: everything the broker said has been read.
-    async fn give_up(&mut self, handle: &Handle, channel: &Channel, tell: impl FnMut(usize, Confirmed)) -> bool {
+    async fn give_up(&mut self, handle: &Handle, channel: &Channel, mut tell: impl FnMut(usize, Confirmed)) -> bool {
         // Those that were not asked lately may have been written long ago.
         poll_fn(|cx| {
             self.read_from(0, cx);
+            self.advance(cx, &mut tell);
             Poll::Ready(())
         })
         .await;

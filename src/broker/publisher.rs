@@ -23,8 +23,8 @@ pub struct PublisherSettings {
     pub lanes: usize,
     /// Jobs, of one message or some, that may wait for a lane. Default 4096.
     pub waiting: usize,
-    /// Bytes that may wait or be under way. Default 32 MiB: 256 clients with 64 KiB each have 17 MiB there when the broker is
-    /// the slowest part, and whoever comes then is refused. One larger message goes alone.
+    /// Bytes that may wait or be under way. Default 32 MiB: 256 clients with 64 KiB each have more than 16 there when the
+    /// broker is the slowest part, and beyond it whoever comes is refused. One larger message goes alone.
     pub bytes: usize,
     /// A group takes no further job once it holds so many messages. Default 256.
     pub group_messages: usize,

@@ -71,7 +71,7 @@ impl Path {
     }
 }
 
-/// The memory that a body takes; given back when nobody holds the body any more.
+/// The memory that a body takes; given back when nothing is waited for that needs it.
 pub type Room = Arc<Option<OwnedSemaphorePermit>>;
 
 impl Acceptor {

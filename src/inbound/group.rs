@@ -160,20 +160,18 @@ async fn flush(relay: Relay, group: Vec<Member>, deciding: Counted) {
         }
     };
     // Who waits for another queue is not waited for.
-    let (mut parts, mut has_answer): (BTreeMap<Vec<Destination>, Part>, usize) = (BTreeMap::new(), 0);
+    let (mut parts, mut known): (BTreeMap<Vec<Destination>, Part>, Vec<_>) = (BTreeMap::new(), Vec::new());
     for (member, tried) in group.into_iter().zip(answers) {
         if matches!(tried, Ok(Inserted::Yes)) {
-            has_answer += usize::from(member.accept == Accept::Journalled);
             let sent: Vec<_> = member.request.outgoing.iter().map(|row| row.destination.clone()).collect();
             let each = sent.len();
-            parts.entry(sent).or_insert_with(|| Part { each, ..Part::default() }).accepted(member);
+            let part = parts.entry(sent).or_insert_with(|| Part { each, ..Part::default() });
+            known.extend(part.accepted(member).map(|tell| (tell, Together::Accepted)));
         } else {
-            has_answer += 1;
-            // A stop may have ended whoever asked.
-            let _told = member.tell.send(Together::Not { request: member.request, tried }).is_ok();
+            known.push((member.tell, Together::Not { request: member.request, tried }));
         }
     }
-    answered(has_answer);
+    tell_all(known, &answered);
     join_all(parts.into_values().map(|part| part.publish(&relay, &answered))).await;
 }
 
@@ -186,8 +184,9 @@ struct Part {
     members: Vec<Open>,
 }
 
-/// A member of whose messages nothing is known yet.
+/// A member whose messages are published.
 struct Open {
+    /// Of so many of them nothing is known yet.
     messages: usize,
     /// Kept until something is known of all of them.
     room: Option<Room>,
@@ -196,16 +195,15 @@ struct Open {
 }
 
 impl Part {
-    fn accepted(&mut self, Member { request, accept, room, tell }: Member) {
+    /// Whom to tell now, if he does not wait for the broker.
+    fn accepted(&mut self, Member { request, accept, room, tell }: Member) -> Option<oneshot::Sender<Together>> {
         self.messages.extend(request.into_messages());
-        let tell = match accept {
-            Accept::Confirmed => Some(tell),
-            Accept::Journalled => {
-                accepted(tell);
-                None
-            }
+        let (tell, now) = match accept {
+            Accept::Confirmed => (Some(tell), None),
+            Accept::Journalled => (None, Some(tell)),
         };
         self.members.push(Open { messages: self.each, room: Some(room), tell });
+        now
     }
 
     /// Tells each of them as soon as it is known what became of his messages. `answered`: so many are told now.
@@ -218,18 +216,22 @@ impl Part {
                 member.messages -= 1;
                 if member.messages == 0 {
                     member.room = None;
-                    known.extend(member.tell.take());
+                    known.extend(member.tell.take().map(|tell| (tell, Together::Accepted)));
                 }
             }
-            // First, for then they come again.
-            answered(known.len());
-            known.into_iter().for_each(accepted);
+            tell_all(known, answered);
         };
         relay.publish_all(messages, tell).await;
-        members.into_iter().filter_map(|member| member.tell).for_each(accepted);
+        let rest = members.into_iter().filter_map(|member| member.tell);
+        tell_all(rest.map(|tell| (tell, Together::Accepted)).collect(), answered);
     }
 }
 
-fn accepted(tell: oneshot::Sender<Together>) {
-    let _told = tell.send(Together::Accepted).is_ok();
+/// Counts them first, for then they come again.
+fn tell_all(known: Vec<(oneshot::Sender<Together>, Together)>, answered: &impl Fn(usize)) {
+    answered(known.len());
+    for (tell, answer) in known {
+        // A stop may have ended whoever asked.
+        let _told = tell.send(answer).is_ok();
+    }
 }

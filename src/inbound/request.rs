@@ -38,7 +38,7 @@ pub struct Ids {
 #[derive(Debug, Clone)]
 pub struct BodyBudget(Arc<Semaphore>);
 
-/// A body and the room that it takes, until both are dropped.
+/// A body and the room that it takes.
 #[derive(Debug)]
 pub struct HeldBody {
     pub bytes: Bytes,

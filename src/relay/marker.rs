@@ -21,7 +21,7 @@ const MARK_DELAY: Duration = Duration::from_secs(1);
 pub(super) type Unmarked = Arc<Mutex<BTreeMap<TxId, i32>>>;
 
 impl Relay {
-    /// A database that hangs must not hold up whoever waits for these confirms any longer than `until`.
+    /// A database that hangs must not hold up whoever waits for the next confirms any longer than `until`.
     pub(super) async fn mark_later(&self, confirmed: impl Iterator<Item = Mark> + Clone, until: Instant) {
         lock(&self.0.unmarked).extend(confirmed.clone().map(|mark| (mark.tx_id, mark.attempts)));
         let mut count = 0;

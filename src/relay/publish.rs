@@ -189,14 +189,13 @@ impl Relay {
                 Err(injected) => failed.push((mark, injected.into())),
             }
         }
-        // As long again as for the last confirm.
-        let marked_until = Instant::now() + 2 * CONFIRM_BOUND;
+        let marked_until = Instant::now() + CONFIRM_BOUND;
         let mut answered = select_all(batches.into_values().map(|batch| Box::pin(batch.send())));
         while let Some(some) = answered.next().await {
-            let confirmed = some.iter().filter_map(|((_, mark), answer)| answer.is_ok().then_some(*mark));
-            self.mark_later(confirmed, marked_until).await;
             let became = |answer: &Result<_, _>| if answer.is_ok() { Published::Confirmed } else { Published::Later };
             tell(&some.iter().map(|((at, _), answer)| (*at, became(answer))).collect::<Vec<_>>());
+            let confirmed = some.iter().filter_map(|((_, mark), answer)| answer.is_ok().then_some(*mark));
+            self.mark_later(confirmed, marked_until).await;
             failed.extend(some.into_iter().filter_map(|((_, mark), answer)| Some((mark, answer.err()?))));
         }
         failed

@@ -61,6 +61,23 @@ async fn who_stands_behind_an_open_one_is_told_when_that_is_answered_whatever_th
 }
 
 #[tokio::test]
+async fn before_anybody_is_told_everything_behind_him_is_read() {
+    let (mut say, mut flight) = open(3);
+    let mut told = Vec::new();
+    poll_fn(|cx| {
+        flight.read_from(0, cx);
+        ack(&mut say, &[2]);
+        flight.advance(cx, &mut |at, _| told.push(at));
+        assert_eq!((told.as_slice(), flight.answers[2]), ([].as_slice(), Answer::Open));
+        ack(&mut say, &[0]);
+        flight.advance(cx, &mut |at, _| told.push(at));
+        assert_eq!((told.as_slice(), flight.answers[2]), ([0].as_slice(), Answer::Acked));
+        Poll::Ready(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn once_something_has_come_back_nobody_is_told_any_more() {
     let (mut say, mut flight) = open(4);
     ack(&mut say, &[0]);

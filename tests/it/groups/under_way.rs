@@ -99,20 +99,23 @@ fn a_group_that_waits_for_the_broker_holds_up_no_decision() {
 fn who_is_confirmed_has_his_answer_while_another_of_his_group_is_still_on_its_way() {
     run(async {
         let (app, links) = behind_relays().await;
-        app.accept_slowly(0.5).await;
+        app.accept_slowly(1.5).await;
         links.amqp.stall_after(64 * 1024);
-        // Two groups run at most, and each statement takes half a second: whoever comes behind two others makes one group.
+        // Two groups run at most, and each statement takes 1.5 s: whoever comes behind two others makes one group.
         let (others, ids) = (ids("other", 2), ids("small", 10));
         let late = async |milliseconds, id: &str, body: &str| {
             tokio::time::sleep(Duration::from_millis(milliseconds)).await;
             app.post(id, body).await
         };
         let before = join_all([(0, &others[0]), (50, &others[1])].map(|(wait, id)| late(wait, id, id)));
-        let small = join_all(ids.iter().map(|id| late(150, id, id)));
+        let small = async {
+            app.flushing(2).await;
+            join_all(ids.iter().map(|id| app.post(id, id))).await
+        };
         let body = "x".repeat(200 * 1024);
-        let mut large = std::pin::pin!(late(300, "large", &body));
-        // Not one confirm was given up yet: that takes 5 s from a group's decision.
-        let answered = tokio::time::timeout(Duration::from_secs(5), async { tokio::join!(before, small) });
+        let mut large = std::pin::pin!(late(700, "large", &body));
+        // Not one confirm was given up yet: that takes 5 s from the decision, which comes after 3.
+        let answered = tokio::time::timeout(Duration::from_secs(7), async { tokio::join!(before, small) });
         let answered = tokio::select! {
             reply = &mut large => panic!("before the others: {reply:?}"),
             answered = answered => answered.unwrap(),
