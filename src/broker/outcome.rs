@@ -6,7 +6,7 @@ use super::wire::WireError;
 use crate::model::TxId;
 use crate::txn::faults::Injected;
 
-/// The broker has the message in a queue, safely. Only [`certain`] and [`judge`] make one.
+/// The broker has the message in a queue, safely. Only `certain` and `judge` make one.
 #[must_use = "a confirm nobody looks at is a message nobody knows the fate of"]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Confirmed(());
