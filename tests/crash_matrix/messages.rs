@@ -69,8 +69,8 @@ impl Messages {
         self.all.lock().unwrap().extend(told);
     }
 
-    /// Sends batches, so many at once, until the armed point is met. One message of them all fails: a group over several
-    /// databases in which a few fail is no group any more, and after it there are none for a while.
+    /// Sends batches, so many at once, until the armed point is met. One message of those sent at once fails: a group
+    /// over several databases in which more than a few fail is none any more, and for a while nor are others.
     pub async fn send_until_hit(&self, to: &Instance, queue: &'static str, at_once: usize) {
         for _ in 0..BATCHES {
             if to.was_hit() {
