@@ -112,7 +112,9 @@ async fn groups_acked_among_single_acks_and_requeues_are_all_settled_and_nothing
         }
         tasks.spawn(settle(together, alone, requeued));
     }
-    assert_eq!((tasks.len(), back.len(), seen.len()), (0, 0, MANY));
+    // A task that has only requeued may end after what it gave back was acknowledged.
+    let more: usize = tasks.join_all().await.into_iter().sum();
+    assert_eq!((more, back.len(), seen.len()), (0, 0, MANY));
     close(&broker.0, session, back).await;
     stop(broker).await;
     queue.gone().await;
