@@ -57,6 +57,14 @@ impl Database {
         done.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
+    /// A session of its own, which ends with what is answered.
+    pub async fn session(&self) -> (Client, JoinSet<()>) {
+        let (client, connection) = self.config.connect(NoTls).await.unwrap();
+        let mut session = JoinSet::new();
+        session.spawn(async move { drop(connection.await) });
+        (client, session)
+    }
+
     /// Listens; what is heard comes while the session is there.
     pub async fn listen(&self, channel: &str) -> ((Client, JoinSet<()>), UnboundedReceiver<String>) {
         let (client, mut connection) = self.config.connect(NoTls).await.unwrap();

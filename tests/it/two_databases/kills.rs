@@ -3,39 +3,71 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use posthaste::txn::Gid;
+use uuid::Uuid;
+
 use super::{ledgers, other_server};
 use crate::load::Dice;
-use crate::support::{App, Application, LONG, Options, Servers, eventually, run};
+use crate::support::{App, Application, LONG, Options, SOON, Servers, eventually, run, same};
 use crate::trial::{Trial, seed};
 
 /// Longest time in doubt while the home is up (T_recover).
 const T_RECOVER: Duration = Duration::from_secs(15);
+
+/// Waits until nothing of what a killed process left is prepared.
+async fn settled(app: &App, left: &[String]) {
+    eventually("what was left is settled", T_RECOVER, async || {
+        let now = app.prepared().await;
+        let still: Vec<&String> = left.iter().filter(|gid| now.contains(gid)).collect();
+        if still.is_empty() { Ok(()) } else { Err(format!("{still:?}")) }
+    })
+    .await;
+}
+
+/// Whoever writes a decision waits.
+const HOLD: &str = "BEGIN; LOCK TABLE posthaste.decision IN EXCLUSIVE MODE";
+/// The sessions, a dead process's too, that write there or wait for it.
+const WRITING: &str = "pg_locks WHERE relation = 'posthaste.decision'::regclass AND mode = 'RowExclusiveLock'
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+/// The sessions that wait to write one for a message; the janitor's do not count.
+const WAITING: &str = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+    AND query LIKE '/* decide */%'";
 
 #[test]
 fn what_a_killed_process_has_prepared_is_settled_soon_after_the_next_start() {
     run(async {
         let mut app = App::start_with(Servers::shared().await, ledgers()).await;
         let trial = Trial::start_on(Application::TwoDatabases, "killed-coordinator", seed(), &[app.api]);
-        let mut in_doubt = 0;
-        for _round in 0..25 {
+        let mut decided = 0;
+        for round in 0..6 {
             tokio::time::sleep(Duration::from_millis(700)).await;
-            app.kill9().await;
-            let left = app.prepared().await;
-            app.run();
-            app.ready(LONG).await;
-            eventually("what was left is settled", T_RECOVER, async || {
-                let now = app.prepared().await;
-                let still: Vec<&String> = left.iter().filter(|gid| now.contains(gid)).collect();
-                if still.is_empty() { Ok(()) } else { Err(format!("{still:?}")) }
+            // Between PREPARE and decision, not wherever luck has it.
+            let (hold, _session) = app.db.session().await;
+            hold.batch_execute(HOLD).await.unwrap();
+            eventually("a decision waits to be written", SOON, async || {
+                if app.db.count(WAITING, &[]).await > 0 { Ok(()) } else { Err("none".to_owned()) }
             })
             .await;
-            in_doubt += left.len();
-            if in_doubt >= 5 {
-                break;
+            app.kill9().await;
+            // A server that has heard all of it decides for the dead; one that has not, never will.
+            let heard = round % 2 == 0;
+            if !heard {
+                app.db.rows(&format!("SELECT pg_terminate_backend(pid) FROM {WAITING}"), &[]).await;
             }
+            hold.batch_execute("COMMIT").await.unwrap();
+            eventually("nobody writes a decision any more", SOON, async || same(app.db.count(WRITING, &[]).await, &0))
+                .await;
+            let left = app.prepared().await;
+            assert!(!left.is_empty(), "round {round}: the killed process left nothing prepared");
+            let gtrids: Vec<Uuid> = left.iter().map(|gid| Gid::parse(gid).unwrap().gtrid.0).collect();
+            let known = app.db.count("posthaste.decision WHERE gtrid = ANY($1)", &[&gtrids]).await;
+            assert!(heard || known == 0, "round {round}: {known} decided");
+            decided += known;
+            app.run();
+            app.ready(LONG).await;
+            settled(&app, &left).await;
         }
-        assert!(in_doubt > 0, "no kill hit between PREPARE and COMMIT PREPARED");
-        eprintln!("{in_doubt} prepared transactions were left");
+        eprintln!("{decided} transactions of the dead were decided upon");
         trial.judge(&mut app).await.accepted_at_least(50);
         app.run();
         app.ready(LONG).await;
@@ -97,12 +129,7 @@ fn of_three_instances_any_is_killed_and_the_others_settle_what_it_left() {
                 app.kill9().await;
                 let left = app.prepared().await;
                 // Its siblings alone recover it.
-                eventually("the others have settled it", T_RECOVER, async || {
-                    let now = app.prepared().await;
-                    let still: Vec<&String> = left.iter().filter(|gid| now.contains(gid)).collect();
-                    if still.is_empty() { Ok(()) } else { Err(format!("{still:?}")) }
-                })
-                .await;
+                settled(app, &left).await;
                 app.run();
                 app.ready(LONG).await;
             }
