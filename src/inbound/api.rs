@@ -311,12 +311,35 @@ fn method_not_allowed(routes: &[Route]) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
     use super::*;
+    use crate::inbound::server::{ServerSettings, bind, serve};
+    use crate::lifecycle::Lifecycle;
 
     #[tokio::test]
-    async fn a_panic_is_answered_with_a_problem() {
-        let response = caught(async { panic!("on purpose") }).await;
-        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
-        assert_eq!(response.headers()["content-type"], super::super::problem::PROBLEM_JSON);
+    async fn a_panic_is_answered_with_a_problem_and_its_connection_lives_on() {
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (lifecycle, bound) = (Lifecycle::default(), Duration::from_secs(10));
+        let settings = ServerSettings { header_timeout: bound, max_connections: 1 };
+        let answer = |_| caught(async { panic!("on purpose") });
+        lifecycle.tasks.spawn(serve(listener, answer, settings, lifecycle.clone()));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        for _ in 0..3 {
+            client.write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n").await.unwrap();
+            let mut heard = Vec::new();
+            while !heard.ends_with(b"}") {
+                let read = tokio::time::timeout(bound, client.read_buf(&mut heard)).await.unwrap();
+                assert!(read.unwrap() > 0, "{}", String::from_utf8_lossy(&heard));
+            }
+            let heard = String::from_utf8(heard).unwrap();
+            assert!(
+                heard.starts_with("HTTP/1.1 500 ") && heard.contains(super::super::problem::PROBLEM_JSON),
+                "{heard}"
+            );
+        }
+        assert!(lifecycle.stop(bound).await);
     }
 }
