@@ -11,6 +11,9 @@ mod sim {
     pub mod history;
 }
 #[cfg(test)]
+#[path = "sim/home.rs"]
+mod home;
+#[cfg(test)]
 #[path = "sim/ports.rs"]
 mod ports;
 #[cfg(test)]

@@ -1,13 +1,16 @@
 //! The statements of the core on a real home database, one claim each (protocol §3 to §5).
 
-use std::time::{Duration, Instant};
+mod attempts;
+mod homes;
+
+use std::time::Duration;
 
 use posthaste::dev::fresh_name;
 use posthaste::model::{Destination, Envelope, Incarnation, JournalState, MessageId, Mode, SlotId, TxId};
 use posthaste::store::migrate::migrate;
 use posthaste::store::{
-    AcceptRequest, Claim, FailedAttempt, GivenUpBy, HomeCheck, HomeDecision, Inserted, LogEntry, Mark, OpenRow,
-    Outgoing, PostgresSettings, Retention, SessionTimeouts, Store, settle_home,
+    AcceptRequest, FailedAttempt, GivenUpBy, Inserted, LogEntry, Mark, OpenRow, Outgoing, PostgresSettings, Retention,
+    SessionTimeouts, Store,
 };
 use uuid::Uuid;
 
@@ -194,102 +197,6 @@ fn a_row_whose_message_was_deleted_does_not_keep_the_others_from_being_published
 }
 
 #[test]
-fn whoever_claims_a_row_is_told_whether_a_process_may_have_died_of_it() {
-    run(async {
-        let home = Home::new().await;
-        let tx_id = home.accepted("1", Mode::Own).await;
-        let suspect = async || home.store.claim(&home.open().await, MINUTE).await.unwrap()[0].suspect;
-        assert!(suspect().await, "never counted");
-        assert_eq!(home.start(tx_id).await, Some(1));
-        assert!(suspect().await, "started and not ended");
-        assert!(home.store.retry(&home.failed(tx_id, 1, "no"), Duration::ZERO).await.unwrap());
-        assert!(!suspect().await, "ended by itself");
-    });
-}
-
-#[test]
-fn an_attempt_that_the_database_ended_is_made_up_for_once_and_only_by_its_runner() {
-    run(async {
-        let home = Home::new().await;
-        let tx_id = home.accepted("1", Mode::Own).await;
-        assert_eq!(home.start(tx_id).await, Some(1));
-        let (settings, name) = (std::slice::from_ref(&home.settings), &home.settings.name);
-        let other = Store::new(settings, name, Incarnation::mint(), SessionTimeouts::default()).unwrap();
-        assert!(!other.excuse(tx_id, &home.queue, 1, "no space", 9).await.unwrap(), "not his attempt");
-        assert!(!home.store.excuse(tx_id, &home.queue, 0, "no space", 9).await.unwrap(), "an attempt of before");
-        assert!(!home.store.excuse(tx_id, &home.queue, 1, "no space", 2).await.unwrap(), "excused often enough");
-        assert!(home.store.excuse(tx_id, &home.queue, 1, "no space", 9).await.unwrap());
-        assert!(!home.store.excuse(tx_id, &home.queue, 1, "no space", 9).await.unwrap(), "made up for already");
-
-        let row = home.store.journal_row(tx_id, MINUTE).await.unwrap().unwrap();
-        assert_eq!((row.attempts, row.max_attempts, row.running_by), (1, 3, None));
-        let told: String = home.db.one("SELECT outcome || ': ' || error FROM posthaste.attempt", &[]).await;
-        assert_eq!(told, "FAILED: no space");
-
-        // Both of its own attempts are left, and no more.
-        for n in [2, 3] {
-            assert_eq!(home.start(tx_id).await, Some(n));
-        }
-        assert_eq!(home.start(tx_id).await, None);
-    });
-}
-
-#[test]
-fn the_error_store_has_the_last_attempts_own_words_when_it_takes_the_message_later() {
-    run(async {
-        let home = Home::new().await;
-        let tx_id = home.accepted("1", Mode::Own).await;
-        for n in [1, 2] {
-            assert_eq!(home.start(tx_id).await, Some(n));
-            let words = format!("reason {n}");
-            assert!(home.store.retry(&home.failed(tx_id, n, &words), Duration::ZERO).await.unwrap());
-        }
-        // I7: what the error store refused is not tried again by the pipeline.
-        assert_eq!(home.start(tx_id).await, None);
-        let looked = home.failed(tx_id, 2, "the process ended");
-        let slot = SlotId::new("errors");
-        assert!(home.store.give_up(&looked, &slot, "here", GivenUpBy::Observer).await.unwrap().is_some());
-        let comments: String = home.db.one("SELECT comments::text FROM ibisstore WHERE type = 'E'", &[]).await;
-        assert_eq!(comments, "reason 2");
-        let outcomes = "SELECT outcome || ': ' || error FROM posthaste.attempt ORDER BY n";
-        assert_eq!(home.db.column::<String>(outcomes, &[]).await, ["FAILED: reason 1", "FAILED: reason 2"]);
-    });
-}
-
-#[test]
-fn an_attempt_that_ended_without_a_word_is_recorded_as_crashed() {
-    run(async {
-        let home = Home::new().await;
-        let tx_id = home.accepted("1", Mode::Own).await;
-        assert_eq!(home.start(tx_id).await, Some(1));
-        let looked = home.failed(tx_id, 1, "the process ended");
-        let slot = SlotId::new("errors");
-        assert!(home.store.give_up(&looked, &slot, "here", GivenUpBy::Observer).await.unwrap().is_some());
-        let outcome = "SELECT outcome || ': ' || error FROM posthaste.attempt";
-        assert_eq!(home.db.one::<String>(outcome, &[]).await, "CRASHED: the process ended");
-    });
-}
-
-#[test]
-fn an_observer_does_not_wait_for_a_row_that_somebody_holds() {
-    run(async {
-        let home = Home::new().await;
-        let tx_id = home.accepted("1", Mode::Own).await;
-        let sha256 = envelope(tx_id, "1").sha256();
-        let claim = Claim { tx_id, destination: &home.queue, attempts: 0, started: false, sha256: &sha256 };
-        let holder = home.store.begin_work().await.unwrap();
-        assert_eq!(holder.take(&home.store, claim).await.unwrap(), Some(2));
-        let began = Instant::now();
-        let slot = SlotId::new("errors");
-        let error =
-            home.store.give_up(&home.failed(tx_id, 0, "no"), &slot, "here", GivenUpBy::Observer).await.unwrap_err();
-        assert_eq!(error.sqlstate(), Some("55P03"), "{error}");
-        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
-        holder.commit(&home.store).await.unwrap();
-    });
-}
-
-#[test]
 fn a_setting_that_a_step_changes_reaches_neither_its_commit_nor_the_next_user_of_the_connection() {
     run(async {
         let home = Home::new().await;
@@ -372,54 +279,5 @@ fn what_a_gone_instance_was_at_work_on_is_due_at_once() {
         home.store.sign_off().await.unwrap();
         assert_eq!(home.store.hasten_orphans().await.unwrap(), 1);
         assert_eq!(home.store.due_rows(10).await.unwrap().len(), 1);
-    });
-}
-
-#[test]
-fn a_home_that_took_the_others_place_goes_on() {
-    run(async {
-        let home = Home::new().await;
-        home.accepted("1", Mode::Own).await;
-        home.execute("UPDATE posthaste.home SET system_identifier = '1', timeline = 7").await;
-        let id: Uuid = home.db.one("SELECT id FROM posthaste.home", &[]).await;
-        assert!(matches!(home.store.check_home().await.unwrap(), HomeCheck::Moved { .. }));
-        let settled = settle_home(&home.settings, HomeDecision::Same, "operator").await.unwrap();
-        assert_eq!((settled.home.0, settled.on_hold), (id, 0));
-        assert_eq!(home.store.check_home().await.unwrap(), HomeCheck::Same(settled.home));
-        assert_eq!(home.open().await.len(), 1);
-        let audit = "SELECT who || ' ' || what || ' ' || (detail ->> 'decision') FROM posthaste.audit";
-        assert_eq!(home.db.one::<String>(audit, &[]).await, "operator home same");
-    });
-}
-
-#[test]
-fn a_copy_gets_an_identity_of_its_own_and_holds_what_the_original_goes_on_with() {
-    run(async {
-        let home = Home::new().await;
-        let open = home.accepted("open", Mode::Own).await;
-        let adopted = TxId::mint();
-        assert!(home.store.adopt(&envelope(adopted, "adopted"), Some("x"), &home.queue, 2).await.unwrap());
-        home.accepted("done", Mode::Handover).await;
-        home.execute(
-            "UPDATE posthaste.journal SET state = 'DONE', finished_at = clock_timestamp() WHERE mode = 'HANDOVER'",
-        )
-        .await;
-        home.store.postpone(&[open.0], MINUTE).await.unwrap();
-        let id: Uuid = home.db.one("SELECT id FROM posthaste.home", &[]).await;
-        home.execute("UPDATE posthaste.home SET system_identifier = '1'").await;
-
-        let settled = settle_home(&home.settings, HomeDecision::Copy, "operator").await.unwrap();
-        assert_eq!(settled.on_hold, 2);
-        assert_ne!(settled.home.0, id);
-        assert_eq!(home.store.check_home().await.unwrap(), HomeCheck::Same(settled.home));
-        assert_eq!(home.open().await, []);
-        assert_eq!(home.db.count("posthaste.due", &[]).await, 0);
-        let held = "SELECT messageid || ' ' || slotid || ' ' || convert_from(message, 'UTF8') FROM ibisstore
-                    WHERE type = 'H' AND comments LIKE '%original installation owns this message%' ORDER BY 1";
-        assert_eq!(home.db.column::<String>(held, &[]).await, ["adopted rabbit/q body", "open rabbit/q body"]);
-        // A client's repeat still gets the duplicate answer.
-        assert_eq!(home.accept(TxId::mint(), "open", Mode::Own).await, Inserted::Conflict);
-        // Said twice, it does nothing more.
-        assert_eq!(settle_home(&home.settings, HomeDecision::Copy, "operator").await.unwrap().on_hold, 0);
     });
 }

@@ -12,7 +12,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::ports::{FakeBranch, FakeDatabase, FakeHome, Node, Shared};
+use crate::home::FakeHome;
+use crate::ports::{FakeBranch, FakeDatabase, Node, Shared};
 use crate::world::{Planted, World};
 
 /// How often what happened.

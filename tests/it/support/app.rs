@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 
 use super::application::Application;
 use super::database::Database;
-use super::{LONG, Reply, SOON, Servers, client, eventually, queue};
+use super::{LONG, Reply, SOON, Servers, client, eventually, files, queue};
 
 /// What a test wants different from the rest.
 #[derive(Default)]
@@ -43,8 +43,8 @@ pub struct App {
     pub application: Application,
     /// As resources.yml has them, the home first.
     postgres_urls: Vec<String>,
-    amqp_url: String,
-    folder: TempDir,
+    pub(super) amqp_url: String,
+    pub(super) folder: TempDir,
     process: Option<Running>,
 }
 
@@ -98,11 +98,11 @@ impl App {
         let [api, console] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port().unwrap())));
 
         let folder = TempDir::new().unwrap();
-        let resources = resources(&postgres_urls, &amqp_url, api, console, &options);
+        let resources = files::resources(&postgres_urls, &amqp_url, api, console, &options);
         fs::write(folder.path().join("resources.yml"), resources).unwrap();
         let application = options.application;
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join(application.folder());
-        copy(&from, &folder.path().join("configurations").join(from.file_name().unwrap()));
+        files::copy(&from, &folder.path().join("configurations").join(from.file_name().unwrap()));
 
         let db = Database::new(postgres_urls[0].parse().unwrap());
         let http = client::new();
@@ -138,7 +138,7 @@ impl App {
         self.prepare(arguments).output().unwrap()
     }
 
-    fn log(&self) -> PathBuf {
+    pub(super) fn log(&self) -> PathBuf {
         self.folder.path().join("posthaste.log")
     }
 
@@ -247,6 +247,12 @@ impl App {
     }
 
     /// A request to the public address.
+    /// POSTs to an adapter that a test has added.
+    pub async fn post_to(&self, path: &str, id: &str, body: &str) -> Reply {
+        let request = client::request(&self.http, Method::POST, self.api, path);
+        client::send(request.header("Message-Id", id).header("Content-Type", "text/plain").body(body.to_owned())).await
+    }
+
     pub async fn api(&self, method: Method, path: &str) -> Reply {
         client::send(client::request(&self.http, method, self.api, path)).await
     }
@@ -290,46 +296,6 @@ impl App {
     }
 }
 
-/// For tests that write files of their own, read logs, or speak to the broker.
-impl App {
-    /// Where `resources.yml` and `configurations/` are.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// Writes a file of the installation, and the folders on the way to it.
-    pub fn write(&self, file: &str, text: &str) {
-        let file = self.folder.path().join(file);
-        fs::create_dir_all(file.parent().unwrap()).unwrap();
-        fs::write(file, text).unwrap();
-    }
-
-    /// Changes `resources.yml`, which must hold `from`.
-    pub fn edit_resources(&self, from: &str, to: &str) {
-        let file = self.folder.path().join("resources.yml");
-        let text = fs::read_to_string(&file).unwrap();
-        assert!(text.contains(from), "{from:?} is not in {text}");
-        fs::write(file, text.replace(from, to)).unwrap();
-    }
-
-    /// With user and password.
-    pub fn amqp_url(&self) -> &str {
-        &self.amqp_url
-    }
-
-    /// As resources.yml has it.
-    pub fn db_url(&self) -> String {
-        let text = fs::read_to_string(self.folder.path().join("resources.yml")).unwrap();
-        let line = text.lines().find(|line| line.trim_start().starts_with("url: postgres"));
-        line.unwrap().trim().trim_start_matches("url: ").to_owned()
-    }
-
-    /// Everything that all its processes have said so far.
-    pub fn log_text(&self) -> String {
-        fs::read_to_string(self.log()).unwrap_or_default()
-    }
-}
-
 impl Running {
     /// The pid is free for others from now on.
     fn release(&mut self) {
@@ -347,46 +313,6 @@ impl Drop for App {
         }
         if std::thread::panicking() {
             eprintln!("--- the last lines of the log of {}:\n{}\n---", self.db.name(), self.log_tail());
-        }
-    }
-}
-
-fn resources(postgres: &[String], amqp: &str, api: SocketAddr, console: SocketAddr, options: &Options) -> String {
-    let delays = options.retry_delays.unwrap_or("[50ms, 100ms]");
-    let more: String = options.api.iter().map(|line| format!("    {line}\n")).collect();
-    let named = options.application.databases().iter().zip(postgres);
-    let postgres: String = named.map(|(name, url)| format!("  - name: {name}\n    url: {url}\n")).collect();
-    let queue = options.application.queue();
-    format!(
-        "instance:
-  name: posthaste
-  home: main
-  lease: 2s
-postgres:
-{postgres}amqp:
-  - name: rabbit
-    url: {amqp}
-    createDestination: true
-    queues:
-      - {{ name: {queue}, retryDelays: {delays} }}
-http:
-  api:
-    listen: {api}
-{more}  console:
-    listen: {console}
-"
-    )
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap_or_else(|error| panic!("{}: {error}", from.display())) {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod client;
 mod database;
 mod disk;
 mod end_state;
+mod files;
 mod ledgers;
 mod links;
 mod queue;

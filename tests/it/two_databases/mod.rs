@@ -14,7 +14,7 @@ use std::time::Instant;
 use posthaste::dev::{self, PrivatePostgres};
 use tokio::sync::Mutex;
 
-use crate::support::{App, Application, LONG, Options, Reply, SOON, Servers, client, eventually, run, same};
+use crate::support::{App, Application, LONG, Options, SOON, Servers, eventually, run, same};
 
 /// What a decision says of a branch that is prepared here under the gid `$1`.
 const BRANCHES: &str = "SELECT jsonb_build_array(jsonb_build_object('gid', gid, 'xid', transaction::text::bigint,
@@ -35,12 +35,6 @@ impl App {
     /// `two-databases` on the shared servers, running.
     async fn with_ledgers() -> Self {
         Self::start_with(Servers::shared().await, ledgers()).await
-    }
-
-    /// POSTs to an adapter that a test has added.
-    async fn post_to(&self, path: &str, id: &str, body: &str) -> Reply {
-        let request = client::request(&self.http, reqwest::Method::POST, self.api, path);
-        client::send(request.header("Message-Id", id).header("Content-Type", "text/plain").body(body.to_owned())).await
     }
 
     /// Waits until a transfer stands in the history and in both ledgers, once.
