@@ -1,5 +1,6 @@
 //! Messages that are accepted together: each is answered for itself, whatever befalls the group (protocol §7).
 
+mod mixed;
 mod under_way;
 
 use std::collections::BTreeSet;

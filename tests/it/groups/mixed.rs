@@ -1,0 +1,78 @@
+//! A group of messages for several brokers, of clients that wait for a confirm and of clients that do not.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::{ids, statuses};
+use crate::support::{App, Direction, LONG, Options, SOON, Servers, eventually, run, same};
+
+/// Nobody reads their queues.
+const ADAPTERS: &str = "adapters:
+  - name: journalled
+    receiver:
+      checkForDuplicates: true
+      listener: { api: { uriPattern: /journalled, accept: journalled } }
+      messageLog: { slotId: journalled }
+    pipeline: [ { name: enqueue, amqpSender: { connection: rabbit, destinationName: journalled } } ]
+  - name: elsewhere
+    receiver:
+      checkForDuplicates: true
+      listener: { api: { uriPattern: /elsewhere } }
+      messageLog: { slotId: elsewhere }
+    pipeline: [ { name: enqueue, amqpSender: { connection: other, destinationName: elsewhere } } ]
+";
+
+#[test]
+fn of_a_mixed_group_only_they_wait_whose_own_broker_is_silent() {
+    run(async {
+        let mut app = App::install(Servers::shared().await, Options::default()).await;
+        let links = app.behind_relays().await;
+        let other = format!("  - name: other\n    url: {}\n    createDestination: true\nhttp:", app.amqp_url());
+        app.edit_resources("http:", &other);
+        app.write("configurations/more/adapters.yml", ADAPTERS);
+        app.run();
+        app.ready(LONG).await;
+        app.accept_slowly(1.0).await;
+        links.amqp.stall(Direction::Both);
+
+        // Two groups run at most: whoever comes behind two others makes one.
+        let (before, waiting) = (ids("before", 2), ids("waiting", 4));
+        let (free, elsewhere) = (ids("free", 4), ids("elsewhere", 4));
+        let post_before = async |(number, id): (u32, &String)| {
+            tokio::time::sleep(Duration::from_millis(50) * number).await;
+            app.post_to("/api/elsewhere", id, id).await
+        };
+        let before_them = join_all((0..).zip(&before).map(post_before));
+        let mut silent = std::pin::pin!(async {
+            app.flushing(2).await;
+            app.post_all(&waiting).await
+        });
+        let others = async {
+            app.flushing(2).await;
+            let free = join_all(free.iter().map(|id| app.post_to("/api/journalled", id, id)));
+            tokio::join!(free, join_all(elsewhere.iter().map(|id| app.post_to("/api/elsewhere", id, id))))
+        };
+        // Not one confirm was given up yet: that takes 5 s from the decision, which comes after 2.
+        let answered = tokio::time::timeout(Duration::from_secs(6), async { tokio::join!(before_them, others) });
+        let (first, (free_replies, elsewhere_replies)) = tokio::select! {
+            replies = &mut silent => panic!("while their broker was silent: {replies:?}"),
+            answered = answered => answered.unwrap(),
+        };
+        assert_eq!((statuses(&first), statuses(&free_replies)), (vec![202; 2], vec![202; 4]));
+        assert_eq!(statuses(&elsewhere_replies), [202; 4]);
+        assert_eq!(app.figure("posthaste_accept_groups_total").await, 3);
+        // They were decided together.
+        assert_eq!(app.logged().await.len(), 14);
+
+        links.amqp.resume();
+        assert_eq!(statuses(&silent.await), [202; 4]);
+        for (queue, many) in [("journalled", 4), ("elsewhere", 6)] {
+            let depth = async || same(crate::support::depth(app.amqp_url(), queue).await, &Ok(many));
+            eventually("each stands in its queue once", SOON, depth).await;
+        }
+        let read = async || same(app.db.count("message", &[]).await, &4);
+        eventually("what waited is processed", LONG, read).await;
+        assert_eq!(app.db.count("posthaste.journal WHERE attempts > 1", &[]).await, 0);
+    });
+}
