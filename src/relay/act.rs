@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use uuid::Uuid;
 
 use super::Relay;
@@ -46,7 +45,7 @@ impl Actions {
             let claimed = store.claim(&self.publish, PUBLISH_AFTER).await?;
             look_again_at_others(relay, &self.publish, &claimed).await?;
             reach(Point::IN9).await?;
-            join_all(claimed.into_iter().map(|message| relay.publish(message))).await;
+            relay.publish_each(claimed).await;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::txn::faults::{Injected, Point, reach};
 /// Where a message stood, its mark, and the broker's word on it.
 pub(super) type Answered = ((usize, Mark), Result<Confirmed, PublishError>);
 
-/// What goes to one broker, and which answer each message is waited for at.
+/// What goes to one broker, each with the place that it had among all.
 pub(super) struct Batch<'a> {
     broker: &'a Broker,
     marks: Vec<(usize, Mark)>,

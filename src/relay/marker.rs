@@ -21,25 +21,34 @@ const MARK_DELAY: Duration = Duration::from_secs(1);
 pub(super) type Unmarked = Arc<Mutex<BTreeMap<TxId, i32>>>;
 
 impl Relay {
-    /// A database that hangs must not hold up whoever waits for the next confirms any longer than `until`.
-    pub(super) async fn mark_later(&self, confirmed: impl Iterator<Item = Mark> + Clone, until: Instant) {
+    /// Answers those for which there is no room now.
+    pub(super) fn mark_later(&self, confirmed: impl Iterator<Item = Mark> + Clone) -> Vec<(Mark, Instant)> {
         lock(&self.0.unmarked).extend(confirmed.clone().map(|mark| (mark.tx_id, mark.attempts)));
-        let mut count = 0;
+        let (mut count, mut no_room, now) = (0, Vec::new(), Instant::now());
         for mark in confirmed {
-            let now = Instant::now();
             count += 1;
-            let marked = match self.0.marks.try_send((mark, now)) {
-                Err(TrySendError::Full(mark)) => {
-                    self.0.marks.send_timeout(mark, until.saturating_duration_since(now)).await.is_ok()
-                }
-                sent => sent.is_ok(),
-            };
-            if !marked {
-                lock(&self.0.unmarked).remove(&mark.tx_id);
-                tracing::debug!(tx_id = %mark.tx_id, "not marked; a second publish does no harm");
+            match self.0.marks.try_send((mark, now)) {
+                Ok(()) => {}
+                Err(TrySendError::Full(mark)) => no_room.push(mark),
+                Err(TrySendError::Closed((mark, _))) => self.not_marked(&mark),
             }
         }
         metrics::counter!("posthaste_published_total").increment(count);
+        no_room
+    }
+
+    /// A database that hangs must not hold up whoever waits for this any longer than `until`.
+    pub(super) async fn mark_when_there_is_room(&self, waiting: Vec<(Mark, Instant)>, until: Instant) {
+        for one in waiting {
+            if self.0.marks.send_timeout(one, until.saturating_duration_since(Instant::now())).await.is_err() {
+                self.not_marked(&one.0);
+            }
+        }
+    }
+
+    fn not_marked(&self, mark: &Mark) {
+        lock(&self.0.unmarked).remove(&mark.tx_id);
+        tracing::debug!(tx_id = %mark.tx_id, "not marked; a second publish does no harm");
     }
 }
 

@@ -8,6 +8,7 @@ mod batch;
 mod board;
 mod clock;
 mod decide;
+mod failures;
 mod heartbeat;
 mod lease;
 mod marker;

@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::select_all;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::DatabaseClock;
 use super::batch::Batch;
 use super::board::{Board, OpenCounts};
+use super::failures::{NOTES, Unconfirmed};
 use super::marker::{Marker, Unmarked};
-use crate::broker::{Broker, LinkStatus, NotSent, OutMessage, PublishError};
+use crate::broker::{Broker, LinkStatus, OutMessage};
 use crate::lifecycle::Lifecycle;
 use crate::model::{AdapterName, Destination, HomeId, Mode, SlotId, TxId};
 use crate::store::{Claimed, Mark, Store};
@@ -23,9 +24,8 @@ use crate::txn::faults::{Point, reach};
 
 /// Longest wait for a publisher's confirm.
 pub const CONFIRM_BOUND: Duration = Duration::from_secs(5);
-/// First wait after a failed publish; doubles.
-const PUBLISH_SPACING: Duration = Duration::from_secs(1);
-/// Marks that may wait; a publisher that finds no room waits itself. Each waits for a second, and takes 60 bytes.
+/// Marks that may wait; whoever finds no room waits with his own, and tells the broker's words all the same. Each waits for a
+/// second, and takes 60 bytes.
 const MARKS: usize = 65_536;
 
 /// A queue that this instance publishes to or consumes.
@@ -72,6 +72,7 @@ pub(super) struct Inner {
     pub(super) marks: mpsc::Sender<(Mark, Instant)>,
     /// Rows that wait for their mark, but for those that were processed here meanwhile.
     pub(super) unmarked: Unmarked,
+    pub(super) notes: Arc<Semaphore>,
     /// The marking task outlives the others: what they publish at the end is still marked.
     marker: TaskTracker,
     closing: CancellationToken,
@@ -101,6 +102,7 @@ impl Relay {
             board,
             marks,
             unmarked: unmarked.clone(),
+            notes: Arc::new(Semaphore::new(NOTES)),
             marker: TaskTracker::new(),
             closing: CancellationToken::new(),
             routes: Mutex::default(),
@@ -157,25 +159,25 @@ impl Relay {
     pub async fn publish(&self, message: Claimed) -> Published {
         let mut published = Published::Later;
         let failed = self.try_all(vec![message], |some| some.iter().for_each(|(_, one)| published = *one)).await;
-        self.note(failed).await;
+        self.note(&failed).await;
         published
+    }
+
+    /// The same for many, each for itself: one that waits for room does not keep the others from going.
+    pub(super) async fn publish_each(&self, messages: Vec<Claimed>) {
+        let each = messages.into_iter().map(|message| self.try_all(vec![message], |_| ()));
+        self.note(&join_all(each).await.concat()).await;
     }
 
     /// The same for many, together. `tell`: what became of a message, by its place, as soon as it is known; what it is not told
     /// of when this ends is published later. That some could not be published is noted afterwards, in a task: the others do
     /// not wait for it.
     pub async fn publish_all(&self, messages: Vec<Claimed>, tell: impl FnMut(&[(usize, Published)])) {
-        let (failed, relay) = (self.try_all(messages, tell).await, self.clone());
-        if !failed.is_empty() {
-            self.tasks().spawn(async move { relay.note(failed).await });
-        }
+        let failed = self.try_all(messages, tell).await;
+        self.note_later(failed);
     }
 
-    async fn try_all(
-        &self,
-        messages: Vec<Claimed>,
-        mut tell: impl FnMut(&[(usize, Published)]),
-    ) -> Vec<(Mark, PublishError)> {
+    async fn try_all(&self, messages: Vec<Claimed>, mut tell: impl FnMut(&[(usize, Published)])) -> Vec<Unconfirmed> {
         let (mut batches, mut failed): (BTreeMap<&str, Batch<'_>>, Vec<_>) = (BTreeMap::new(), Vec::new());
         for (at, message) in messages.into_iter().enumerate() {
             if reach(Point::IN3).await.is_err() {
@@ -189,20 +191,17 @@ impl Relay {
                 Err(injected) => failed.push((mark, injected.into())),
             }
         }
-        let marked_until = Instant::now() + CONFIRM_BOUND;
+        let (marked_until, mut no_room) = (Instant::now() + CONFIRM_BOUND, Vec::new());
         let mut answered = select_all(batches.into_values().map(|batch| Box::pin(batch.send())));
         while let Some(some) = answered.next().await {
             let became = |answer: &Result<_, _>| if answer.is_ok() { Published::Confirmed } else { Published::Later };
             tell(&some.iter().map(|((at, _), answer)| (*at, became(answer))).collect::<Vec<_>>());
             let confirmed = some.iter().filter_map(|((_, mark), answer)| answer.is_ok().then_some(*mark));
-            self.mark_later(confirmed, marked_until).await;
+            no_room.extend(self.mark_later(confirmed));
             failed.extend(some.into_iter().filter_map(|((_, mark), answer)| Some((mark, answer.err()?))));
         }
+        self.mark_when_there_is_room(no_room, marked_until).await;
         failed
-    }
-
-    async fn note(&self, failed: Vec<(Mark, PublishError)>) {
-        join_all(failed.iter().map(|(mark, error)| self.publish_failed(mark.tx_id, mark.attempts, error))).await;
     }
 
     /// This process has committed a row's work: the row is DONE and needs no mark.
@@ -222,26 +221,6 @@ impl Relay {
         let queue = destination.queue.clone();
         let (attempts, redone) = (message.attempts, message.suspect);
         Some((broker, OutMessage { queue, envelope: message.envelope, attempts, published_at, home, redone }))
-    }
-
-    /// The row waits longer each time; whoever accepts for its destination is told that something is wrong with it.
-    async fn publish_failed(&self, tx_id: TxId, attempts: i32, error: &PublishError) {
-        let counts = match error {
-            // It will never fit: the error store has it after ten tries.
-            PublishError::NotSent(NotSent::Unfit(_)) => true,
-            PublishError::NotSent(
-                NotSent::Down(_) | NotSent::Blocked(_) | NotSent::Full | NotSent::Expired | NotSent::Closed,
-            ) => false,
-            PublishError::Returned { .. } | PublishError::Nacked | PublishError::Unknown(_) => true,
-        };
-        if matches!(error, PublishError::Returned { .. }) {
-            self.unverify_all();
-        }
-        tracing::warn!(tx_id = %tx_id, %error, "publish failed; the journal keeps the message");
-        if let Err(error) = self.0.store.publish_failed(tx_id, attempts, PUBLISH_SPACING, counts).await {
-            tracing::debug!(tx_id = %tx_id, %error, "not noted; the row's publish_after passes by itself");
-        }
-        self.0.wake.notify_one();
     }
 
     /// Whether a message for this destination would be taken now; the text says why not.
@@ -269,7 +248,7 @@ impl Relay {
     }
 
     /// Something is not where it was: look again before anything is accepted.
-    fn unverify_all(&self) {
+    pub(super) fn unverify_all(&self) {
         self.0.board.doubt_all();
         self.0.wake.notify_one();
     }

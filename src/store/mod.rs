@@ -61,7 +61,7 @@ pub use home::{HomeDecision, HomeSettled, settle_home};
 pub use insert_rows::InsertRows;
 pub use instance::{Beat, HomeCheck, Instance, Registration};
 pub use lifecourse::{Attempt, AttemptOutcome, Cause, MessageState};
-pub use mark::Mark;
+pub use mark::{Mark, Unpublished};
 pub use message_status::MessageStatus;
 pub use params::{BadParameter, StepParam};
 pub use pool::{Pool, Session};

@@ -203,18 +203,14 @@ pub fn mark(db: &mut Database, tx: Tx, attempts: u8) -> bool {
     true
 }
 
-/// `/* publish_failed */`. `counts`: something may have reached the broker.
-pub fn publish_failed(db: &mut Database, tx: Tx, attempts: u8, counts: bool) -> Result<(), Waits> {
-    let Some(row) = db.row_mut(tx) else { return Ok(()) };
-    if row.state != JournalState::Ready || row.attempts != attempts {
-        return Ok(());
-    }
-    if row.held_by.is_some() {
-        return Err(Waits);
+/// `/* publish_failed */`. `counts`: something may have reached the broker. Does not wait.
+pub fn publish_failed(db: &mut Database, tx: Tx, attempts: u8, counts: bool) {
+    let Some(row) = db.row_mut(tx) else { return };
+    if row.state != JournalState::Ready || row.attempts != attempts || row.held_by.is_some() {
+        return;
     }
     row.publishes += u8::from(counts);
     row.publish_due = false;
-    Ok(())
 }
 
 /// What a sweeper saw of a row.

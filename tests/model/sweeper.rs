@@ -114,7 +114,7 @@ pub fn publish(lab: &Lab, world: &mut World, publish: Publish, choice: Choice) -
         (true, Choice::Go) => world.tasks.push(Task::Mark { instance, tx, attempts }),
         (_, Choice::CutBefore) => {
             // When that cannot be noted, `publish_after` passes by itself.
-            let _noted = statements::publish_failed(&mut world.db, tx, attempts, sent);
+            statements::publish_failed(&mut world.db, tx, attempts, sent);
         }
         (_, Choice::CutAfter | Choice::TimeOut | Choice::Fail | Choice::Broken | Choice::Refuse) => return None,
     }

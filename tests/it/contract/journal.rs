@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use posthaste::model::{JournalState, Mode, SlotId};
-use posthaste::store::{Claim as RealClaim, FailedAttempt, GivenUpBy, Mark, OpenRow, StoreError};
+use posthaste::store::{Claim as RealClaim, FailedAttempt, GivenUpBy, Mark, OpenRow, StoreError, Unpublished};
 
 use super::bench::{Bench, GONE, ME, OTHER, Placed, WATCH, destination, every_row, incarnation};
 use super::postgres::{Age, Row, fresh};
@@ -184,8 +184,9 @@ fn mark_and_publish_failed_are_the_model_s() {
                 for one in &mut placed {
                     let attempts = one.model.journal[0].attempts + wrong;
                     let counts = attempts != 1;
-                    bench.store.publish_failed(one.tx, i32::from(attempts), HOUR, counts).await.unwrap();
-                    statements::publish_failed(&mut one.model, 0, attempts, counts).unwrap();
+                    let failed = Unpublished { tx_id: one.tx, attempts: i32::from(attempts), counts };
+                    bench.store.publish_failed(&[failed], HOUR).await.unwrap();
+                    statements::publish_failed(&mut one.model, 0, attempts, counts);
                 }
                 bench.compare("publish_failed", &placed).await;
             }
@@ -287,6 +288,9 @@ fn who_waits_for_a_row_that_is_held_and_who_does_not_is_the_model_s() {
         let mark = Mark { tx_id: tx, attempts: 0, mode: Mode::Own, published_at: 1 };
         assert_eq!(store.mark(&[mark], HOUR).await.unwrap(), 0);
         assert!(!statements::mark(model, 0, 0));
+        let unpublished = Unpublished { tx_id: tx, attempts: 0, counts: true };
+        store.publish_failed(&[unpublished], HOUR).await.unwrap();
+        statements::publish_failed(model, 0, 0, true);
         let seen = Seen { tx: 0, attempts: 0, published: false, owner: None };
         assert!(
             store
@@ -307,27 +311,15 @@ fn who_waits_for_a_row_that_is_held_and_who_does_not_is_the_model_s() {
         let slot = SlotId::new("errors");
         let giving_up = async { store.give_up(&record, &slot, "here", GivenUpBy::Attempt).await.map(|_| ()) };
         let retrying = async { store.retry(&record, HOUR).await.map(|_| ()) };
-        let (taken, given_up, retried, reopened, failed) = tokio::join!(
-            taking,
-            giving_up,
-            retrying,
-            store.reopen(tx, &queue, 0),
-            store.publish_failed(tx, 0, HOUR, true)
-        );
-        for (name, answer) in [
-            ("take", taken),
-            ("give_up", given_up),
-            ("retry", retried),
-            ("reopen", reopened),
-            ("publish_failed", failed),
-        ] {
+        let (taken, given_up, retried, reopened) =
+            tokio::join!(taking, giving_up, retrying, store.reopen(tx, &queue, 0));
+        for (name, answer) in [("take", taken), ("give_up", given_up), ("retry", retried), ("reopen", reopened)] {
             assert_eq!(answer.unwrap_err().sqlstate(), Some("55P03"), "{name}");
         }
         assert_eq!(statements::take_first(model, ME, claim), Err(Waits));
         assert_eq!(statements::give_up(model, fails), Err(Waits));
         assert_eq!(statements::retry(model, fails), Err(Waits));
         assert_eq!(statements::reopen(model, 0, 0, 0), Err(Waits));
-        assert_eq!(statements::publish_failed(model, 0, 0, true), Err(Waits));
 
         holder.roll_back(store).await;
         statements::roll_back(model, 0);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::{ids, statuses};
-use crate::support::{App, Direction, LONG, Options, SOON, Servers, eventually, run, same};
+use crate::support::{App, Direction, LONG, Links, Options, SOON, Servers, eventually, run, same};
 
 /// Nobody reads their queues.
 const ADAPTERS: &str = "adapters:
@@ -23,17 +23,22 @@ const ADAPTERS: &str = "adapters:
     pipeline: [ { name: enqueue, amqpSender: { connection: other, destinationName: elsewhere } } ]
 ";
 
+async fn mixed() -> (App, Links) {
+    let mut app = App::install(Servers::shared().await, Options::default()).await;
+    let links = app.behind_relays().await;
+    let other = format!("  - name: other\n    url: {}\n    createDestination: true\nhttp:", app.amqp_url());
+    app.edit_resources("http:", &other);
+    app.write("configurations/more/adapters.yml", ADAPTERS);
+    app.run();
+    app.ready(LONG).await;
+    (app, links)
+}
+
 #[test]
 fn of_a_mixed_group_only_they_wait_whose_own_broker_is_silent() {
     run(async {
-        let mut app = App::install(Servers::shared().await, Options::default()).await;
-        let links = app.behind_relays().await;
-        let other = format!("  - name: other\n    url: {}\n    createDestination: true\nhttp:", app.amqp_url());
-        app.edit_resources("http:", &other);
-        app.write("configurations/more/adapters.yml", ADAPTERS);
-        app.run();
-        app.ready(LONG).await;
-        app.accept_slowly(1.0).await;
+        let (app, links) = mixed().await;
+        app.accept_slowly(2.0).await;
         links.amqp.stall(Direction::Both);
 
         // Two groups run at most: whoever comes behind two others makes one.
@@ -53,8 +58,8 @@ fn of_a_mixed_group_only_they_wait_whose_own_broker_is_silent() {
             let free = join_all(free.iter().map(|id| app.post_to("/api/journalled", id, id)));
             tokio::join!(free, join_all(elsewhere.iter().map(|id| app.post_to("/api/elsewhere", id, id))))
         };
-        // Not one confirm was given up yet: that takes 5 s from the decision, which comes after 2.
-        let answered = tokio::time::timeout(Duration::from_secs(6), async { tokio::join!(before_them, others) });
+        // Not one confirm was given up yet: that takes 5 s from the decision, which comes after 4.
+        let answered = tokio::time::timeout(Duration::from_secs(8), async { tokio::join!(before_them, others) });
         let (first, (free_replies, elsewhere_replies)) = tokio::select! {
             replies = &mut silent => panic!("while their broker was silent: {replies:?}"),
             answered = answered => answered.unwrap(),
@@ -67,6 +72,7 @@ fn of_a_mixed_group_only_they_wait_whose_own_broker_is_silent() {
 
         links.amqp.resume();
         assert_eq!(statuses(&silent.await), [202; 4]);
+        // Whatever the broker said, they would have been accepted: what counts is that each arrived.
         for (queue, many) in [("journalled", 4), ("elsewhere", 6)] {
             let depth = async || same(crate::support::depth(app.amqp_url(), queue).await, &Ok(many));
             eventually("each stands in its queue once", SOON, depth).await;
@@ -74,5 +80,27 @@ fn of_a_mixed_group_only_they_wait_whose_own_broker_is_silent() {
         let read = async || same(app.db.count("message", &[]).await, &4);
         eventually("what waited is processed", LONG, read).await;
         assert_eq!(app.db.count("posthaste.journal WHERE attempts > 1", &[]).await, 0);
+    });
+}
+
+#[test]
+fn what_a_broker_that_is_away_did_not_take_is_told_once_a_group_and_comes_when_it_is_back() {
+    run(async {
+        let (mut app, links) = mixed().await;
+        links.amqp.refuse(true);
+        links.amqp.cut();
+        app.not_ready(LONG).await;
+        app.accept_slowly(0.3).await;
+        let ids = ids("away", 200);
+        let replies = join_all(ids.iter().map(|id| app.post_to("/api/journalled", id, id))).await;
+        assert_eq!(statuses(&replies), [202; 200]);
+        let groups = app.figure("posthaste_accept_groups_total").await;
+        let told = app.log_text().matches("publish failed; the journal keeps the").count();
+        assert!((1..=groups).contains(&told) && groups < 20, "{told} lines for {groups} groups");
+        app.accept_fast().await;
+        links.amqp.refuse(false);
+        app.ready(LONG).await;
+        let depth = async || same(crate::support::depth(app.amqp_url(), "journalled").await, &Ok(200));
+        eventually("each stands in its queue once", LONG, depth).await;
     });
 }
