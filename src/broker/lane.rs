@@ -141,8 +141,10 @@ fn refuse(group: Vec<Job>, reason: &NotSent) {
     }
 }
 
+/// What the broker said to a publish, and a return that came with it, be it this one's or another's.
+type Said = (Answer, Option<ReturnedMessage>);
 /// One publish until its answer.
-type Publish<'a> = BoxFuture<'a, lapin::Result<Confirmation>>;
+type Publish<'a> = BoxFuture<'a, Said>;
 
 /// The publishes of one group, and what was answered to them.
 struct Flight<'a> {
@@ -179,7 +181,7 @@ impl<'a> Flight<'a> {
                     reach(Point::IN4).await.map_err(std::io::Error::other)?;
                     confirm.await
                 };
-                Some(publish.boxed())
+                Some(publish.map(read).boxed())
             })
             .collect();
         Self::of(publishes, written)
@@ -242,10 +244,9 @@ impl<'a> Flight<'a> {
     fn read(&mut self, at: usize, cx: &mut Context<'_>) -> bool {
         let Some(place) = self.publishes.get_mut(at) else { return true };
         let Some(publish) = place else { return true };
-        let Poll::Ready(result) = publish.poll_unpin(cx) else { return false };
+        let Poll::Ready((answer, returned)) = publish.poll_unpin(cx) else { return false };
         *place = None;
         self.open -= 1;
-        let (answer, returned) = read(result);
         self.returned.extend(returned);
         if let Some(slot) = self.answers.get_mut(at) {
             *slot = answer;
@@ -277,7 +278,7 @@ impl<'a> Flight<'a> {
     }
 }
 
-fn read(result: lapin::Result<Confirmation>) -> (Answer, Option<ReturnedMessage>) {
+fn read(result: lapin::Result<Confirmation>) -> Said {
     let (answer, returned) = match result {
         Ok(Confirmation::Ack(returned)) => (Answer::Acked, returned),
         Ok(Confirmation::Nack(returned)) => (Answer::Nacked, returned),

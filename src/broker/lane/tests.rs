@@ -4,15 +4,14 @@ use tokio::sync::oneshot;
 
 use super::*;
 
-type Say = oneshot::Sender<Confirmation>;
+type Say = oneshot::Sender<Said>;
 
 /// So many publishes without an answer.
 fn open(many: usize) -> (Vec<Option<Say>>, Flight<'static>) {
     let (say, publishes): (Vec<_>, Vec<_>) = (0..many)
         .map(|_| {
             let (say, said) = oneshot::channel();
-            let publish: Publish<'static> =
-                async { said.await.map_err(|lost| std::io::Error::other(lost).into()) }.boxed();
+            let publish: Publish<'static> = said.map(|said| said.unwrap_or((Answer::Failed, None))).boxed();
             (Some(say), Some(publish))
         })
         .unzip();
@@ -21,8 +20,14 @@ fn open(many: usize) -> (Vec<Option<Say>>, Flight<'static>) {
 
 fn ack(say: &mut [Option<Say>], which: &[usize]) {
     for at in which {
-        say[*at].take().unwrap().send(Confirmation::Ack(None)).unwrap();
+        say[*at].take().unwrap().send((Answer::Acked, None)).unwrap();
     }
+}
+
+/// Acknowledged, with a return in the hand.
+fn ack_with_a_return(say: &mut [Option<Say>], at: usize) {
+    let returned = ReturnedMessage { tx_id: None, queue: "q".to_owned(), reason: "NO_ROUTE".to_owned() };
+    say[at].take().unwrap().send((Answer::Acked, Some(returned))).unwrap();
 }
 
 /// Who is told while nothing more is answered.
@@ -54,7 +59,7 @@ async fn who_stands_behind_an_open_one_is_told_when_that_is_answered_whatever_th
     // Its channel has ended.
     drop(say[0].take());
     assert_eq!(told(&mut flight).await, [1]);
-    say[2].take().unwrap().send(Confirmation::Nack(None)).unwrap();
+    say[2].take().unwrap().send((Answer::Nacked, None)).unwrap();
     assert_eq!(told(&mut flight).await, [3]);
     assert_eq!(flight.answers, [Answer::Failed, Answer::Acked, Answer::Nacked, Answer::Acked, Answer::Open]);
     assert_eq!(flight.told, [false, true, false, true, false]);
@@ -78,12 +83,30 @@ async fn before_anybody_is_told_everything_behind_him_is_read() {
 }
 
 #[tokio::test]
+async fn a_return_that_another_confirm_brings_is_seen_before_anybody_is_told() {
+    let (mut say, mut flight) = open(4);
+    let mut told = Vec::new();
+    poll_fn(|cx| {
+        flight.read_from(0, cx);
+        // The first one's return, on the third one's confirm: both stand there when the first is looked at.
+        ack(&mut say, &[0]);
+        ack_with_a_return(&mut say, 2);
+        flight.advance(cx, &mut |at, _| told.push(at));
+        Poll::Ready(())
+    })
+    .await;
+    assert_eq!((told, flight.returned.len()), (vec![], 1));
+    assert_eq!(flight.answers, [Answer::Acked, Answer::Open, Answer::Acked, Answer::Open]);
+}
+
+#[tokio::test]
 async fn once_something_has_come_back_nobody_is_told_any_more() {
     let (mut say, mut flight) = open(4);
     ack(&mut say, &[0]);
     assert_eq!(told(&mut flight).await, [0]);
-    flight.returned.push(ReturnedMessage { tx_id: None, queue: "q".to_owned(), reason: "NO_ROUTE".to_owned() });
-    ack(&mut say, &[1, 2, 3]);
+    ack_with_a_return(&mut say, 1);
+    assert_eq!(told(&mut flight).await, Vec::<usize>::new());
+    ack(&mut say, &[2, 3]);
     assert_eq!((told(&mut flight).await, flight.is_over()), (vec![], true));
     assert_eq!(flight.told, [true, false, false, false]);
 }
