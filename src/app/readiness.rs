@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 
 use crate::console::{Part, Readiness, Reason};
-use crate::inbound::{Acceptor, InboundSettings, Path, path_of};
+use crate::inbound::{Acceptor, InboundSettings, Path};
 use crate::model::AdapterState;
 use crate::pipeline::AdapterSettings;
 use crate::receiver::ReceiverSettings;
@@ -24,7 +24,7 @@ pub fn probe(
     let inbound: Vec<(InboundSettings, Path)> = inbound
         .into_iter()
         .map(|one| {
-            let path = path_of(&one, &adapters);
+            let path = Path::of(&one, &adapters);
             (one, path)
         })
         .collect();

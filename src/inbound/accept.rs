@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::group::Together;
 use super::verdict::{AfterFailure, after_failure, undone};
-use super::{Accept, DuplicateKey, Groups, InboundSettings};
+use super::{Accept, DuplicateKey, Groups, InboundSettings, Path};
 use crate::model::{Envelope, MessageId};
 use crate::pipeline::{AdapterRegistry, AmqpSenderSettings, Engine, FailureKind, NotCommitted, Pipelines, StepFailure};
 use crate::relay::Relay;
@@ -50,25 +50,6 @@ pub struct Acceptor {
     pub registry: AdapterRegistry,
     pub pipelines: Pipelines,
     pub host: Arc<str>,
-}
-
-/// How an inbound adapter decides.
-#[derive(Debug, Clone)]
-pub enum Path {
-    /// `amqpSender` steps alone: one statement.
-    Enqueue(Vec<AmqpSenderSettings>),
-    /// Anything else: a transaction around the pipeline, which may send to these.
-    Transaction(Vec<AmqpSenderSettings>),
-}
-
-impl Path {
-    /// Where a message that takes this path may be sent.
-    #[must_use]
-    pub fn senders(&self) -> &[AmqpSenderSettings] {
-        match self {
-            Self::Enqueue(senders) | Self::Transaction(senders) => senders,
-        }
-    }
 }
 
 /// The memory that a body takes; given back when nothing is waited for that needs it.

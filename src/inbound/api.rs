@@ -16,16 +16,17 @@ use futures_util::FutureExt;
 use hyper::body::Incoming;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::accept::{Acceptor, Answer, Path};
+use super::accept::{Acceptor, Answer};
 use super::finishing::Finishing;
 use super::problem::{Effect, Problem, every_error_is_a_problem};
 use super::request::{BodyBudget, Head, Ids, read_body, read_head};
 use super::server::routed;
-use super::{ApiSettings, InboundSettings};
-use crate::model::{AdapterName, Envelope, MessageId, SlotId};
-use crate::pipeline::{AdapterSettings, AmqpSenderSettings, StepKind};
+use super::{ApiSettings, InboundSettings, Path};
+use crate::model::{Envelope, MessageId, SlotId};
+use crate::pipeline::AdapterSettings;
 
 /// Everything in a path segment that is not itself.
 const SEGMENT: &AsciiSet = &CONTROLS
@@ -59,6 +60,8 @@ struct Api {
     routes: BTreeMap<String, Vec<Route>>,
     budget: BodyBudget,
     body_timeout: Duration,
+    /// Requests that were read and are not decided upon, also those whose client is gone.
+    in_hand: Arc<Semaphore>,
 }
 
 struct Route {
@@ -88,7 +91,7 @@ impl PublicApi {
     ) -> Self {
         let mut routes: BTreeMap<String, Vec<Route>> = BTreeMap::new();
         for inbound in inbound {
-            let path = Arc::new(path_of(&inbound, adapters));
+            let path = Arc::new(Path::of(&inbound, adapters));
             let uri = format!("/api{}", inbound.uri_pattern);
             let accepted = metrics::counter!("posthaste_accepted_total", "adapter" => inbound.adapter.to_string());
             routes.entry(uri).or_default().push(Route { inbound: Arc::new(inbound), path, accepted });
@@ -98,6 +101,7 @@ impl PublicApi {
             routes,
             budget: BodyBudget::new(settings.max_body_bytes_in_flight),
             body_timeout: settings.body_timeout,
+            in_hand: Arc::new(Semaphore::new(settings.requests_in_hand())),
         });
         let others = Router::new()
             .route("/api/messages/{slotId}/{messageId}", get(status))
@@ -127,45 +131,6 @@ fn panicked(_panic: Box<dyn std::any::Any + Send>) -> Response {
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the request could not be answered").into_response()
 }
 
-/// How an inbound adapter decides: `amqpSender` steps alone take one statement.
-pub fn path_of(inbound: &InboundSettings, adapters: &[AdapterSettings]) -> Path {
-    let mut found = Found::default();
-    found.enter(&inbound.adapter, adapters);
-    if found.other || found.senders.is_empty() {
-        Path::Transaction(found.senders)
-    } else {
-        Path::Enqueue(found.senders)
-    }
-}
-
-/// What a pipeline consists of, with those that it calls.
-#[derive(Default)]
-struct Found<'a> {
-    senders: Vec<AmqpSenderSettings>,
-    other: bool,
-    entered: Vec<&'a AdapterName>,
-}
-
-impl<'a> Found<'a> {
-    fn enter(&mut self, name: &AdapterName, adapters: &'a [AdapterSettings]) {
-        let Some(adapter) = adapters.iter().find(|adapter| adapter.name == *name) else { return };
-        if self.entered.contains(&&adapter.name) {
-            return;
-        }
-        self.entered.push(&adapter.name);
-        for step in &adapter.steps {
-            match &step.kind {
-                StepKind::AmqpSender(sender) => self.senders.push(sender.clone()),
-                StepKind::Query(_) => self.other = true,
-                StepKind::Call(call) => {
-                    self.other = true;
-                    self.enter(&call.adapter, adapters);
-                }
-            }
-        }
-    }
-}
-
 fn nobody_listens() -> Problem {
     none(StatusCode::NOT_FOUND, "no adapter listens at this path")
 }
@@ -190,6 +155,9 @@ async fn receive(api: &Api, request: Request<Incoming>, route: &Route) -> Result
     let (parts, body) = request.into_parts();
     let Head { ids, content_type, headers } = read_head(inbound, &parts.headers)?;
     let held = read_body(inbound, &parts.headers, body, &api.budget, api.body_timeout).await?;
+    let Ok(in_hand) = api.in_hand.clone().try_acquire_owned() else {
+        return Err(none(StatusCode::SERVICE_UNAVAILABLE, "too many requests are in hand; try again"));
+    };
     let tx_id = api.acceptor.relay.mint();
     let envelope = Envelope {
         tx_id,
@@ -203,14 +171,16 @@ async fn receive(api: &Api, request: Request<Incoming>, route: &Route) -> Result
     let (acceptor, tasks) = (api.acceptor.clone(), api.acceptor.relay.tasks().clone());
     let (settings, path) = (inbound.clone(), path.clone());
     let decide = async move {
-        match acceptor.ready(&settings, &path) {
+        let answer = match acceptor.ready(&settings, &path) {
             Ok(()) => acceptor.accept(&settings, &path, envelope, held.room).await,
             Err(reason) => {
                 let answer = Box::pin(acceptor.refuse(&settings, &envelope, reason)).await;
                 drop(held.room);
                 answer
             }
-        }
+        };
+        drop(in_hand);
+        answer
     };
     let panicked = |_panic| Answer::Unknown { reason: "the task that decided has panicked".to_owned() };
     let answer = Finishing::new(decide, tasks).await.unwrap_or_else(panicked);

@@ -5,13 +5,15 @@ mod api;
 mod finishing;
 mod group;
 mod line;
+mod path;
 pub mod problem;
 mod request;
 pub mod server;
 mod settings;
 pub mod verdict;
 
-pub use accept::{Acceptor, Answer, Path};
-pub use api::{PublicApi, path_of};
+pub use accept::{Acceptor, Answer};
+pub use api::PublicApi;
 pub use group::Groups;
+pub use path::Path;
 pub use settings::{Accept, ApiSettings, DuplicateKey, InboundSettings, MessageLogSettings};

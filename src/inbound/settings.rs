@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::http::{HeaderName, Method, StatusCode};
+use tokio::sync::Semaphore;
 
 use crate::model::{AdapterName, SlotId, TransactionAttribute};
 
@@ -20,6 +21,15 @@ pub struct ApiSettings {
     pub max_connections: usize,
     /// Bytes of request bodies held at once; beyond it 503 none. Default 64 MiB.
     pub max_body_bytes_in_flight: usize,
+}
+
+impl ApiSettings {
+    /// Requests that may be decided upon at once. A connection has one; beyond that are those whose clients hung up, and
+    /// which are finished all the same. Twice `max_connections`; beyond it 503 none.
+    #[must_use]
+    pub fn requests_in_hand(&self) -> usize {
+        self.max_connections.saturating_mul(2).min(Semaphore::MAX_PERMITS)
+    }
 }
 
 /// One receiver with an `api` listener.

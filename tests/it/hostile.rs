@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::Method;
 use tokio::net::TcpStream;
 
-use crate::support::{App, Options, RawReply, SOON, Servers, exchange, run};
+use crate::support::{App, Options, RawReply, SOON, Servers, eventually, exchange, run, same};
 
 /// With time-outs short enough to wait for.
 async fn app() -> App {
@@ -310,5 +310,36 @@ fn a_body_that_is_not_text_ends_in_the_error_store_unaltered() {
         assert_eq!(app.raw_post(b"Message-Id: nul\r\nContent-Length: 3\r\n", b"a\0b").await.status, Some(202));
         app.settled(SOON).await;
         assert_eq!(app.error_rows().await.len(), 2);
+    });
+}
+
+#[test]
+fn who_hangs_up_again_and_again_piles_up_no_more_than_twice_the_connections_and_takes_nothing_back() {
+    run(async {
+        let options = Options { api: &["maxConnections: 4"], ..Options::default() };
+        let app = App::start_with(Servers::shared().await, options).await;
+        let (hold, _session) = app.db.session().await;
+        hold.batch_execute("BEGIN; LOCK TABLE ibisstore IN EXCLUSIVE MODE").await.unwrap();
+        let mut taken = 0;
+        let refused = loop {
+            assert!(taken < 20, "nobody is refused");
+            let head = format!(
+                "POST /api/write HTTP/1.1\r\nHost: here\r\nMessage-Id: gone-{taken}\r\nContent-Type: text/plain\r\n\
+                 Content-Length: 4\r\n\r\ngone"
+            );
+            // Whoever gets no answer hangs up.
+            let reply = exchange(app.api, head.as_bytes(), Duration::from_millis(150)).await;
+            match reply.status {
+                Some(_) => break reply,
+                None => taken += 1,
+            }
+        };
+        assert_eq!((refused.status, taken), (Some(503), 8), "{refused:?}");
+        assert!(refused.text.contains("too many requests are in hand"), "{refused:?}");
+        assert!(refused.text.to_lowercase().contains("x-outcome: none"), "{refused:?}");
+        hold.batch_execute("COMMIT").await.unwrap();
+        let all = async || same(app.db.count("message", &[]).await, &taken);
+        eventually("whatever was read is accepted and processed", SOON, all).await;
+        assert_eq!(app.post("honest", "honest").await.status, 202);
     });
 }

@@ -12,7 +12,6 @@ use tokio::time::{Instant, timeout};
 pub struct RawReply {
     /// Of the first answer, when there was one.
     pub status: Option<u16>,
-    #[expect(dead_code, reason = "a failing test shows it by Debug")]
     pub text: String,
     /// The server ended the connection within the bound.
     pub closed: bool,
