@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use lapin::tcp::AMQPUriTcpExt;
+use lapin::types::FrameSize;
 use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, Event};
 use tokio_util::sync::CancellationToken;
 
@@ -88,6 +89,17 @@ impl Purpose {
         match self {
             Self::Publish => "publish",
             Self::Consume => "consume",
+        }
+    }
+
+    /// The largest frame in bytes, if the broker allows it. For each direction the library keeps a ring of 32 frames, and
+    /// told only by the broker how large they are it fills it with zeros at once.
+    const fn frame_max(self) -> FrameSize {
+        match self {
+            // A body of 64 KiB in one frame. What comes back has our own headers: no more than `MAX_HEADER_BYTES`.
+            Self::Publish => 68 * 1024,
+            // RabbitMQ's default: others' headers may fill it.
+            Self::Consume => 128 * 1024,
         }
     }
 }
@@ -194,7 +206,7 @@ pub(super) async fn connect(endpoint: &Endpoint, purpose: Purpose) -> Result<Han
             }
             Ok(stream)
         };
-        Connection::connector(endpoint.uri(), runtime, dial, properties).await
+        Connection::connector(endpoint.uri(purpose.frame_max()), runtime, dial, properties).await
     };
     // Boxed: the library's handshake is a large future.
     match bounded("connect", Box::pin(connecting)).await {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use lapin::types::parsing::parse_field_table;
-use lapin::types::{AMQPValue, Heartbeat};
+use lapin::types::{AMQPValue, FrameSize, Heartbeat};
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
@@ -82,7 +82,7 @@ impl Endpoint {
     }
 
     /// The library's form; its `Debug` and `Display` show the password, so it stays inside this module.
-    pub(super) fn uri(&self) -> AMQPUri {
+    pub(super) fn uri(&self, frame_max: FrameSize) -> AMQPUri {
         AMQPUri {
             scheme: AMQPScheme::AMQP,
             authority: AMQPAuthority {
@@ -94,7 +94,11 @@ impl Endpoint {
                 port: self.port,
             },
             vhost: self.vhost.clone(),
-            query: AMQPQueryString { heartbeat: Some(HEARTBEAT), ..AMQPQueryString::default() },
+            query: AMQPQueryString {
+                frame_max: Some(frame_max),
+                heartbeat: Some(HEARTBEAT),
+                ..AMQPQueryString::default()
+            },
         }
     }
 
@@ -180,7 +184,7 @@ mod tests {
     }
 
     fn read(url: &str) -> AMQPUri {
-        Endpoint::new(&settings(url)).unwrap().uri()
+        Endpoint::new(&settings(url)).unwrap().uri(4096)
     }
 
     #[test]
@@ -205,7 +209,7 @@ mod tests {
         let mut settings = settings("amqp://user:pw@localhost/%2f");
         settings.username = Some("a%40b".to_owned());
         settings.password = Some("%41".into());
-        let beside = Endpoint::new(&settings).unwrap().uri().authority.userinfo;
+        let beside = Endpoint::new(&settings).unwrap().uri(4096).authority.userinfo;
         assert_eq!((beside.username.as_str(), beside.password.as_str()), ("a%40b", "%41"));
     }
 
