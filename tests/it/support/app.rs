@@ -182,8 +182,12 @@ impl App {
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = self.process.as_ref().expect("it does not run").child.id();
-        kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
+        kill(Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// The process that runs.
+    pub fn pid(&self) -> i32 {
+        self.process.as_ref().expect("it does not run").child.id().cast_signed()
     }
 
     /// Waits until the process has ended by itself, and answers its exit status.
@@ -246,13 +250,13 @@ impl App {
         client::send(request.header("Content-Type", "text/plain").body(body.to_owned())).await
     }
 
-    /// A request to the public address.
     /// POSTs to an adapter that a test has added.
     pub async fn post_to(&self, path: &str, id: &str, body: &str) -> Reply {
         let request = client::request(&self.http, Method::POST, self.api, path);
         client::send(request.header("Message-Id", id).header("Content-Type", "text/plain").body(body.to_owned())).await
     }
 
+    /// A request to the public address.
     pub async fn api(&self, method: Method, path: &str) -> Reply {
         client::send(client::request(&self.http, method, self.api, path)).await
     }

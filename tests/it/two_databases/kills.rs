@@ -26,25 +26,47 @@ async fn settled(app: &App, left: &[String]) {
 
 /// Whoever writes a decision waits.
 const HOLD: &str = "BEGIN; LOCK TABLE posthaste.decision IN EXCLUSIVE MODE";
-/// The sessions, a dead process's too, that write there or wait for it.
-const WRITING: &str = "pg_locks WHERE relation = 'posthaste.decision'::regclass AND mode = 'RowExclusiveLock'
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
 /// The sessions that wait to write one for a message; the janitor's do not count.
 const WAITING: &str = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
     AND query LIKE '/* decide */%'";
+/// The sessions, a dead process's too, that write there or wait for it.
+const WRITING: &str = "pg_locks WHERE relation = 'posthaste.decision'::regclass AND mode = 'RowExclusiveLock'
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+/// Those of all processes.
+const SESSIONS: &str = "pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'posthaste%'";
+
+/// What a process has prepared and not decided upon, once there is something. Nobody can decide meanwhile.
+async fn undecided(app: &App) -> Vec<String> {
+    let who = "SELECT incarnation FROM posthaste.instance WHERE pid = $1 AND state = 'LIVE'";
+    let incarnation: Uuid = app.db.one(who, &[&app.pid()]).await;
+    eventually("something is prepared and not decided upon", SOON, async || {
+        let mut own = app.prepared().await;
+        own.retain(|gid| Gid::parse(gid).unwrap().incarnation.0 == incarnation);
+        let known = decided(app, &own).await;
+        if own.is_empty() || known > 0 { Err(format!("{own:?}, {known} of them decided")) } else { Ok(own) }
+    })
+    .await
+}
+
+/// How many decisions there are about these.
+async fn decided(app: &App, gids: &[String]) -> i64 {
+    let gtrids: Vec<Uuid> = gids.iter().map(|gid| Gid::parse(gid).unwrap().gtrid.0).collect();
+    app.db.count("posthaste.decision WHERE gtrid = ANY($1)", &[&gtrids]).await
+}
 
 #[test]
 fn what_a_killed_process_has_prepared_is_settled_soon_after_the_next_start() {
     run(async {
         let mut app = App::start_with(Servers::shared().await, ledgers()).await;
         let trial = Trial::start_on(Application::TwoDatabases, "killed-coordinator", seed(), &[app.api]);
-        let mut decided = 0;
+        let mut for_the_dead = 0;
         for round in 0..6 {
             tokio::time::sleep(Duration::from_millis(700)).await;
             // Between PREPARE and decision, not wherever luck has it.
             let (hold, _session) = app.db.session().await;
             hold.batch_execute(HOLD).await.unwrap();
-            eventually("a decision waits to be written", SOON, async || {
+            let left = undecided(&app).await;
+            eventually("its decision waits to be written", SOON, async || {
                 if app.db.count(WAITING, &[]).await > 0 { Ok(()) } else { Err("none".to_owned()) }
             })
             .await;
@@ -52,22 +74,19 @@ fn what_a_killed_process_has_prepared_is_settled_soon_after_the_next_start() {
             // A server that has heard all of it decides for the dead; one that has not, never will.
             let heard = round % 2 == 0;
             if !heard {
-                app.db.rows(&format!("SELECT pg_terminate_backend(pid) FROM {WAITING}"), &[]).await;
+                app.db.rows(&format!("SELECT pg_terminate_backend(pid, 10000) FROM {SESSIONS}"), &[]).await;
             }
             hold.batch_execute("COMMIT").await.unwrap();
-            eventually("nobody writes a decision any more", SOON, async || same(app.db.count(WRITING, &[]).await, &0))
-                .await;
-            let left = app.prepared().await;
-            assert!(!left.is_empty(), "round {round}: the killed process left nothing prepared");
-            let gtrids: Vec<Uuid> = left.iter().map(|gid| Gid::parse(gid).unwrap().gtrid.0).collect();
-            let known = app.db.count("posthaste.decision WHERE gtrid = ANY($1)", &[&gtrids]).await;
+            let nobody = async || same(app.db.count(WRITING, &[]).await, &0);
+            eventually("nobody writes a decision any more", SOON, nobody).await;
+            let known = decided(&app, &left).await;
             assert!(heard || known == 0, "round {round}: {known} decided");
-            decided += known;
+            for_the_dead += known;
             app.run();
-            app.ready(LONG).await;
             settled(&app, &left).await;
+            app.ready(LONG).await;
         }
-        eprintln!("{decided} transactions of the dead were decided upon");
+        assert!(for_the_dead > 0, "nothing of the dead was decided upon");
         trial.judge(&mut app).await.accepted_at_least(50);
         app.run();
         app.ready(LONG).await;
@@ -126,8 +145,11 @@ fn of_three_instances_any_is_killed_and_the_others_settle_what_it_left() {
         for _ in 0..2 {
             for app in &mut apps {
                 tokio::time::sleep(Duration::from_millis(700)).await;
+                let (hold, _session) = app.db.session().await;
+                hold.batch_execute(HOLD).await.unwrap();
+                let left = undecided(app).await;
                 app.kill9().await;
-                let left = app.prepared().await;
+                hold.batch_execute("COMMIT").await.unwrap();
                 // Its siblings alone recover it.
                 settled(app, &left).await;
                 app.run();
