@@ -61,7 +61,7 @@ bench:
 
 overload:
 	@scripts/setup
-	@# 3,000 clients; those for whom there is no file descriptor are told as not connected.
+	@# 8,000 clients; those for whom there is no file descriptor are told as not connected.
 	ulimit -Sn $$(ulimit -Hn) || true; $(CARGO) bench --locked --bench ratio -- --overload $(or $(SECONDS),300)
 
 check:

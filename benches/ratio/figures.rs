@@ -91,11 +91,11 @@ pub struct Measured {
 
 impl Measured {
     pub fn product(&self, figure: Figure) -> Option<f64> {
-        median(self.product.iter().map(|round| figure.of(round)))
+        told(&self.product, figure)
     }
 
     pub fn other(&self, figure: Figure) -> Option<f64> {
-        median(self.other.iter().map(|round| figure.of(round)))
+        told(&self.other, figure)
     }
 
     /// The median of the rounds' ratios, product by other: a machine that grows slower meanwhile slows both of a round.
@@ -106,6 +106,17 @@ impl Measured {
             (other > 0.0).then_some(product / other)
         }))
     }
+}
+
+/// The median of the rounds; of memory the most, since a bound on it is none if some rounds exceed it.
+fn told(rounds: &[Round], figure: Figure) -> Option<f64> {
+    let values = rounds.iter().map(|round| figure.of(round));
+    if figure == Figure::Rss { most(values) } else { median(values) }
+}
+
+/// `None` when one is missing or there are none.
+fn most(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+    values.collect::<Option<Vec<f64>>>()?.into_iter().reduce(f64::max)
 }
 
 /// The middle one, or the mean of the two in the middle. `None` when one is missing or there are none.

@@ -48,6 +48,15 @@ impl Ledger {
         self.unsent += other.unsent;
     }
 
+    /// Answered, or lost on the way.
+    pub fn sent(&self) -> u64 {
+        self.answers.values().sum()
+    }
+
+    pub fn refused(&self) -> usize {
+        self.fates.values().filter(|fate| **fate == Fate::Refused).count()
+    }
+
     pub fn summary(&mut self, seconds: u64) -> String {
         let mut text = String::new();
         let mut within = |per_mille| percentile(&mut self.latencies, per_mille).unwrap_or(0) / 1000;

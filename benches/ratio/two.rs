@@ -31,6 +31,8 @@ struct Eyes {
 
 /// What a round has cost from the first tenth on.
 struct Timed {
+    /// Written meanwhile.
+    messages: f64,
     seconds: f64,
     side: f64,
     postgres: f64,
@@ -88,7 +90,7 @@ impl Eyes {
     }
 
     async fn time(&self, servers: &mut Servers, pids: &[u32]) -> Result<Timed> {
-        self.until(MESSAGES / 10).await?;
+        let written = self.until(MESSAGES / 10).await?;
         let cpu = |servers: &mut Servers| -> Result<[f64; 3]> {
             let (postgres, rabbit) = (servers.postgres_pid()?, servers.rabbit_pid()?);
             Ok([cpu_seconds(pids), cpu_seconds(&[postgres]), cpu_seconds(&[rabbit])])
@@ -99,11 +101,12 @@ impl Eyes {
         let (after, wal) = (cpu(servers)?, servers.wal_bytes().await? - wal);
         let [side, postgres, rabbit] = [0, 1, 2].map(|part: usize| after.get(part).zip(before.get(part)));
         let spent = |pair: Option<(&f64, &f64)>| pair.map_or(0.0, |(after, before)| after - before);
-        Ok(Timed { seconds, side: spent(side), postgres: spent(postgres), rabbit: spent(rabbit), wal })
+        let messages = (MESSAGES - written) as f64;
+        Ok(Timed { messages, seconds, side: spent(side), postgres: spent(postgres), rabbit: spent(rabbit), wal })
     }
 
-    /// Waits until so many are written in both; all of them must be whole.
-    async fn until(&self, messages: u64) -> Result<()> {
+    /// Waits until so many are written in both, and answers how many are; all of them must be whole.
+    async fn until(&self, messages: u64) -> Result<u64> {
         let (asked, messages) = (Instant::now(), i64::try_from(messages)?);
         loop {
             // A sequence is read at once, and is never behind its table.
@@ -113,7 +116,7 @@ impl Eyes {
                 let other = self.other.number(r#"SELECT count(*) FROM "otherMessage""#).await?;
                 ensure!(one.max(other) <= i64::try_from(MESSAGES)?, "{one} and {other} of {MESSAGES}");
                 if one >= messages && other >= messages {
-                    return Ok(());
+                    return Ok(u64::try_from(one.max(other))?);
                 }
             }
             ensure!(asked.elapsed() < WITHIN, "{messages} messages are not written in time: {drawn}");
@@ -124,14 +127,13 @@ impl Eyes {
 
 impl Timed {
     fn round(&self, rss: Option<f64>) -> Round {
-        let messages = (MESSAGES - MESSAGES / 10) as f64;
-        let per_thousand = |seconds: f64| Some(seconds * 1000.0 / messages);
+        let per_thousand = |seconds: f64| Some(seconds * 1000.0 / self.messages);
         Round {
-            end_to_end: Some(messages / self.seconds),
+            end_to_end: Some(self.messages / self.seconds),
             cpu_self: per_thousand(self.side),
             cpu_postgres: per_thousand(self.postgres),
             cpu_rabbit: per_thousand(self.rabbit),
-            wal_bytes: Some(self.wal / messages),
+            wal_bytes: Some(self.wal / self.messages),
             rss,
             ..Round::default()
         }

@@ -47,6 +47,8 @@ fn the_summary_counts_each_kind_of_answer() {
     let summary = ledger.summary(2);
     assert!(summary.contains("2 503 (1/s)") && summary.contains("1 202"), "{summary}");
     assert!(summary.contains("3 ms (p50), 900 ms (p99)"), "{summary}");
+    ledger.unsent = 7;
+    assert_eq!((ledger.sent(), ledger.refused()), (3, 1), "what found no connection was not sent");
 }
 
 #[test]

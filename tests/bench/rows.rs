@@ -23,7 +23,11 @@ fn a_target_is_met_at_its_bound_and_missed_beyond_it() {
     assert_eq!(RATES[0].judge(&measured(8.0)), Some((0.8, true)));
     assert_eq!(RATES[0].judge(&measured(7.9)).map(|(_, met)| met), Some(false));
     assert_eq!(RATES[1].judge(&measured(8.0)), None);
-    let rss = |rss| Measured { product: vec![Round { rss: Some(rss), ..Round::default() }], other: Vec::new() };
-    assert_eq!(MEMORY.judge(&rss(100.0)), Some((100.0, true)));
-    assert_eq!(MEMORY.judge(&rss(100.5)), Some((100.5, false)));
+    let rss = |rounds: &[f64]| {
+        let product = rounds.iter().map(|rss| Round { rss: Some(*rss), ..Round::default() });
+        Measured { product: product.collect(), other: Vec::new() }
+    };
+    assert_eq!(MEMORY.judge(&rss(&[100.0])), Some((100.0, true)));
+    // The worst round counts.
+    assert_eq!(MEMORY.judge(&rss(&[50.0, 100.5, 50.0])), Some((100.5, false)));
 }
