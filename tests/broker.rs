@@ -13,6 +13,8 @@ mod raw;
 mod relay;
 #[path = "broker/sessions.rs"]
 mod sessions;
+#[path = "broker/sizes.rs"]
+mod sizes;
 
 use std::time::{Duration, Instant};
 

@@ -60,7 +60,7 @@ struct Api {
     routes: BTreeMap<String, Vec<Route>>,
     budget: BodyBudget,
     body_timeout: Duration,
-    /// Requests that were read and are not decided upon, also those whose client is gone.
+    /// Messages that were read and are not decided upon, also those whose client is gone.
     in_hand: Arc<Semaphore>,
 }
 
@@ -101,7 +101,7 @@ impl PublicApi {
             routes,
             budget: BodyBudget::new(settings.max_body_bytes_in_flight),
             body_timeout: settings.body_timeout,
-            in_hand: Arc::new(Semaphore::new(settings.requests_in_hand())),
+            in_hand: Arc::new(Semaphore::new(settings.messages_in_hand())),
         });
         let others = Router::new()
             .route("/api/messages/{slotId}/{messageId}", get(status))
@@ -156,7 +156,7 @@ async fn receive(api: &Api, request: Request<Incoming>, route: &Route) -> Result
     let Head { ids, content_type, headers } = read_head(inbound, &parts.headers)?;
     let held = read_body(inbound, &parts.headers, body, &api.budget, api.body_timeout).await?;
     let Ok(in_hand) = api.in_hand.clone().try_acquire_owned() else {
-        return Err(none(StatusCode::SERVICE_UNAVAILABLE, "too many requests are in hand; try again"));
+        return Err(none(StatusCode::SERVICE_UNAVAILABLE, "too many messages are in hand; try again"));
     };
     let tx_id = api.acceptor.relay.mint();
     let envelope = Envelope {

@@ -24,10 +24,10 @@ pub struct ApiSettings {
 }
 
 impl ApiSettings {
-    /// Requests that may be decided upon at once. A connection has one; beyond that are those whose clients hung up, and
+    /// Messages that may be decided upon at once. A connection has one; beyond that are those whose clients hung up, and
     /// which are finished all the same. Twice `max_connections`; beyond it 503 none.
     #[must_use]
-    pub fn requests_in_hand(&self) -> usize {
+    pub fn messages_in_hand(&self) -> usize {
         self.max_connections.saturating_mul(2).min(Semaphore::MAX_PERMITS)
     }
 }

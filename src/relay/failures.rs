@@ -1,5 +1,6 @@
 //! What could not be published: the journal keeps it, and whoever comes next waits longer.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Relay;
@@ -42,12 +43,12 @@ impl Relay {
         }
     }
 
-    /// One line for all that have the connection in common, and one for each that is told of alone.
+    /// One line for all that the same trouble of a connection has kept back, and one for each that is told of alone.
     fn say(&self, failed: &[Unconfirmed]) {
-        let mut together: Option<(&PublishError, usize)> = None;
+        let mut together: BTreeMap<String, usize> = BTreeMap::new();
         for (mark, error) in failed {
             if of_the_connection(error) {
-                together = Some(together.map_or((error, 1), |(first, many)| (first, many + 1)));
+                *together.entry(error.to_string()).or_default() += 1;
                 continue;
             }
             if matches!(error, PublishError::Returned { .. }) {
@@ -55,7 +56,7 @@ impl Relay {
             }
             tracing::warn!(tx_id = %mark.tx_id, %error, "publish failed; the journal keeps the message");
         }
-        if let Some((error, messages)) = together {
+        for (error, messages) in together {
             tracing::warn!(messages, %error, "publish failed; the journal keeps the messages");
         }
     }

@@ -334,12 +334,15 @@ fn who_hangs_up_again_and_again_piles_up_no_more_than_twice_the_connections_and_
                 None => taken += 1,
             }
         };
-        assert_eq!((refused.status, taken), (Some(503), 8), "{refused:?}");
-        assert!(refused.text.contains("too many requests are in hand"), "{refused:?}");
+        // On a busy machine one may have hung up before he was read.
+        assert!(refused.status == Some(503) && taken >= 8, "{taken}: {refused:?}");
+        assert!(refused.text.contains("too many messages are in hand"), "{refused:?}");
         assert!(refused.text.to_lowercase().contains("x-outcome: none"), "{refused:?}");
         hold.batch_execute("COMMIT").await.unwrap();
-        let all = async || same(app.db.count("message", &[]).await, &taken);
+        let all = async || same(app.db.count("message", &[]).await, &8);
         eventually("whatever was read is accepted and processed", SOON, all).await;
         assert_eq!(app.post("honest", "honest").await.status, 202);
+        app.processed("honest", SOON).await;
+        assert_eq!(app.db.count("message", &[]).await, 9, "no more than eight came before");
     });
 }

@@ -104,3 +104,30 @@ fn what_a_broker_that_is_away_did_not_take_is_told_once_a_group_and_comes_when_i
         eventually("each stands in its queue once", LONG, depth).await;
     });
 }
+
+#[test]
+fn while_the_journal_cannot_be_told_of_failed_publishes_at_most_two_groups_wait_to_tell_it() {
+    run(async {
+        let (mut app, links) = mixed().await;
+        links.amqp.refuse(true);
+        links.amqp.cut();
+        app.not_ready(LONG).await;
+        let (hold, _session) = app.db.session().await;
+        hold.batch_execute("BEGIN; LOCK TABLE posthaste.due IN EXCLUSIVE MODE").await.unwrap();
+        let telling = "pg_stat_activity WHERE datname = current_database() AND query LIKE '/* publish_failed */%'
+            AND state = 'active'";
+        let ids = ids("untold", 12);
+        let mut most = 0;
+        for id in &ids {
+            // One after the other: a group each.
+            assert_eq!(app.post_to("/api/journalled", id, id).await.status, 202);
+            most = most.max(app.db.count(telling, &[]).await);
+        }
+        assert_eq!(most, 2);
+        hold.batch_execute("COMMIT").await.unwrap();
+        links.amqp.refuse(false);
+        app.ready(LONG).await;
+        let depth = async || same(crate::support::depth(app.amqp_url(), "journalled").await, &Ok(12));
+        eventually("each stands in its queue once", LONG, depth).await;
+    });
+}
