@@ -7,6 +7,7 @@ mod destinations;
 mod doctor;
 mod prove;
 mod readiness;
+mod tasks;
 mod verdict;
 
 use std::sync::Arc;
@@ -26,11 +27,11 @@ use crate::config::Settings;
 use crate::console::{self, ClaimedSlot, Console, Readiness, SlotPurpose};
 use crate::inbound::server::{ServerSettings, routed, serve};
 use crate::inbound::{Acceptor, Groups, PublicApi};
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, NeededFor, Task, caught};
 use crate::model::Incarnation;
 use crate::pipeline::{AdapterRegistry, Announced, Pipelines};
-use crate::receiver::{Processor, Resender, supervise};
-use crate::relay::{Relay, RelaySettings, Shared, heartbeat, last_round, recover, sweep, verify_destinations};
+use crate::receiver::{Processor, Resender};
+use crate::relay::{Relay, RelaySettings, Shared, last_round};
 use crate::store::{SessionTimeouts, Store};
 use crate::telemetry::MetricsHandle;
 
@@ -78,18 +79,14 @@ pub async fn run(
     if let Some(ready) = ready {
         lifecycle.tasks.spawn(tell_when_ready(readiness, ready, lifecycle.clone()));
     }
-    let (relay, store, shared) = (parts.relay.clone(), parts.store.clone(), parts.shared.clone());
-    let registry = parts.registry.clone();
-    let (relay_end, shared_end) = (parts.relay.clone(), parts.shared.clone());
+    let (relay_end, shared_end, store) = (parts.relay.clone(), parts.shared.clone(), parts.store.clone());
     let live = async {
         let reached = boot::until_registered(&parts).await?;
-        let (settings, store) = (parts.settings.clone(), parts.store.clone());
-        let rest = databases::wait_for_the_rest(settings, store, lifecycle.clone(), reached);
-        lifecycle.tasks.spawn(rest);
-        start_work(&parts, &lifecycle);
-        let wishes = |stopped: &[_], epoch| registry.follow(stopped, epoch, Timestamp::now());
-        heartbeat(relay, shared, || registry.epoch(), wishes).await.map_err(RunError::Fenced)
+        tasks::start(&parts, reached, &lifecycle);
+        tasks::beat(&parts, &lifecycle).await.map_err(RunError::Fenced)
     };
+    // What is outside of the tasks is not begun anew, but it ends in order.
+    let live = async { caught(live).await.unwrap_or_else(|reason| Err(RunError::Panicked(reason))) };
     let mut live = std::pin::pin!(live);
     let ended = tokio::select! {
         ended = &mut live => ended,
@@ -192,6 +189,7 @@ fn serve_both(
         settings.receivers.clone(),
         parts.shared.clone(),
         settings.instance.home.clone(),
+        lifecycle.watch.clone(),
     ));
     let inbound: Vec<&str> = settings.inbound.iter().map(|one| one.adapter.as_str()).collect();
     let receivers: Vec<&str> = settings.receivers.iter().map(|one| one.adapter.as_str()).collect();
@@ -208,12 +206,15 @@ fn serve_both(
     };
     let protection =
         ServerSettings { header_timeout: settings.api.header_timeout, max_connections: settings.api.max_connections };
-    let tasks = &lifecycle.tasks;
-    tasks.spawn(serve(listeners.api, move |request| api.clone().answer(request), protection, lifecycle.clone()));
+    let api_task = Task::new("api", NeededFor::Accepting);
+    let answer = move |request| api.clone().answer(request);
+    lifecycle.tasks.spawn(serve(api_task, listeners.api, answer, protection, lifecycle.clone()));
     let protection = ServerSettings { max_connections: CONSOLE_CONNECTIONS, ..protection };
     let console = console::router(console, own);
     let console = move |request| routed(console.clone(), request);
-    tasks.spawn(serve(listeners.console, console, protection, lifecycle.clone()));
+    // Who could be told that it is away would have to ask it.
+    let console_task = Task::new("console", NeededFor::Neither);
+    lifecycle.tasks.spawn(serve(console_task, listeners.console, console, protection, lifecycle.clone()));
     Ok(readiness)
 }
 
@@ -240,17 +241,4 @@ fn claimed_slots(settings: &Settings) -> Vec<ClaimedSlot> {
         adapter: receiver.adapter.clone(),
     });
     logs.chain(errors).collect()
-}
-
-/// What needs the home's identity: from here on messages move.
-fn start_work(parts: &Parts, lifecycle: &Lifecycle) {
-    let tasks = &lifecycle.tasks;
-    tasks.spawn(verify_destinations(parts.relay.clone()));
-    tasks.spawn(sweep(parts.relay.clone(), parts.shared.clone()));
-    tasks.spawn(recover(parts.relay.clone(), parts.shared.clone()));
-    tasks.spawn(cleaning::keep_clean(parts.store.clone(), lifecycle.clone()));
-    for receiver in &parts.settings.receivers {
-        let (processor, shared) = (parts.processor.clone(), parts.shared.clone());
-        tasks.spawn(supervise(receiver.clone(), processor, shared, lifecycle.clone()));
-    }
 }

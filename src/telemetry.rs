@@ -7,6 +7,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::lifecycle::log_panics;
 use crate::store::Store;
 
 /// How log lines look.
@@ -26,7 +27,7 @@ pub enum TelemetryError {
     Twice,
 }
 
-/// Sends log lines to standard error.
+/// Sends log lines to standard error, and panics with them.
 ///
 /// # Errors
 /// The filter cannot be read, or a logger is set already.
@@ -45,7 +46,9 @@ pub fn log_to_stderr(filter: &str, format: LogFormat) -> Result<(), TelemetryErr
             registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).json()).try_init()
         }
     };
-    set.map_err(|_already| TelemetryError::Twice)
+    set.map_err(|_already| TelemetryError::Twice)?;
+    log_panics();
+    Ok(())
 }
 
 /// Renders the figures of this process.
@@ -75,6 +78,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("posthaste_recovered_total", "Prepared transactions finished by recovery, by outcome."),
     ("posthaste_heuristic_total", "Prepared transactions finished by hand, or by somebody unknown."),
     ("posthaste_adopted_without_id_total", "Messages of others without an id: repeats cannot be told."),
+    ("posthaste_task_restarts_total", "Tasks of this process that ended too early and began anew."),
 ];
 
 impl MetricsHandle {

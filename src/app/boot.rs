@@ -29,6 +29,8 @@ pub enum RunError {
     Fenced(Fenced),
     #[error("{0}")]
     Unreachable(String),
+    #[error("a fault of this program: {0}")]
+    Panicked(String),
 }
 
 /// What `migrate` did, or would do.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, NeededFor, Task};
 use crate::store::{Part, Retention, Store};
 
 /// Between two rounds.
@@ -13,6 +13,14 @@ const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 /// gives up after 200 ms (protocol §7).
 const LONGEST: Duration = Duration::from_millis(50);
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+const NAME: &str = "clean-up";
+/// A batch's statements end after 30 s each, and it may pause for a minute.
+const TURN: Duration = Duration::from_secs(600);
+
+pub(super) fn task() -> Task {
+    Task::new(NAME, NeededFor::Processing).turns_within(TURN)
+}
 
 /// A part, and the rows of its next batch.
 struct Pace {
@@ -26,6 +34,7 @@ pub(super) async fn keep_clean(store: Store, lifecycle: Lifecycle) {
     let mut paces: Vec<Pace> = Vec::new();
     let mut looked_again = Instant::now();
     loop {
+        lifecycle.watch.turn(NAME);
         match store.parts_to_clean().await {
             Ok(parts) => paces = known(paces, parts, retention.batch),
             Err(error) => tracing::debug!(%error, "clean-up interrupted"),
@@ -62,6 +71,7 @@ fn known(paces: Vec<Pace>, parts: Vec<Part>, rows: i64) -> Vec<Pace> {
 async fn round(store: &Store, lifecycle: &Lifecycle, retention: Retention, pace: &mut Pace) -> bool {
     let mut more = true;
     while more {
+        lifecycle.watch.turn(NAME);
         let began = Instant::now();
         let answer = store.clean(&mut pace.part, retention, pace.rows).await;
         let took = began.elapsed();

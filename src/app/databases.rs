@@ -106,14 +106,20 @@ async fn take_in(store: &Store, name: &str) -> Result<(), String> {
 
 /// Looks again at those that are waited for until all are in use, or the stop. One that turns out unfit by now is kept
 /// out, and `/readyz` says why: the others go on.
-pub(super) async fn wait_for_the_rest(settings: Settings, store: Store, lifecycle: Lifecycle, reached: Reached) {
-    let soft = lifecycle.soft.clone();
-    let _stopped = soft.run_until_cancelled(take_up_the_rest(&settings, &store, reached)).await;
+pub(super) async fn wait_for_the_rest(
+    settings: &Settings,
+    store: &Store,
+    lifecycle: &Lifecycle,
+    reached: &mut Reached,
+) {
+    let rest = take_up_the_rest(settings, store, lifecycle, reached);
+    let _stopped = lifecycle.soft.run_until_cancelled(rest).await;
 }
 
-async fn take_up_the_rest(settings: &Settings, store: &Store, mut reached: Reached) {
+async fn take_up_the_rest(settings: &Settings, store: &Store, lifecycle: &Lifecycle, reached: &mut Reached) {
     let mut told = BTreeMap::new();
     loop {
+        lifecycle.watch.turn("databases");
         let waiting = store.databases.waiting();
         if waiting.is_empty() {
             return;
@@ -127,7 +133,7 @@ async fn take_up_the_rest(settings: &Settings, store: &Store, mut reached: Reach
         let entries = settings.postgres.iter().filter(|entry| waiting.iter().any(|(name, _)| *name == entry.name));
         let looks = join_all(entries.map(async |entry| (entry, look_at(settings, entry).await))).await;
         for (entry, look) in looks {
-            match take_up(settings, store, entry, look, &mut reached).await {
+            match take_up(settings, store, entry, look, reached).await {
                 Ok(()) => tracing::info!(database = entry.name, "a database is in use now"),
                 Err(Wait::Later(reason)) => store.databases.keep_out(&entry.name, reason),
                 Err(Wait::Refuse(error)) => store.databases.keep_out(&entry.name, error.to_string()),

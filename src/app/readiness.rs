@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::console::{Part, Readiness, Reason};
 use crate::inbound::{Acceptor, InboundSettings, Path};
+use crate::lifecycle::{NeededFor, Trouble, Watch};
 use crate::model::AdapterState;
 use crate::pipeline::AdapterSettings;
 use crate::receiver::ReceiverSettings;
@@ -20,6 +21,7 @@ pub fn probe(
     receivers: Vec<ReceiverSettings>,
     shared: Shared,
     home: String,
+    watch: Watch,
 ) -> impl Fn() -> Readiness + Send + Sync {
     let inbound: Vec<(InboundSettings, Path)> = inbound
         .into_iter()
@@ -56,10 +58,22 @@ pub fn probe(
         let waiting = acceptor.store.databases.waiting();
         found.extend(waiting.into_iter().map(|(_, why)| (Part::Processing, why)));
         found.extend(doubts(&shared).into_iter().map(|what| (Part::Processing, what)));
-        let reasons = with_times(found, &since);
+        let mut reasons = with_times(found, &since);
+        reasons.extend(watch.troubles().into_iter().flat_map(of_task));
         let none = |part| !reasons.iter().any(|reason: &Reason| reason.part == part);
         Readiness { accepting: none(Part::Accepting), processing: none(Part::Processing), reasons }
     }
+}
+
+/// A task that is not well, for each part that needs it.
+fn of_task(trouble: Trouble) -> impl Iterator<Item = Reason> {
+    let parts: &[Part] = match trouble.needed_for {
+        NeededFor::Accepting => &[Part::Accepting],
+        NeededFor::Processing => &[Part::Processing],
+        NeededFor::Both => &[Part::Accepting, Part::Processing],
+        NeededFor::Neither => &[],
+    };
+    parts.iter().map(move |part| Reason { part: *part, what: trouble.what.clone(), since: trouble.since })
 }
 
 /// What recovery should have finished by now (I6), and which databases it could not ask.

@@ -20,6 +20,7 @@ use super::connection::{CallError, Handle, bounded};
 use super::link::{Link, LinkWatch};
 use super::outcome::{Answer, Confirmed, NotSent, ReturnedMessage, certain, judge};
 use super::publisher::{Job, JobQueue, Place, PublisherSettings, refusal};
+use crate::lifecycle::point;
 use crate::model::TxId;
 use crate::txn::faults::{Point, reach};
 
@@ -27,6 +28,7 @@ use crate::txn::faults::{Point, reach};
 const CLOSE_BOUND: Duration = Duration::from_millis(500);
 
 pub(super) struct Lane {
+    name: String,
     queue: Arc<JobQueue>,
     link: LinkWatch,
     settings: PublisherSettings,
@@ -36,17 +38,21 @@ pub(super) struct Lane {
 
 impl Lane {
     pub(super) fn new(
+        name: String,
         queue: Arc<JobQueue>,
         link: LinkWatch,
         settings: PublisherSettings,
         closing: CancellationToken,
     ) -> Self {
-        Self { queue, link, settings, closing, open: None }
+        Self { name, queue, link, settings, closing, open: None }
     }
 
-    /// Publishes until the queue is closed and empty.
-    pub(super) async fn run(mut self) {
+    /// Publishes until the queue is closed and empty. Whoever waits for what a panic has ended is told that nothing is known;
+    /// on the channel, whose confirms are open, nothing more is sent.
+    pub(super) async fn run(&mut self) {
+        self.open = None;
         while let Some(group) = self.queue.take(&self.closing).await {
+            point(&self.name);
             match self.channel().await {
                 Ok((handle, channel)) => self.publish(&handle, &channel, group).await,
                 Err(reason) => refuse(group, &reason),

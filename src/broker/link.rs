@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::connection::{CallError, Handle, Purpose, connect};
 use super::endpoint::Endpoint;
+use crate::lifecycle::{NeededFor, Task, Watch, point};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -25,6 +26,7 @@ const LOOK: Duration = Duration::from_millis(250);
 pub(super) struct Ground {
     pub(super) tasks: TaskTracker,
     pub(super) hard: CancellationToken,
+    pub(super) watch: Watch,
 }
 
 /// The state of one connection, as everyone may see it.
@@ -112,12 +114,22 @@ impl LinkWatch {
 pub(super) fn supervise(endpoint: Endpoint, purpose: Purpose, ground: &Ground) -> LinkWatch {
     let (sender, state) = watch::channel(Link::Down { reason: "not connected yet".into(), since: Instant::now() });
     let stop = ground.hard.child_token();
-    let supervisor = Supervisor { endpoint, purpose, sender, stop: stop.clone() };
-    ground.tasks.spawn(supervisor.run());
+    let needed_for = match purpose {
+        Purpose::Publish => NeededFor::Accepting,
+        Purpose::Consume => NeededFor::Processing,
+    };
+    let name = format!("connection {} {}", endpoint.name, purpose.as_str());
+    let task = Task::new(name.clone(), needed_for);
+    let mut supervisor = Supervisor { name, endpoint, purpose, sender, stop: stop.clone() };
+    let (watch, token) = (ground.watch.clone(), stop.clone());
+    ground.tasks.spawn(async move {
+        let _closed = watch.until_done(task, &token, &mut supervisor, |one| one.begin().boxed()).await;
+    });
     LinkWatch { state, stop }
 }
 
 struct Supervisor {
+    name: String,
     endpoint: Endpoint,
     purpose: Purpose,
     sender: watch::Sender<Link>,
@@ -125,7 +137,20 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    async fn run(self) {
+    /// After a panic there may be a connection that nobody looks after: it is given up.
+    async fn begin(&self) {
+        let left = self.sender.borrow().clone();
+        match left {
+            Link::Up(handle) => {
+                handle.hang_up();
+                self.down("its task has ended early".into());
+            }
+            Link::Blocked { .. } | Link::Down { .. } => {}
+        }
+        self.run().await;
+    }
+
+    async fn run(&self) {
         let mut pause = Pause::default();
         while !self.stopping() {
             let connecting = tokio::select! {
@@ -169,6 +194,7 @@ impl Supervisor {
         let mut last = None;
         self.sender.send_replace(Link::Up(handle.clone()));
         while handle.alive() {
+            point(&self.name);
             tokio::select! {
                 () = self.stopped() => return handle.close().await,
                 () = handle.until_given_up() => {}

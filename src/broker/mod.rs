@@ -72,10 +72,11 @@ impl Broker {
         lifecycle: &Lifecycle,
     ) -> Result<Self, EndpointError> {
         let endpoint = Endpoint::new(settings)?;
-        let ground = Ground { tasks: TaskTracker::new(), hard: lifecycle.hard.clone() };
+        let (hard, watch) = (lifecycle.hard.clone(), lifecycle.watch.clone());
+        let ground = Ground { tasks: TaskTracker::new(), hard, watch };
         let publish = supervise(endpoint.clone(), Purpose::Publish, &ground);
         let consume = supervise(endpoint.clone(), Purpose::Consume, &ground);
-        let publisher = Publisher::start(publish.clone(), publisher, &ground);
+        let publisher = Publisher::start(&endpoint.name, publish.clone(), publisher, &ground);
         ground.tasks.close();
         let create_destination = settings.create_destination;
         Ok(Self { endpoint, create_destination, publish, consume, publisher, apart: Apart::default(), ground })

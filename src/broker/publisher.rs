@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +15,7 @@ use super::link::{Ground, Link, LinkStatus, LinkWatch};
 use super::outcome::{Confirmed, NotSent, PublishError};
 use super::publishing::{Claim, Publishing, Word};
 use super::wire::{OutMessage, Parcel, encode};
+use crate::lifecycle::{NeededFor, Task};
 use crate::model::TxId;
 
 /// How much a publisher may hold, and how long it waits.
@@ -62,14 +64,19 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn start(link: LinkWatch, settings: PublisherSettings, ground: &Ground) -> Self {
+    pub(super) fn start(connection: &str, link: LinkWatch, settings: PublisherSettings, ground: &Ground) -> Self {
         let (jobs, receiver) = mpsc::channel(settings.waiting.max(1));
         let queue = Arc::new(JobQueue { receiver: tokio::sync::Mutex::new(receiver), settings });
         let (closing, lanes) = (CancellationToken::new(), TaskTracker::new());
-        for _ in 0..settings.lanes.max(1) {
-            let lane = Lane::new(queue.clone(), link.clone(), settings, closing.clone());
-            let hard = ground.hard.clone();
-            ground.tasks.spawn(lanes.track_future(async move { hard.run_until_cancelled(lane.run()).await }));
+        for number in 1..=settings.lanes.max(1) {
+            let task = Task::new(format!("publisher {connection} {number}"), NeededFor::Accepting);
+            let name = task.name().to_owned();
+            let mut lane = Lane::new(name, queue.clone(), link.clone(), settings, closing.clone());
+            let (hard, watch) = (ground.hard.clone(), ground.watch.clone());
+            ground.tasks.spawn(lanes.track_future(async move {
+                let run = watch.until_done(task, &hard, &mut lane, |lane| lane.run().boxed());
+                hard.run_until_cancelled(run).await
+            }));
         }
         lanes.close();
         Self { jobs, room: Arc::new(Semaphore::new(settings.bytes)), link, settings, closing, lanes }

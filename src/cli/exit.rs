@@ -84,7 +84,7 @@ impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         let exit = match &error {
             RunError::Configuration(_) | RunError::Schema(_) => Exit::Configuration,
-            RunError::Fenced(_) => Exit::Internal,
+            RunError::Fenced(_) | RunError::Panicked(_) => Exit::Internal,
             RunError::Unreachable(_) => Exit::Unavailable,
         };
         Self::new(exit, error.to_string())

@@ -286,7 +286,7 @@ mod tests {
 
     use super::*;
     use crate::inbound::server::{ServerSettings, bind, serve};
-    use crate::lifecycle::Lifecycle;
+    use crate::lifecycle::{Lifecycle, NeededFor, Task};
 
     #[tokio::test]
     async fn a_panic_is_answered_with_a_problem_and_its_connection_lives_on() {
@@ -295,7 +295,8 @@ mod tests {
         let (lifecycle, bound) = (Lifecycle::default(), Duration::from_secs(10));
         let settings = ServerSettings { header_timeout: bound, max_connections: 1 };
         let answer = |_| caught(async { panic!("on purpose") });
-        lifecycle.tasks.spawn(serve(listener, answer, settings, lifecycle.clone()));
+        let task = Task::new("api", NeededFor::Accepting);
+        lifecycle.tasks.spawn(serve(task, listener, answer, settings, lifecycle.clone()));
         let mut client = TcpStream::connect(address).await.unwrap();
         for _ in 0..3 {
             client.write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n").await.unwrap();

@@ -11,6 +11,7 @@ use axum::http::Request;
 use axum::response::Response;
 use futures_util::FutureExt;
 use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -18,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, Task, point};
 
 /// A request's head may always have so many bytes; what does not fit into what is read at once beyond them is answered 431.
 /// Each connection keeps room for so much, also for what it reads of bodies.
@@ -48,52 +49,74 @@ pub async fn routed(router: Router, request: Request<Incoming>) -> Response {
     response
 }
 
-/// Serves until the soft stop, then finishes what is in hand.
+/// Serves until the soft stop, then finishes what is in hand. When accepting panics it begins anew; connections go on.
 pub async fn serve<F: Future<Output = Response> + Send + 'static>(
+    task: Task,
     listener: TcpListener,
-    answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    answer: impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     settings: ServerSettings,
     lifecycle: Lifecycle,
 ) {
-    let connections = Arc::new(Semaphore::new(settings.max_connections));
-    let graceful = GracefulShutdown::new();
-    let mut http = hyper::server::conn::http1::Builder::new();
+    let mut http = http1::Builder::new();
     // Also: 100 headers at most, or 431. With a bound of our own they would be read into 8 KiB from the heap each time.
     http.timer(TokioTimer::new()).header_read_timeout(settings.header_timeout).max_buf_size(MAX_HEAD).half_close(false);
-    loop {
-        let permit = tokio::select! {
-            permit = connections.clone().acquire_owned() => permit,
-            () = lifecycle.soft.cancelled() => break,
-        };
-        let Ok(permit) = permit else { break };
-        let stream = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _peer)) => stream,
-                Err(error) => {
-                    // Out of descriptors, say: what is open now ends some day.
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
-            () = lifecycle.soft.cancelled() => break,
-        };
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY not set");
-        }
-        let answer = answer.clone();
-        let service = service_fn(move |request| answer(request).map(Ok::<_, Infallible>));
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
-        let hard = lifecycle.hard.clone();
-        lifecycle.tasks.spawn(async move {
-            if let Some(Err(error)) = hard.run_until_cancelled(connection).await {
-                tracing::debug!(%error, "a connection ended early");
-            }
-            drop(permit);
-        });
-    }
+    let (watch, soft) = (lifecycle.watch.clone(), lifecycle.soft.clone());
+    let connections = Arc::new(Semaphore::new(settings.max_connections));
+    let name = task.name().to_owned();
+    let mut server = Server { name, listener, http, answer, connections, graceful: GracefulShutdown::new(), lifecycle };
+    watch.until_stopped(task, &soft, &mut server, |server| server.accept_all().boxed()).await;
+    let Server { listener, graceful, .. } = server;
     drop(listener);
     if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests were still in hand at the end of the stop");
+    }
+}
+
+struct Server<A> {
+    name: String,
+    listener: TcpListener,
+    http: http1::Builder,
+    answer: A,
+    connections: Arc<Semaphore>,
+    graceful: GracefulShutdown,
+    lifecycle: Lifecycle,
+}
+
+impl<F: Future<Output = Response> + Send + 'static, A: Fn(Request<Incoming>) -> F + Clone + Send + 'static> Server<A> {
+    async fn accept_all(&self) {
+        let Self { listener, http, lifecycle, .. } = self;
+        loop {
+            let permit = tokio::select! {
+                permit = self.connections.clone().acquire_owned() => permit,
+                () = lifecycle.soft.cancelled() => return,
+            };
+            let Ok(permit) = permit else { return };
+            let stream = tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _peer)) => stream,
+                    Err(error) => {
+                        // Out of descriptors, say: what is open now ends some day.
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        continue;
+                    }
+                },
+                () = lifecycle.soft.cancelled() => return,
+            };
+            point(&self.name);
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "TCP_NODELAY not set");
+            }
+            let answer = self.answer.clone();
+            let service = service_fn(move |request| answer(request).map(Ok::<_, Infallible>));
+            let connection = self.graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+            let hard = lifecycle.hard.clone();
+            lifecycle.tasks.spawn(async move {
+                if let Some(Err(error)) = hard.run_until_cancelled(connection).await {
+                    tracing::debug!(%error, "a connection ended early");
+                }
+                drop(permit);
+            });
+        }
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::pipe::{FailureKind, Pipe, StepFailure, Work};
 use super::pipes::{amqp_sender::AmqpSenderPipe, call::CallPipe, query::QueryPipe};
 use super::{AdapterSettings, Input, StepKind};
+use crate::lifecycle::caught;
 use crate::model::AdapterName;
 
 /// Every adapter's pipeline, ready to run. Cheap to clone.
@@ -57,7 +58,9 @@ impl Pipelines {
                 Input::Payload => payload.clone(),
                 Input::OriginalMessage => work.original.clone(),
             };
-            match step.pipe.run(input, work).await {
+            // A panic is a step's failure like any other: undone, counted, tried again, and in the end in the error store.
+            let ran = caught(step.pipe.run(input, work)).await;
+            match ran.unwrap_or_else(|reason| Err(panicked(&reason))) {
                 Ok(Some(left)) => payload = left,
                 Ok(None) => {}
                 Err(failure) => return Err(located(failure, step, work)),
@@ -85,6 +88,10 @@ fn located(failure: StepFailure, step: &Step, work: &Work<'_>) -> StepFailure {
 /// A failure whose place the runner fills in.
 pub(super) fn failure(reason: String, kind: FailureKind) -> StepFailure {
     StepFailure { step: String::new(), chain: String::new(), reason, kind }
+}
+
+fn panicked(reason: &str) -> StepFailure {
+    failure(format!("it has panicked, a fault of this program: {reason}"), FailureKind::Step)
 }
 
 fn steps(adapter: &AdapterSettings) -> Vec<Step> {

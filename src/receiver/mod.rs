@@ -5,6 +5,7 @@ mod gather;
 mod group;
 mod group_across;
 mod lanes;
+mod left;
 mod pace;
 mod process;
 mod replay;

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::gather::{Gathered, Gathering};
 use super::lanes::Lanes;
-use super::worker::{DeliveryEnd, Worker};
+use super::left::{Left, unreadable, with_cause};
+use super::worker::Worker;
 use super::{Pace, Processor, ReceiverSettings};
-use crate::broker::{ConsumerSession, Delivery, SessionEnd};
-use crate::lifecycle::Lifecycle;
+use crate::broker::{ConsumerSession, Delivery};
+use crate::lifecycle::{Lifecycle, NeededFor, Task, caught, point};
 use crate::model::{AdapterState, HomeId};
 use crate::pipeline::Wanted;
 use crate::relay::Shared;
@@ -34,6 +36,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// A receiver with what it works with.
 pub struct Receiver {
+    name: String,
     worker: Worker,
     wanted: watch::Receiver<Wanted>,
     permits: Arc<Semaphore>,
@@ -41,18 +44,6 @@ pub struct Receiver {
     /// Grows with each session that the database ends soon.
     patience: Duration,
     lifecycle: Lifecycle,
-}
-
-/// Why a session was left.
-enum Left {
-    Unwanted,
-    Stopping,
-    /// The broker ended it.
-    Lost(String),
-    /// A message in the queue ends every session that it is delivered to.
-    Unreadable,
-    /// The database is at fault.
-    Database(String),
 }
 
 /// Runs a receiver until the stop.
@@ -63,11 +54,20 @@ pub async fn supervise(settings: ReceiverSettings, processor: Processor, shared:
     let (lanes, processor) = (Lanes::new(pace.clone()), Processor { pace, ..processor });
     let worker =
         Worker { settings: Arc::new(settings), processor, shared, suspects: Arc::default(), settling: Arc::default() };
-    let mut receiver = Receiver { worker, wanted, permits, lanes, patience: FIRST_PATIENCE, lifecycle };
-    receiver.live().await;
+    let task = Task::new(format!("receiver {}", worker.settings.adapter), NeededFor::Processing);
+    let (name, watch, soft) = (task.name().to_owned(), lifecycle.watch.clone(), lifecycle.soft.clone());
+    let mut receiver = Receiver { name, worker, wanted, permits, lanes, patience: FIRST_PATIENCE, lifecycle };
+    // What is at work goes on with its permits, and what was delivered and not begun goes back to the queue.
+    watch.until_stopped(task, &soft, &mut receiver, |receiver| receiver.begin_anew().boxed()).await;
 }
 
 impl Receiver {
+    async fn begin_anew(&mut self) {
+        self.worker.processor.relay.stop_serving(&self.worker.settings.destination);
+        self.report(AdapterState::Starting, None);
+        self.live().await;
+    }
+
     async fn live(&mut self) {
         let soft = self.lifecycle.soft.clone();
         while !soft.is_cancelled() {
@@ -157,7 +157,7 @@ impl Receiver {
     }
 
     async fn consume(&mut self, session: &mut ConsumerSession, mut directs: mpsc::Receiver<Claimed>) -> Left {
-        let (trouble, mut troubled) = mpsc::channel::<String>(1);
+        let (trouble, mut troubled) = mpsc::channel::<Left>(1);
         let soft = self.lifecycle.soft.clone();
         let groups = self.may_group();
         let (mut gathering, mut kept) = (Gathering::default(), None);
@@ -165,7 +165,7 @@ impl Receiver {
             // Permit first, then message: what cannot be worked on stays with the broker.
             let permit = tokio::select! {
                 permit = self.permits.clone().acquire_owned() => permit,
-                reason = troubled.recv() => return Left::Database(reason.unwrap_or_default()),
+                Some(left) = troubled.recv() => return left,
                 () = unwanted(&mut self.wanted) => return Left::Unwanted,
                 () = soft.cancelled() => return Left::Stopping,
             };
@@ -174,7 +174,7 @@ impl Receiver {
                 Some(delivery) => delivery,
                 None => tokio::select! {
                     biased;
-                    reason = troubled.recv() => return Left::Database(reason.unwrap_or_default()),
+                    Some(left) = troubled.recv() => return left,
                     () = soft.cancelled() => return Left::Stopping,
                     () = unwanted(&mut self.wanted) => return Left::Unwanted,
                     Some(message) = directs.recv() => {
@@ -183,17 +183,18 @@ impl Receiver {
                     }
                     delivery = session.next() => match delivery {
                         Ok(delivery) => delivery,
-                        Err(end) => return left(end),
+                        Err(end) => return end.into(),
                     },
                 },
             };
+            point(&self.name);
             if !groups || !first.may_share() {
                 self.work_on(first, permit, trouble.clone());
                 continue;
             }
             let lane = tokio::select! {
                 biased;
-                reason = troubled.recv() => return Left::Database(reason.unwrap_or_default()),
+                Some(left) = troubled.recv() => return left,
                 () = soft.cancelled() => return Left::Stopping,
                 () = unwanted(&mut self.wanted) => return Left::Unwanted,
                 lane = self.lanes.take(self.worker.settings.group_size) => lane,
@@ -213,14 +214,9 @@ impl Receiver {
         self.worker.settings.group_size > 1
     }
 
-    fn work_on(&self, delivery: Delivery, permit: OwnedSemaphorePermit, trouble: mpsc::Sender<String>) {
+    fn work_on(&self, delivery: Delivery, permit: OwnedSemaphorePermit, trouble: mpsc::Sender<Left>) {
         let worker = self.worker.clone();
-        self.spawn(permit, async move {
-            if let DeliveryEnd::Infrastructure { reason } = worker.deliver(delivery).await {
-                // One word is enough; the session ends with it.
-                let _told = trouble.try_send(reason).is_ok();
-            }
-        });
+        self.spawn(permit, trouble, async move { Left::after(worker.deliver(delivery).await) });
     }
 
     fn work_on_group(
@@ -228,10 +224,10 @@ impl Receiver {
         mut group: Vec<Delivery>,
         permit: OwnedSemaphorePermit,
         lane: OwnedSemaphorePermit,
-        trouble: mpsc::Sender<String>,
+        trouble: mpsc::Sender<Left>,
     ) {
         let (worker, permits) = (self.worker.clone(), self.permits.clone());
-        self.spawn(permit, async move {
+        self.spawn(permit, trouble, async move {
             let end = match group.pop() {
                 // Alone, its failure is known to be its own at once.
                 Some(one) if group.is_empty() => worker.deliver(one).await,
@@ -240,28 +236,36 @@ impl Receiver {
                     worker.deliver_group(group, lane, &permits).await
                 }
             };
-            if let DeliveryEnd::Infrastructure { reason } = end {
-                let _told = trouble.try_send(reason).is_ok();
-            }
+            Left::after(end)
         });
     }
 
-    fn work_on_direct(&self, message: Claimed, permit: OwnedSemaphorePermit, trouble: mpsc::Sender<String>) {
+    fn work_on_direct(&self, message: Claimed, permit: OwnedSemaphorePermit, trouble: mpsc::Sender<Left>) {
         let worker = self.worker.clone();
-        self.spawn(permit, async move {
-            if let super::AttemptEnd::Infrastructure { reason, .. } = worker.direct(message).await {
-                let _told = trouble.try_send(reason).is_ok();
-            }
-        });
+        self.spawn(permit, trouble, async move { Left::after_direct(worker.direct(message).await) });
     }
 
-    /// The permit moves into the task; a hard stop drops it, and its transaction with it.
-    fn spawn(&self, permit: OwnedSemaphorePermit, work: impl Future<Output = ()> + Send + 'static) {
+    /// The permit moves into the task; a hard stop drops it, and its transaction with it. A panic ends the session: what it held
+    /// unsettled would occupy its place for ever.
+    fn spawn(
+        &self,
+        permit: OwnedSemaphorePermit,
+        trouble: mpsc::Sender<Left>,
+        work: impl Future<Output = Result<(), Left>> + Send + 'static,
+    ) {
         let hard: CancellationToken = self.lifecycle.hard.clone();
         // In a box, so that it is moved as a pointer.
-        let work = Box::pin(work);
+        let work = Box::pin(caught(work));
         self.lifecycle.tasks.spawn(async move {
-            let _stopped = hard.run_until_cancelled(work).await;
+            let left = match hard.run_until_cancelled(work).await {
+                Some(Ok(end)) => end.err(),
+                Some(Err(reason)) => Some(Left::panicked(&reason)),
+                None => None,
+            };
+            if let Some(left) = left {
+                // One word is enough; the session ends with it.
+                let _told = trouble.try_send(left).is_ok();
+            }
             drop(permit);
         });
     }
@@ -306,31 +310,8 @@ impl Receiver {
     }
 }
 
-fn left(end: SessionEnd) -> Left {
-    match end {
-        SessionEnd::Unreadable => Left::Unreadable,
-        SessionEnd::Closed => Left::Lost("the session was closed".to_owned()),
-        SessionEnd::Cancelled => Left::Lost("the broker cancelled the consumer".to_owned()),
-        SessionEnd::ConnectionLost { reason } => Left::Lost(reason.to_string()),
-    }
-}
-
-fn unreadable(queue: &str) -> String {
-    format!(
-        "queue {queue} holds a message whose properties are not UTF-8 and which no consumer of this kind can read; \
-         remove it at the broker"
-    )
-}
-
 async fn unwanted(wanted: &mut watch::Receiver<Wanted>) {
     if wanted.wait_for(|wanted| *wanted == Wanted::Stopped).await.is_err() {
         std::future::pending::<()>().await;
-    }
-}
-
-fn with_cause(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {}", with_cause(cause)),
-        None => error.to_string(),
     }
 }

@@ -8,8 +8,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::group::Fate;
 use super::process::AttemptEnd;
-use super::worker::{DeliveryEnd, Worker, own_envelope};
+use super::worker::{DeliveryEnd, Worker, after_panic, own_envelope};
 use crate::broker::{AckToken, Delivery, Source};
+use crate::lifecycle::caught;
 use crate::model::Envelope;
 use crate::relay::Running;
 use crate::txn::faults::in_group;
@@ -35,7 +36,15 @@ impl Worker {
             group.extend(self.hold(delivery).await);
         }
         let envelopes: Vec<&Envelope> = group.iter().map(|held| &held.envelope).collect();
-        let fates = in_group(self.processor.group(&self.settings, &envelopes)).await;
+        let fates = caught(in_group(self.processor.group(&self.settings, &envelopes))).await;
+        let fates = fates.unwrap_or_else(|reason| {
+            tracing::error!(
+                messages = group.len(),
+                reason,
+                "a group has panicked, a fault of this program; each goes alone"
+            );
+            vec![Fate::Alone; group.len()]
+        });
         let in_turn = self.settling.lock().await;
         drop(lane);
         let (mut ended, mut alone) = (Vec::new(), Vec::new());
@@ -87,7 +96,8 @@ impl Worker {
                 let Some(permit) = more else { break };
                 let Some(held) = waiting.next() else { break };
                 trying.push(async move {
-                    let end = self.processor.first(&self.settings, &held.envelope).await;
+                    let end = caught(self.processor.first(&self.settings, &held.envelope)).await;
+                    let end = end.unwrap_or_else(|reason| after_panic(held.envelope.tx_id, &reason));
                     drop((held.running, permit));
                     self.settle(held.token, end).await
                 });

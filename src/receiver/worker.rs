@@ -9,6 +9,7 @@ use super::ReceiverSettings;
 use super::attempt::{Entry, entry};
 use super::process::{AttemptEnd, HAND_BACK_AFTER, Processor};
 use crate::broker::{AckToken, Delivery, Incoming, Source};
+use crate::lifecycle::caught;
 use crate::model::{Envelope, Headers, MessageId, RootId, TxId};
 use crate::relay::Shared;
 use crate::store::Claimed;
@@ -60,6 +61,11 @@ impl Worker {
 
     async fn enter(&self, envelope: &Envelope, entry: Entry) -> AttemptEnd {
         let Some(_running) = self.processor.relay.run(envelope.tx_id) else { return AttemptEnd::HandBack };
+        let end = caught(self.attempt(envelope, entry)).await;
+        end.unwrap_or_else(|reason| after_panic(envelope.tx_id, &reason))
+    }
+
+    async fn attempt(&self, envelope: &Envelope, entry: Entry) -> AttemptEnd {
         match entry {
             Entry::First => self.processor.first(&self.settings, envelope).await,
             Entry::Start { suspect: false } => self.processor.start_and_try(&self.settings, envelope).await,
@@ -135,6 +141,12 @@ impl Worker {
         }
         lost.unwrap_or(DeliveryEnd::Settled)
     }
+}
+
+/// It comes again as a suspect, whose start counts before anything is done: as after a crash (I7).
+pub(super) fn after_panic(tx_id: TxId, reason: &str) -> AttemptEnd {
+    tracing::error!(%tx_id, reason, "an attempt has panicked, a fault of this program; the message goes back");
+    AttemptEnd::HandBack
 }
 
 async fn hand_back(token: AckToken, pause: Duration) {

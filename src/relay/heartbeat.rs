@@ -5,12 +5,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{LeaseObserver, Relay};
+use crate::lifecycle::{NeededFor, Task};
 use crate::model::{AdapterName, Destination, Incarnation};
 use crate::store::{HomeCheck, Instance};
 use crate::txn::janitor::Round;
 
 /// Between two beats.
 const BEAT: Duration = Duration::from_secs(1);
+const NAME: &str = "heartbeat";
+/// A beat without an answer is given up after a lease; twelve of the usual ones.
+const TURN: Duration = Duration::from_secs(60);
+
+/// The task that beats.
+#[must_use]
+pub fn beating(lease: Duration) -> Task {
+    Task::new(NAME, NeededFor::Both).turns_within(TURN.max(lease * 12))
+}
 
 /// What the beat learns and everyone here may read. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -109,6 +119,7 @@ pub async fn heartbeat<E>(
     let mut observer = LeaseObserver::new(store.incarnation, relay.0.settings.lease);
     let pause = BEAT.min(relay.0.settings.lease / 5);
     loop {
+        relay.0.lifecycle.watch.turn(NAME);
         let asked = Instant::now();
         let seen = shared.lock().seen.clone();
         let before = epoch();
@@ -167,6 +178,7 @@ fn fence_the_silent(relay: &Relay, shared: &Shared, silent: Vec<(Incarnation, i6
         let (relay, shared) = (relay.clone(), shared.clone());
         let tasks = relay.tasks().clone();
         tasks.spawn(async move {
+            let _fencing = Fencing { shared, incarnation };
             match relay.store().fence(incarnation, heartbeat).await {
                 Ok(true) => {
                     tracing::warn!(instance = %incarnation, "fenced: no sign of life for a whole lease");
@@ -175,7 +187,18 @@ fn fence_the_silent(relay: &Relay, shared: &Shared, silent: Vec<(Incarnation, i6
                 Ok(false) => {}
                 Err(error) => tracing::debug!(instance = %incarnation, %error, "not fenced yet"),
             }
-            shared.lock().fencing.remove(&incarnation);
         });
+    }
+}
+
+/// An instance that is being fenced, until this is dropped, also by a panic: then it may be fenced again.
+struct Fencing {
+    shared: Shared,
+    incarnation: Incarnation,
+}
+
+impl Drop for Fencing {
+    fn drop(&mut self) {
+        self.shared.lock().fencing.remove(&self.incarnation);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Relay;
 use super::decide::T_REDO;
 use super::publish::lock;
+use crate::lifecycle::{NeededFor, Task, Watch, point};
 use crate::model::TxId;
 use crate::store::{Mark, Store};
 
@@ -52,6 +54,8 @@ impl Relay {
     }
 }
 
+const NAME: &str = "marker";
+
 /// The task that marks.
 pub(super) struct Marker {
     pub store: Store,
@@ -62,8 +66,17 @@ pub(super) struct Marker {
 }
 
 impl Marker {
+    /// Until the relay is closed. What waits outlives a panic, and what was in hand is not marked: a second publish does no harm.
+    pub async fn live(self, mut waiting: mpsc::Receiver<(Mark, Instant)>, watch: Watch) {
+        let (task, stop) = (Task::new(NAME, NeededFor::Processing), self.hard.clone());
+        let marker = Arc::new(self);
+        let marks =
+            watch.until_done(task, &stop, &mut waiting, |waiting| marker.clone().mark_in_batches(waiting).boxed());
+        let _stopped = marks.await;
+    }
+
     /// Marks what was confirmed at least [`MARK_DELAY`] ago, many at a time; at the end whatever waits, at once.
-    pub async fn mark_in_batches(self, mut waiting: mpsc::Receiver<(Mark, Instant)>) {
+    async fn mark_in_batches(self: Arc<Self>, waiting: &mut mpsc::Receiver<(Mark, Instant)>) {
         let mut batch = Vec::new();
         loop {
             let received = tokio::select! {
@@ -75,6 +88,7 @@ impl Marker {
             if received == 0 {
                 return;
             }
+            point(NAME);
             if let Some((_, youngest)) = batch.last() {
                 let rest = MARK_DELAY.saturating_sub(youngest.elapsed());
                 tokio::select! {

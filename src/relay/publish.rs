@@ -109,7 +109,8 @@ impl Relay {
             running: Mutex::default(),
         };
         let (closing, hard) = (inner.closing.clone(), lifecycle.hard.clone());
-        inner.marker.spawn(Marker { store, unmarked, closing, hard }.mark_in_batches(waiting));
+        let marker = Marker { store, unmarked, closing, hard };
+        inner.marker.spawn(marker.live(waiting, lifecycle.watch.clone()));
         inner.marker.close();
         Self(Arc::new(inner))
     }

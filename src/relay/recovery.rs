@@ -3,19 +3,31 @@
 use std::time::Duration;
 
 use super::{Relay, Shared};
+use crate::lifecycle::{NeededFor, Task};
 pub use crate::txn::janitor::T_RECOVER;
 use crate::txn::janitor::{Janitor, ROUND, Round};
 
 /// Longest last round: a database that hangs must not hold up a stop.
 const LAST: Duration = Duration::from_secs(2);
 
+const NAME: &str = "recovery";
+/// Each answer is waited for 5 s at most, those of one database one after the other: a hundred of them are slow, no hang.
+const TURN: Duration = Duration::from_secs(1800);
+
+/// The task that goes round.
+#[must_use]
+pub fn recovery() -> Task {
+    Task::new(NAME, NeededFor::Processing).turns_within(TURN)
+}
+
 /// Goes round until the soft stop. Without another database there is nothing to do.
 pub async fn recover(relay: Relay, shared: Shared) {
-    if relay.store().databases.is_empty() {
-        return;
-    }
     let soft = relay.0.lifecycle.soft.clone();
+    if relay.store().databases.is_empty() {
+        return soft.cancelled().await;
+    }
     while !soft.is_cancelled() {
+        relay.0.lifecycle.watch.turn(NAME);
         go_round(&relay, &shared).await;
         tokio::select! {
             () = tokio::time::sleep(ROUND) => {}

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::act::Actions;
 use super::walk::{Walk, millis_of};
 use super::{Facts, Next, OpenCounts, Relay, Shared, decide};
+use crate::lifecycle::{NeededFor, Task};
 use crate::model::{Destination, JournalState, Mode};
 use crate::store::{OpenRow, StoreError};
 
@@ -28,11 +29,23 @@ const NO_CONSUMER: Duration = Duration::from_secs(30);
 /// How old the news of an empty queue may be. Far less than T_redo: what was published so recently is not looked at.
 const EMPTY_NEWS: Duration = Duration::from_secs(1);
 
+const NAME: &str = "sweeper";
+/// It comes round with each page. Some statements of 30 s at most, and publishes; most of it are rows that go to the error
+/// store one by one, and wait for a lock of 2 s each at worst.
+const TURN: Duration = Duration::from_secs(1800);
+
+/// The task that sweeps.
+#[must_use]
+pub fn sweeper() -> Task {
+    Task::new(NAME, NeededFor::Processing).turns_within(TURN)
+}
+
 /// Sweeps until the stop.
 pub async fn sweep(relay: Relay, shared: Shared) {
     let soft = relay.0.lifecycle.soft.clone();
     let mut sweeper = Sweeper::new(relay, shared);
     while !soft.is_cancelled() {
+        sweeper.relay.0.lifecycle.watch.turn(NAME);
         // Without a view of who lives every row looks like nobody's.
         let blind = sweeper.shared.stopped().is_none() || sweeper.shared.trouble().is_some();
         let pause = if blind {
@@ -194,6 +207,7 @@ impl Sweeper {
         };
         let store = self.relay.store().clone();
         for _page in 0..WALK_PAGES {
+            self.relay.0.lifecycle.watch.turn(NAME);
             let began = Instant::now();
             let rows = store.open_rows(walk.after, PAGE).await?;
             walk.reading += began.elapsed();

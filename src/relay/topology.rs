@@ -3,18 +3,31 @@
 use std::time::Duration;
 
 use super::Relay;
+use crate::lifecycle::{NeededFor, Task};
 
 /// Between two looks at a destination that is in doubt.
 const DOUBT: Duration = Duration::from_millis(500);
 /// Between two looks at one that is fine.
 const FINE: Duration = Duration::from_secs(15);
 
+const NAME: &str = "verifier";
+/// It comes round with each destination; a look is some calls of 5 s each at most.
+const TURN: Duration = Duration::from_secs(300);
+
+/// The task that looks.
+#[must_use]
+pub fn verifier() -> Task {
+    Task::new(NAME, NeededFor::Accepting).turns_within(TURN)
+}
+
 /// Looks at each destination, and declares it when that is allowed, until the stop.
 pub async fn verify_destinations(relay: Relay) {
     let soft = relay.0.lifecycle.soft.clone();
     while !soft.is_cancelled() {
         let mut doubt = false;
+        relay.0.lifecycle.watch.turn(NAME);
         for one in &relay.0.settings.destinations {
+            relay.0.lifecycle.watch.turn(NAME);
             let Some(broker) = relay.0.brokers.get(&one.connection) else { continue };
             let answer = broker.ensure_queue(&one.queue).await;
             doubt |= answer.is_err();

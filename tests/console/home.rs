@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use posthaste::console::{ClaimedSlot, Console, ConsoleSettings, Readiness, SlotPurpose, router};
 use posthaste::dev::{Options, PrivatePostgres, fresh_name};
 use posthaste::inbound::server::{ServerSettings, bind, routed, serve};
-use posthaste::lifecycle::Lifecycle;
+use posthaste::lifecycle::{Lifecycle, NeededFor, Task};
 use posthaste::model::{AdapterName, Destination, Incarnation, SlotId, TransactionAttribute};
 use posthaste::pipeline::{
     AdapterRegistry, AdapterSettings, Announced, Input, Param, Pipelines, QuerySettings, StepKind, StepSettings,
@@ -81,7 +81,8 @@ impl Home {
         };
         let limits = ServerSettings { header_timeout: Duration::from_secs(10), max_connections: 64 };
         let router = router(console, address);
-        drop(tasks.tasks.spawn(serve(listener, move |request| routed(router.clone(), request), limits, tasks.clone())));
+        let (task, answer) = (Task::new("console", NeededFor::Neither), move |request| routed(router.clone(), request));
+        drop(tasks.tasks.spawn(serve(task, listener, answer, limits, tasks.clone())));
         let http = Client::builder().no_proxy().build().unwrap();
         Self { store, sql, http, address, readiness, registry, tasks }
     }
