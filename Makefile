@@ -10,6 +10,7 @@
 #   make crash-matrix   an error, an exit, a hang and a cut at each point that the protocol names: 20 minutes
 #   make bench   Posthaste against the least that its servers must do for the same job: 40 minutes
 #   make bench ROWS=base,conn-256 ROUNDS=3 WINDOW=5   a part of it; DOCS=1 puts it into docs/
+#   make bench AGAINST=BINARY   this build and that of another posthaste take turns: is this one as fast? 15 minutes
 #   make overload SECONDS=300   twice what it can take: what is answered, how much memory, and that nothing is lost
 #   make check   formatting, lints, documentation
 
@@ -53,7 +54,7 @@ crash-matrix:
 	@scripts/setup tests
 	$(CARGO) test --locked --features faults --test crash_matrix -- --nocapture --test-threads=1 --include-ignored
 
-MEASURED = $(if $(ROWS),--rows $(ROWS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(WINDOW),--window $(WINDOW)) $(if $(DOCS),--docs)
+MEASURED = $(if $(ROWS),--rows $(ROWS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(WINDOW),--window $(WINDOW)) $(if $(DOCS),--docs) $(if $(AGAINST),--against $(abspath $(AGAINST)))
 
 bench:
 	@scripts/setup

@@ -85,7 +85,7 @@ pub async fn run(
         tasks::start(&parts, reached, &lifecycle);
         tasks::beat(&parts, &lifecycle).await.map_err(RunError::Fenced)
     };
-    // What is outside of the tasks is not begun anew, but it ends in order.
+    // What is outside of the tasks is not begun anew: the process ends.
     let live = async { caught(live).await.unwrap_or_else(|reason| Err(RunError::Panicked(reason))) };
     let mut live = std::pin::pin!(live);
     let ended = tokio::select! {

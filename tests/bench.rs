@@ -10,10 +10,22 @@ mod figures_claims;
 mod http;
 #[path = "bench/http.rs"]
 mod http_claims;
+#[path = "../benches/ratio/instructions.rs"]
+mod instructions;
+#[path = "bench/instructions.rs"]
+mod instructions_claims;
+#[path = "../benches/ratio/interval.rs"]
+mod interval;
+#[path = "bench/interval.rs"]
+mod interval_claims;
 #[path = "../benches/ratio/ledger.rs"]
 mod ledger;
 #[path = "bench/ledger.rs"]
 mod ledger_claims;
+#[path = "../benches/ratio/pairs.rs"]
+mod pairs;
+#[path = "bench/pairs.rs"]
+mod pairs_claims;
 #[path = "../benches/ratio/proc.rs"]
 mod proc;
 #[path = "bench/proc.rs"]

@@ -29,12 +29,20 @@ mod site;
 #[allow(dead_code, reason = "what tests/it shares is more than what is needed here")]
 mod support;
 #[cfg(test)]
+#[path = "crash_matrix/tasks.rs"]
+mod tasks;
+#[cfg(test)]
 #[path = "crash_matrix/verdict.rs"]
 mod verdict;
 
 #[test]
 fn whatever_goes_wrong_at_a_point_nothing_is_lost_torn_or_done_twice() {
     matrix::run(matrix::short());
+}
+
+#[tokio::test]
+async fn a_task_that_panics_is_told_begins_anew_and_nothing_is_lost() {
+    tasks::run_all(&site::Ground::prepare().await).await;
 }
 
 #[test]

@@ -5,6 +5,8 @@
 mod names;
 #[path = "layering/rules.rs"]
 mod rules;
+#[path = "layering/tasks.rs"]
+mod tasks;
 
 use std::fs;
 use std::path::{Path, PathBuf};

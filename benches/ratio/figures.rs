@@ -25,6 +25,8 @@ pub struct Round {
     pub flushes: Option<f64>,
     /// Share of one core in per cent, without any message.
     pub idle: Option<f64>,
+    /// Of this side alone, per message, where the machine counts them.
+    pub instructions: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +44,7 @@ pub enum Figure {
     WalBytes,
     Flushes,
     Idle,
+    Instructions,
 }
 
 impl Figure {
@@ -59,6 +62,7 @@ impl Figure {
             Self::WalBytes => round.wal_bytes,
             Self::Flushes => round.flushes,
             Self::Idle => round.idle,
+            Self::Instructions => round.instructions,
         }
     }
 
@@ -77,6 +81,7 @@ impl Figure {
             Self::WalBytes => "WAL B",
             Self::Flushes => "flushes",
             Self::Idle => "idle %",
+            Self::Instructions => "instructions",
         }
     }
 }

@@ -50,6 +50,8 @@ impl Application {
 /// One instance.
 pub struct Product {
     process: Option<Measured>,
+    /// This build's, if nobody says otherwise.
+    pub program: PathBuf,
     pub api: SocketAddr,
     console: SocketAddr,
     folder: TempDir,
@@ -73,7 +75,8 @@ impl Product {
         std::os::unix::fs::symlink(application.folder(), folder.path().join("configurations/bench"))?;
         // Every process of this machine could be asked for by a proxy of the environment; this one is beside us.
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
-        Ok(Self { process: None, api, console, folder, http })
+        let program = env!("CARGO_BIN_EXE_posthaste").into();
+        Ok(Self { process: None, program, api, console, folder, http })
     }
 
     /// Lets in so many connections at once; to be said before it is started.
@@ -86,7 +89,7 @@ impl Product {
     }
 
     fn command(&self, word: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_posthaste"));
+        let mut command = Command::new(&self.program);
         command.arg(word).current_dir(self.folder.path());
         command.args(["--resources", "resources.yml", "--configurations", "configurations"]);
         command.env_remove("POSTHASTE_RESOURCES").env_remove("POSTHASTE_CONFIGURATIONS");

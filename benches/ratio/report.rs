@@ -110,7 +110,9 @@ fn line(row: &str, side: &str, cell: impl Fn(Figure) -> String) -> Vec<String> {
 fn show(figure: Figure, value: Option<f64>) -> String {
     let Some(value) = value else { return String::new() };
     match figure {
-        Figure::Accepted | Figure::EndToEnd | Figure::Rss | Figure::WalBytes => format!("{value:.0}"),
+        Figure::Accepted | Figure::EndToEnd | Figure::Rss | Figure::WalBytes | Figure::Instructions => {
+            format!("{value:.0}")
+        }
         Figure::P50 | Figure::P99 | Figure::Flushes | Figure::Idle => format!("{value:.2}"),
         Figure::Cpu | Figure::CpuSelf | Figure::CpuPostgres | Figure::CpuRabbit => format!("{value:.3}"),
     }

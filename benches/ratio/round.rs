@@ -67,6 +67,7 @@ pub async fn run(servers: &mut Servers, side: Side, row: &Row, window: Duration,
         wal_bytes: Some(written / messages),
         flushes: Some(flushes / (good + poison) as f64),
         idle: None,
+        instructions: None,
     })
 }
 

@@ -110,6 +110,21 @@ pub fn select(names: Option<&str>) -> Result<Vec<Row>, String> {
     names.split(',').map(str::trim).map(find).collect()
 }
 
+/// What two builds are compared in, unless some of it is asked for.
+pub const COMPARED: &str = "conn-1,conn-16,base,conn-256";
+
+/// The rows named in a list with commas, of those that two builds can be compared in.
+///
+/// # Errors
+/// Names the word that is none.
+pub fn select_compared(names: Option<&str>) -> Result<Vec<Row>, String> {
+    let rows = select(Some(names.unwrap_or(COMPARED)))?;
+    match rows.iter().find(|row| !COMPARED.split(',').any(|name| name == row.name)) {
+        Some(row) => Err(format!("two builds are not compared in {}, only in {COMPARED}", row.name)),
+        None => Ok(rows),
+    }
+}
+
 impl Target {
     /// The median that this is about, and whether it is as wanted; `None` when it was not measured.
     pub fn judge(&self, measured: &Measured) -> Option<(f64, bool)> {

@@ -51,6 +51,16 @@ impl Side {
         Self::running(ground, addresses, pids, What::Product(products)).await
     }
 
+    /// One instance of this program.
+    pub async fn one(servers: &Servers, application: Application, template: &str, program: &Path) -> Result<Self> {
+        let ground = servers.ground(&[Some(template)]).await?;
+        let mut product = Product::lay_out(application, &ground.urls, &ground.amqp)?;
+        product.program = program.to_owned();
+        product.start().await?;
+        let (addresses, pids) = (vec![product.api], vec![product.pid()?]);
+        Self::running(ground, addresses, pids, What::Product(vec![product])).await
+    }
+
     pub async fn floor(servers: &Servers, application: Application) -> Result<Self> {
         let ground = servers.ground(&[None]).await?;
         let (port, folder) = (free_port()?, TempDir::new()?);

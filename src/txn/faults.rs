@@ -159,6 +159,8 @@ mod armed {
         Exit,
         /// The whole process stands still until somebody lets it go on.
         Stop,
+        /// The task that is there panics.
+        Panic,
         /// This call waits until the file `<point>.go` is there.
         Wait,
     }
@@ -177,6 +179,7 @@ mod armed {
             "error" => Kind::Error,
             "exit" => Kind::Exit,
             "stop" => Kind::Stop,
+            "panic" => Kind::Panic,
             "wait" => Kind::Wait,
             _ => return None,
         };
@@ -190,6 +193,7 @@ mod armed {
     ///
     /// # Errors
     /// `Injected`, in a test that wants it.
+    #[expect(clippy::panic, reason = "it is what a test wants")]
     pub async fn reach(point: Point) -> Result<(), Injected> {
         let Some(armed) = armed().filter(|armed| armed.point == point.name()) else { return Ok(()) };
         if armed.groups && IN_GROUP.try_with(|()| ()).is_err() {
@@ -203,6 +207,7 @@ mod armed {
         let me = Pid::this();
         match armed.kind {
             Kind::Error => return Err(Injected),
+            Kind::Panic => panic!("fault injected"),
             // The signal may reach another thread first: this one goes no further.
             Kind::Exit => {
                 let _sent = kill(me, Signal::SIGKILL).is_ok();

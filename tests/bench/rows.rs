@@ -17,6 +17,19 @@ fn a_row_that_is_not_there_is_refused_with_those_that_are() {
 }
 
 #[test]
+fn two_builds_are_compared_at_1_16_64_and_256_connections_with_16_bytes() {
+    let names = |rows: Vec<Row>| rows.iter().map(|row| row.name).collect::<Vec<_>>();
+    let all = select_compared(None).unwrap();
+    assert_eq!(
+        all.iter().map(|row| (row.connections, row.bytes)).collect::<Vec<_>>(),
+        [1, 16, 64, 256].map(|n| (n, 16))
+    );
+    assert_eq!(names(select_compared(Some("conn-256,base")).unwrap()), ["conn-256", "base"]);
+    let refused = select_compared(Some("base,poison")).unwrap_err();
+    assert!(refused.contains("poison") && refused.contains("conn-16"), "{refused}");
+}
+
+#[test]
 fn a_target_is_met_at_its_bound_and_missed_beyond_it() {
     let accepted = |rate| vec![Round { accepted: Some(rate), ..Round::default() }];
     let measured = |rate| Measured { product: accepted(rate), other: accepted(10.0) };

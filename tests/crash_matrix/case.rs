@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use posthaste::txn::faults::Point;
 
-use crate::instance::{Armed, Instance};
+use crate::instance::{Armed, Fault, Instance};
 use crate::messages::Messages;
 use crate::outside;
 use crate::site::{Ground, QUEUES, Site};
@@ -18,6 +18,8 @@ use crate::verdict::Torn;
 pub enum Kind {
     /// The call returns an error.
     Error,
+    /// The task that is there panics.
+    Panic,
     /// The process is gone.
     Exit,
     /// The process stands still until others have fenced it, and goes on then.
@@ -95,6 +97,7 @@ impl Case {
     const fn armed_with(&self) -> &'static str {
         match self.kind {
             Kind::Error => "error",
+            Kind::Panic => "panic",
             Kind::Exit => "exit",
             Kind::Stop => "stop",
             Kind::Cut | Kind::Outside | Kind::Severed => "wait",
@@ -116,7 +119,7 @@ impl Case {
         }
         let Self { point, nth, group, .. } = self;
         let armed = Armed { point, kind: self.armed_with(), nth, group };
-        let armed = site.armed(&armed).await;
+        let armed = site.armed(Fault::At(armed)).await;
         let healthy = site.healthy().await;
         armed.run();
         if self.together() {
@@ -178,7 +181,7 @@ impl Case {
     async fn act(&self, site: &Site, armed: &Instance, healthy: &Instance) -> Torn {
         armed.hit(HIT).await;
         match self.kind {
-            Kind::Error => {}
+            Kind::Error | Kind::Panic => {}
             Kind::Exit => armed.was_killed().await,
             Kind::Stop => self.wake_as_a_zombie(site, armed, healthy).await,
             Kind::Cut => outside::cut(site, armed).await,
@@ -217,7 +220,7 @@ pub fn short(point: Point) -> &'static str {
 
 /// An instance that dies at a point and leaves what it had begun.
 async fn die_at(site: &Site, messages: &Messages, point: Point, case: Case) {
-    let dying = site.armed(&Armed { point, kind: "exit", nth: 1, group: case.group }).await;
+    let dying = site.armed(Fault::At(Armed { point, kind: "exit", nth: 1, group: case.group })).await;
     dying.run();
     dying.ready_or_hit().await;
     messages.send_until_hit(&dying, case.queue(), case.batches_at_once()).await;

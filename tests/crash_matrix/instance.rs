@@ -23,12 +23,30 @@ use crate::support::{LONG, SOON, eventually};
 #[derive(Clone, Copy)]
 pub struct Armed {
     pub point: Point,
-    /// `error`, `exit`, `stop` or `wait`.
+    /// `error`, `panic`, `exit`, `stop` or `wait`.
     pub kind: &'static str,
     /// The how many-th time.
     pub nth: u32,
     /// Only in a transaction that several messages share.
     pub group: bool,
+}
+
+/// What goes wrong in an instance.
+#[derive(Clone, Copy)]
+pub enum Fault {
+    At(Armed),
+    /// This task panics whenever it comes round, until it may go on.
+    Task(&'static str),
+}
+
+impl Fault {
+    /// Of the file that it leaves.
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::At(armed) => armed.point.name(),
+            Self::Task(task) => task,
+        }
+    }
 }
 
 pub struct Instance {
@@ -37,7 +55,7 @@ pub struct Instance {
     case: String,
     http: reqwest::Client,
     folder: TempDir,
-    fault: Mutex<Option<Armed>>,
+    fault: Mutex<Option<Fault>>,
     process: Mutex<Option<(Child, Leash)>>,
 }
 
@@ -46,7 +64,7 @@ struct Leash(Child);
 
 impl Instance {
     /// Files in a folder of its own.
-    pub fn lay_out(case: &str, resources: &str, fault: Option<&Armed>) -> Self {
+    pub fn lay_out(case: &str, resources: &str, fault: Option<Fault>) -> Self {
         let [api, console] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port().unwrap())));
         let folder = TempDir::new().unwrap();
         let http = format!("http: {{ api: {{ listen: '{api}' }}, console: {{ listen: '{console}' }} }}\n");
@@ -54,7 +72,7 @@ impl Instance {
         fs::create_dir(folder.path().join("configurations")).unwrap();
         std::os::unix::fs::symlink(configuration(), folder.path().join("configurations/matrix")).unwrap();
         fs::create_dir(folder.path().join("hits")).unwrap();
-        let (case, http, fault) = (case.to_owned(), client::new(), Mutex::new(fault.copied()));
+        let (case, http, fault) = (case.to_owned(), client::new(), Mutex::new(fault));
         Self { api, console, case, http, folder, fault, process: Mutex::default() }
     }
 
@@ -84,11 +102,16 @@ impl Instance {
         assert!(!self.runs(), "it runs already");
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
         let mut command = self.prepare(&["run"]);
-        if let Some(Armed { point, kind, nth, group }) = *self.fault.lock().unwrap() {
-            let group = if group { ":group" } else { "" };
-            command.env("POSTHASTE_FAULT", format!("{}:{kind}:{nth}{group}", point.name()));
-            command.env("POSTHASTE_FAULT_HITS", self.folder.path().join("hits"));
+        let fault = *self.fault.lock().unwrap();
+        match fault {
+            Some(Fault::At(Armed { point, kind, nth, group })) => {
+                let group = if group { ":group" } else { "" };
+                command.env("POSTHASTE_FAULT", format!("{}:{kind}:{nth}{group}", point.name()));
+            }
+            Some(Fault::Task(task)) => drop(command.env("POSTHASTE_FAULT_TASK", task)),
+            None => {}
         }
+        command.env("POSTHASTE_FAULT_HITS", self.folder.path().join("hits"));
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let mut leash = Command::new("/bin/sh");
         leash.args(["-c", r#"cat >/dev/null; kill -KILL "$1""#, "leash", &child.id().to_string()]);
@@ -160,8 +183,8 @@ impl Instance {
     }
 
     fn hit_file(&self) -> PathBuf {
-        let armed = self.fault.lock().unwrap().expect("it is not armed");
-        self.folder.path().join("hits").join(armed.point.name())
+        let fault = self.fault.lock().unwrap().expect("it is not armed");
+        self.folder.path().join("hits").join(fault.name())
     }
 
     /// Whether the armed point was met, as often as wanted.
@@ -206,6 +229,10 @@ impl Instance {
     pub async fn readyz(&self) -> reqwest::Result<Reply> {
         let request = client::request(&self.http, Method::GET, self.console, "/readyz");
         client::try_send(request.timeout(Duration::from_secs(5))).await
+    }
+
+    pub async fn metrics(&self) -> reqwest::Result<Reply> {
+        client::try_send(client::request(&self.http, Method::GET, self.console, "/metrics")).await
     }
 
     pub async fn post(&self, path: &str, id: &str, body: &str) -> reqwest::Result<Reply> {

@@ -23,6 +23,21 @@ pub fn short() -> Vec<Case> {
             cases.push(Case::first(point, Kind::Outside));
         }
     }
+    // A message's task before its COMMIT and after it, and each kind of task that works for several.
+    let panics = [
+        Point::IN1,
+        Point::IN3,
+        Point::IN4,
+        Point::IN9,
+        Point::DQ1,
+        Point::DQ3,
+        Point::MD1,
+        Point::MD2,
+        Point::MD5,
+        Point::RC4,
+    ];
+    cases.extend(panics.map(|point| Case::first(point, Kind::Panic)));
+    cases.extend([Point::GR1, Point::MD5, Point::MD10].map(|point| Case::in_group(point, Kind::Panic)));
     // Who wakes too late, and a channel that closes.
     cases.extend([Point::IN9, Point::DQ5, Point::MD8].map(|point| Case::first(point, Kind::Stop)));
     cases.push(Case::first(Point::DQ4, Kind::Cut));
@@ -48,13 +63,13 @@ fn shared() -> impl Iterator<Item = Point> {
 pub fn rest() -> Vec<Case> {
     let mut cases = Vec::new();
     for point in Point::ALL.iter().copied() {
-        cases.extend([Kind::Stop, Kind::Cut].map(|kind| Case::first(point, kind)));
-        let all = [Kind::Error, Kind::Exit, Kind::Stop, Kind::Cut];
+        cases.extend([Kind::Panic, Kind::Stop, Kind::Cut].map(|kind| Case::first(point, kind)));
+        let all = [Kind::Error, Kind::Panic, Kind::Exit, Kind::Stop, Kind::Cut];
         cases.extend(all.map(|kind| Case::in_recovery(point, kind)));
     }
     for point in shared() {
         cases.extend(of_group(point));
-        cases.extend([Kind::Stop, Kind::Cut].map(|kind| Case::in_group(point, kind)));
+        cases.extend([Kind::Panic, Kind::Stop, Kind::Cut].map(|kind| Case::in_group(point, kind)));
         cases.push(Case { in_recovery: true, ..Case::in_group(point, Kind::Exit) });
     }
     cases.retain(|case| !short().contains(case));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use posthaste::dev::{PrivatePostgres, PrivateRabbit, fresh_name, start_both};
 use tokio::sync::Mutex;
 
-use crate::instance::{Armed, Instance};
+use crate::instance::{Fault, Instance};
 use crate::support::{Database, TcpRelay};
 
 /// The `postgres` entries; the first is the home.
@@ -99,7 +99,7 @@ impl Site {
     }
 
     /// An instance that reaches the servers through the relays; not running.
-    pub async fn armed(&self, fault: &Armed) -> Instance {
+    pub async fn armed(&self, fault: Fault) -> Instance {
         let (postgres, amqp) = self.urls().await;
         let through = |url: &str, port: u16, relay: &TcpRelay| {
             url.replace(&format!("127.0.0.1:{port}"), &relay.addr().to_string())
