@@ -7,7 +7,7 @@
 #   make crash   a minute of faults on two instances under load, drawn from a dice with a new seed
 #   make crash SECONDS=600 SEED=42
 #   make hang    servers and instances that are killed and that hang, under load, one kind after the other
-#   make crash-matrix   an error, an exit, a hang and a cut at each point that the protocol names: 20 minutes
+#   make crash-matrix   an error, a panic, an exit, a hang and a cut at each point that the protocol names: 30 minutes
 #   make bench   Posthaste against the least that its servers must do for the same job: 40 minutes
 #   make bench ROWS=base,conn-256 ROUNDS=3 WINDOW=5   a part of it; DOCS=1 puts it into docs/
 #   make bench AGAINST=BINARY   this build and that of another posthaste take turns: is this one as fast? 15 minutes

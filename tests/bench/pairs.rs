@@ -3,7 +3,7 @@ use crate::pairs::*;
 use crate::rows::{Row, select};
 
 fn row(name: &str) -> Row {
-    select(Some(name)).unwrap()[0]
+    select(Some(name)).unwrap().pop().unwrap()
 }
 
 /// So many pairs with these figures of the other build, and this one's times `factor`.
