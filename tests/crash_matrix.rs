@@ -45,6 +45,11 @@ async fn a_task_that_panics_is_told_begins_anew_and_nothing_is_lost() {
     tasks::run_all(&site::Ground::prepare().await).await;
 }
 
+#[tokio::test]
+async fn a_message_whose_task_panics_takes_effect_and_keeps_no_place_among_the_deliveries() {
+    tasks::messages_panic(&site::Ground::prepare().await).await;
+}
+
 #[test]
 #[ignore = "a quarter of an hour; make crash-matrix runs it"]
 fn the_same_for_hangs_and_cuts_and_while_others_recover() {

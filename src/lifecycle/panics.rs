@@ -8,8 +8,8 @@ use futures_util::FutureExt;
 /// Longest text of a panic that is told.
 const LONGEST: usize = 200;
 
-/// Awaits work and answers the panic that ended it, as [`text`] tells it. For work whose locals are dropped with it: what it
-/// shares with others must be right at every moment.
+/// Awaits work and answers the panic that ended it, told without what it may quote. For work whose locals are dropped with
+/// it: what it shares with others must be right at every moment.
 ///
 /// # Errors
 /// It has panicked.

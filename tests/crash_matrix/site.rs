@@ -136,6 +136,16 @@ impl Site {
         self.ground.rabbit.lock().await.eval(&remove).await.unwrap();
     }
 
+    /// Deliveries that no consumer has settled, of each queue, as the queues' own processes know it.
+    pub async fn unsettled(&self) -> String {
+        let held = format!(
+            "[element(2, element(2, ra:leader_query(amqqueue:get_pid(Q), fun rabbit_fifo:query_messages_checked_out/1))) \
+             || Q <- rabbit_amqqueue:list(<<\"{}\">>)]",
+            self.name
+        );
+        self.ground.rabbit.lock().await.eval(&held).await.unwrap()
+    }
+
     pub async fn open(&self, database: &str) {
         let name = part(&self.name, database);
         let open = format!(r#"ALTER DATABASE "{name}" ALLOW_CONNECTIONS true"#);

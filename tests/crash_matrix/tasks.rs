@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::instance::{Fault, Instance};
+use posthaste::txn::faults::Point;
+
+use crate::instance::{Armed, Fault, Instance};
 use crate::messages::Messages;
 use crate::site::{Ground, QUEUES, Site};
 use crate::support::{LONG, eventually};
@@ -73,6 +75,31 @@ async fn panics_until_it_is_let(ground: Arc<Ground>, task: &'static str, parts: 
     instance.stop().await;
     site.judge(&messages, &Torn::default(), true).await;
     site.leave().await;
+}
+
+/// A message's own task panics: before its COMMIT, amid its steps, and after its COMMIT. It takes effect all the same, and its
+/// delivery does not stay with the receiver, which would have one place less for ever.
+pub async fn messages_panic(ground: &Arc<Ground>) {
+    for (point, queue) in [(Point::DQ1, "one"), (Point::MD1, "three"), (Point::DQ3, "one")] {
+        let name = format!("{}:message", point.name());
+        let (site, messages) = (Site::lay_out(ground.clone(), name.clone()).await, Messages::default());
+        let armed = Armed { point, kind: "panic", nth: 1, group: false };
+        let instance = site.armed(Fault::At(armed)).await;
+        instance.run();
+        instance.ready().await;
+        messages.send_until_hit(&instance, queue, 1).await;
+        messages.repeat_unknown(&instance).await;
+        site.quiet(&[&instance]).await;
+        // With the same session: another one would be given everything again.
+        let held = async || match site.unsettled().await.as_str() {
+            "[0,0]" => Ok(()),
+            held => Err(held.to_owned()),
+        };
+        eventually(&format!("{name}: nothing is unsettled"), LONG, held).await;
+        site.judge(&messages, &Torn::default(), false).await;
+        instance.stop().await;
+        site.leave().await;
+    }
 }
 
 /// Some tasks only come round when there is something to do: messages are sent until it is told.
