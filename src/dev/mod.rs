@@ -15,6 +15,7 @@ mod process;
 mod rabbit;
 mod rabbit_files;
 mod session;
+mod standby;
 
 pub use error::DevError;
 pub use port::{PortHolder, free_port, holder_of};

@@ -11,21 +11,21 @@ use super::folder::Folder;
 use super::process::{Plan, Process, clean_command, end_of, length, run, text_since};
 use super::{DevError, Options, binaries, checked_name, free_port};
 
-const NAME: &str = "PostgreSQL";
+pub(super) const NAME: &str = "PostgreSQL";
 /// The superuser of a private server.
-const USER: &str = "posthaste";
+pub(super) const USER: &str = "posthaste";
 /// Crash recovery of a small data folder takes a second or two; a loaded machine several times that.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// A PostgreSQL of our own. Dropped: ended and its folder removed within seconds; `shutdown` waits for that.
 pub struct PrivatePostgres {
-    process: Option<Process>,
-    programs: PathBuf,
-    data: PathBuf,
-    log: PathBuf,
-    port: u16,
-    password: String,
-    folder: Folder,
+    pub(super) process: Option<Process>,
+    pub(super) programs: PathBuf,
+    pub(super) data: PathBuf,
+    pub(super) log: PathBuf,
+    pub(super) port: u16,
+    pub(super) password: String,
+    pub(super) folder: Folder,
 }
 
 impl PrivatePostgres {
@@ -51,7 +51,7 @@ impl PrivatePostgres {
     }
 
     /// Another process may take a port between its choice and the server's bind: then another one is tried.
-    async fn start_on_a_free_port(&mut self) -> Result<(), DevError> {
+    pub(super) async fn start_on_a_free_port(&mut self) -> Result<(), DevError> {
         let mut tries = 0;
         loop {
             tries += 1;
@@ -253,5 +253,6 @@ log_line_prefix = '%m [%p] %a '
 fn says_ready(data: &Path, pid: u32) -> bool {
     let file = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
     let lines: Vec<&str> = file.lines().map(str::trim).collect();
-    lines.first().is_some_and(|first| *first == pid.to_string()) && lines.get(7) == Some(&"ready")
+    let serves = lines.get(7).is_some_and(|state| matches!(*state, "ready" | "standby"));
+    lines.first().is_some_and(|first| *first == pid.to_string()) && serves
 }

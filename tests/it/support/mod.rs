@@ -14,6 +14,7 @@ mod queue;
 mod raw;
 mod relay;
 mod servers;
+mod standby;
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -31,6 +32,7 @@ pub use queue::{delete, depth, purge};
 pub use raw::{RawReply, exchange};
 pub use relay::{Direction, TcpRelay};
 pub use servers::Servers;
+pub use standby::{Standby, WAITING, waiting};
 
 /// Long enough for anything that should happen at once on a busy machine.
 pub const SOON: Duration = Duration::from_secs(10);
