@@ -147,6 +147,7 @@ impl MetricsHandle {
             {
                 metrics::gauge!("posthaste_pool_in_use", "pool" => name).set(in_use as f64);
                 metrics::gauge!("posthaste_pool_size", "pool" => name).set(size as f64);
+                metrics::gauge!("posthaste_pool_abandoned", "pool" => name).set(pool.abandoned() as f64);
             }
         }
         self.0.run_upkeep();

@@ -64,6 +64,7 @@ impl Acceptor {
         if self.store.home().is_none() || self.relay.clock().now().is_none() {
             return Err("the home database was not reached yet".to_owned());
         }
+        self.store.gate.pass().map_err(|error| error.to_string())?;
         for sender in path.senders() {
             if inbound.accept == Accept::Confirmed {
                 self.relay.ready(&sender.destination)?;
@@ -92,7 +93,11 @@ impl Acceptor {
             return Answer::Refused { reason };
         };
         match self.store.winner(&log.slot_id, key.as_str()).await {
-            Ok(Some(winner)) => self.duplicate(inbound, envelope, &key, &winner).await,
+            Ok(Some(seen)) => match self.store.outlasting(seen).await {
+                Ok(winner) => self.duplicate(inbound, envelope, &key, &winner).await,
+                // It is known here, and a fail-over may forget it.
+                Err(error) => Answer::Unknown { reason: error.to_string() },
+            },
             Ok(None) | Err(_) => Answer::Refused { reason },
         }
     }
@@ -177,7 +182,11 @@ impl Acceptor {
                     Err(error) => error,
                 },
                 Err(error) => match after_failure(&error, unknown) {
-                    AfterFailure::Accepted => return Answer::Accepted,
+                    // Found, not written now: see `outlasting`.
+                    AfterFailure::Accepted => match self.store.durable().await {
+                        Ok(()) => return Answer::Accepted,
+                        Err(error) => error,
+                    },
                     AfterFailure::None => return Answer::Refused { reason: error.to_string() },
                     AfterFailure::Again => error,
                 },
@@ -199,7 +208,8 @@ impl Acceptor {
         key: Option<&MessageId>,
     ) -> Result<Option<Answer>, StoreError> {
         let (Some(log), Some(key)) = (&inbound.message_log, key) else { return Ok(None) };
-        let Some(winner) = self.store.winner(&log.slot_id, key.as_str()).await? else { return Ok(None) };
+        let Some(seen) = self.store.winner(&log.slot_id, key.as_str()).await? else { return Ok(None) };
+        let winner = self.store.outlasting(seen).await?;
         if winner.tx_id == envelope.tx_id {
             return Ok(Some(Answer::Accepted));
         }

@@ -122,7 +122,7 @@ pub async fn heartbeat<E>(
         relay.0.lifecycle.watch.turn(NAME);
         let asked = Instant::now();
         let seen = shared.lock().seen.clone();
-        let before = epoch();
+        let (before, begun) = (epoch(), store.gate.moment());
         match tokio::time::timeout(relay.0.settings.lease, store.beat(&seen)).await {
             Ok(Ok(beat)) if !beat.live => return Err(Fenced),
             // Another server by now: a fail-over, a restored copy. Nothing is accepted, swept or processed until an
@@ -133,6 +133,8 @@ pub async fn heartbeat<E>(
             }
             Ok(Ok(beat)) => {
                 store.set_moved(false);
+                // A synchronous write, like those that it stands for.
+                store.gate.open(begun);
                 relay.0.clock.set(beat.clock, asked);
                 wishes(&beat.stopped, before);
                 let live: Vec<_> = beat.instances.iter().map(|one| (one.incarnation, one.heartbeat)).collect();
@@ -146,7 +148,10 @@ pub async fn heartbeat<E>(
                 fence_the_silent(&relay, &shared, observer.look(asked, &live));
             }
             Ok(Err(error)) => lost_sight(&shared, &mut observer, error.to_string()),
-            Err(_elapsed) => lost_sight(&shared, &mut observer, "the home database does not answer".to_owned()),
+            Err(_elapsed) => {
+                store.gate.shut();
+                lost_sight(&shared, &mut observer, "the home database does not answer".to_owned());
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}

@@ -6,6 +6,7 @@ use std::time::Duration;
 use deadpool_postgres::ClientWrapper;
 use uuid::Uuid;
 
+use super::durable::standby;
 use super::{Claimed, Pool, Store, StoreError};
 use crate::model::{Destination, Envelope, MessageId, Mode, SlotId, TxId};
 use crate::txn::faults::{Point, reach};
@@ -85,6 +86,15 @@ pub struct Winner {
     pub sha256: Vec<u8>,
 }
 
+/// What a read has found. Nobody may be told before [`Store::outlasting`] says that it stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Seen<T> {
+    found: T,
+    /// Whether commits wait for a standby: it may be visible and not there.
+    standby: bool,
+}
+
 /// How long the accepting instance has for publishing before a sweeper may do it.
 pub const PUBLISH_AFTER: Duration = Duration::from_secs(10);
 
@@ -121,6 +131,9 @@ INSERT INTO posthaste.journal (tx_id, root_id, sha256, mode, destination, max_at
 SELECT sent.tx_id, $6, $7, sent.mode, sent.destination, sent.max_attempts, $12, clock_timestamp() + $13 * interval '1 second'
 FROM sent";
 
+const WINNER: &str =
+    concat!("/* winner */ SELECT tx_id, sha256, ", standby!(), " FROM ibisstore WHERE slotid = $1 AND dedup_key = $2");
+
 impl Store {
     /// Sends the accepting statement once, for one message. Its implicit COMMIT is the decision. An id that is a minute
     /// old is not taken: `Conflict` without a winner, or `Unexpected` where no key is compared.
@@ -143,6 +156,7 @@ impl Store {
         send: impl AsyncFnOnce(&ClientWrapper) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         self.at_home()?;
+        self.gate.pass()?;
         reach(Point::IN1).await?;
         reach(Point::IN10).await?;
         let session = pool.session().await?;
@@ -153,18 +167,28 @@ impl Store {
     }
 
     /// The committed row that holds this key, read by a statement of its own: the one that lost the race cannot see it.
-    pub async fn winner(&self, slot_id: &SlotId, dedup_key: &str) -> Result<Option<Winner>, StoreError> {
+    pub async fn winner(&self, slot_id: &SlotId, dedup_key: &str) -> Result<Option<Seen<Winner>>, StoreError> {
         self.accept
             .run(async |client| {
-                let statement = client
-                    .prepare_cached(
-                        "/* winner */ SELECT tx_id, sha256 FROM ibisstore WHERE slotid = $1 AND dedup_key = $2",
-                    )
-                    .await?;
+                let statement = client.prepare_cached(WINNER).await?;
                 let row = client.query_opt(&statement, &[&slot_id.as_str(), &dedup_key]).await?;
-                Ok(row.map(|row| Winner { tx_id: TxId(row.get::<_, Uuid>(0)), sha256: row.get(1) }))
+                Ok(row.map(|row| Seen {
+                    found: Winner { tx_id: TxId(row.get::<_, Uuid>(0)), sha256: row.get(1) },
+                    standby: row.get("standby"),
+                }))
             })
             .await
+    }
+
+    /// What was seen, once it outlasts a fail-over.
+    ///
+    /// # Errors
+    /// It is not known whether it does.
+    pub async fn outlasting<T>(&self, seen: Seen<T>) -> Result<T, StoreError> {
+        if seen.standby {
+            self.durable().await?;
+        }
+        Ok(seen.found)
     }
 
     /// Records that a known id came with another body (protocol §4).

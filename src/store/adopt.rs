@@ -30,7 +30,8 @@ impl Store {
         max_attempts: i32,
     ) -> Result<bool, StoreError> {
         self.at_home()?;
-        self.work
+        let adopted = self
+            .work
             .run(async |client| {
                 let statement = client.prepare_cached(ADOPT).await?;
                 let adopted = client
@@ -54,6 +55,11 @@ impl Store {
                     .await?;
                 Ok(adopted.is_some())
             })
-            .await
+            .await?;
+        if !adopted {
+            // Nothing was written, and the broker forgets the message next.
+            self.durable().await?;
+        }
+        Ok(adopted)
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio_postgres::Row;
 
 use super::database::Database;
+use super::durable::cover;
 use super::step::{Tidy, cancel, end_with, execute_prepared, step_params};
 use super::work::PROBE;
 use super::{Pool, Session, StoreError};
@@ -269,11 +270,14 @@ pub(super) async fn finish_on(
         Outcome::Abort => "ROLLBACK",
     };
     let sql = format!("{word} PREPARED '{gid}'");
+    session.expect_no_warning();
     match pool.bounded(async { Ok(session.client()?.batch_execute(&sql).await?) }).await {
-        Ok(()) => Ok((Finished::Done, session)),
-        Err(StoreError::Refused { sqlstate, .. }) if sqlstate == "42704" => {
-            Ok((Finished::Missing { first: false }, session))
-        }
+        Ok(()) => session.waited().map(|()| (Finished::Done, session)).map_err(|error| error.to_string()),
+        // Somebody was faster: what he did must not be lost when nobody remembers it any more.
+        Err(StoreError::Refused { sqlstate, .. }) if sqlstate == "42704" => match pool.bounded(cover(&session)).await {
+            Ok(()) => Ok((Finished::Missing { first: false }, session)),
+            Err(error) => Err(error.to_string()),
+        },
         Err(refused @ StoreError::Refused { .. }) => Ok((Finished::NotYet(refused.to_string()), session)),
         Err(error) => Err(error.to_string()),
     }

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use deadpool_postgres::ClientWrapper;
 
 use super::branch::finish_on;
+use super::durable::Durable;
 use super::pool::{WHERE, another_server};
 use super::together::PlainTables;
 use super::{BranchTransaction, Pool, PostgresSettings, SessionTimeouts, StoreError};
@@ -28,6 +29,7 @@ pub struct Database {
     pub(super) work: Pool,
     /// Recovery, and sessions that take the place of lost ones.
     pub(super) house: Pool,
+    durable: Durable,
     pub(super) application_name: String,
     /// Where many rows may go in one statement.
     pub(super) plain_tables: PlainTables,
@@ -102,10 +104,12 @@ impl Databases {
         let mut entries = BTreeMap::new();
         for entry in settings.iter().filter(|entry| entry.name != home) {
             let place = Arc::default();
+            let house = Pool::new(entry, incarnation, timeouts, HOUSE_CONNECTIONS)?;
             let database = Database {
                 name: entry.name.clone(),
                 work: Pool::at(entry, incarnation, timeouts, entry.pool_max_size, &place)?,
-                house: Pool::new(entry, incarnation, timeouts, HOUSE_CONNECTIONS)?,
+                durable: Durable::new(house.clone()),
+                house,
                 application_name: super::pool::application_name(incarnation),
                 plain_tables: PlainTables::default(),
                 place,
@@ -279,6 +283,8 @@ impl ports::Database for Database {
         match answer {
             // An xid that this server has not reached yet.
             Err(StoreError::Refused { sqlstate, .. }) if sqlstate == "22023" => Ok(false),
+            // Its decision is forgotten next.
+            Ok(true) => self.durable.write().await.map(|()| true),
             answer => answer,
         }
     }

@@ -6,6 +6,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 use uuid::Uuid;
 
+use super::durable::standby;
 use super::work::PROBE;
 use super::{CommitError, Session, Store, StoreError, WorkTransaction};
 use crate::model::{Incarnation, TxId};
@@ -36,14 +37,22 @@ const ABORT: &str = "/* abort_unless_decided */
 INSERT INTO posthaste.decision (gtrid, incarnation, outcome, tx_id)
 SELECT $1, i.incarnation, 'ABORT', $3 FROM posthaste.instance i WHERE i.incarnation = $2 AND i.state = 'LIVE'
 ON CONFLICT (gtrid) DO NOTHING";
-const OUTCOMES: &str = "/* outcomes */ SELECT gtrid, outcome FROM posthaste.decision WHERE gtrid = ANY($1)";
-const OWNERS: &str = "/* owners */ SELECT incarnation, state FROM posthaste.instance WHERE incarnation = ANY($1)";
+const OUTCOMES: &str =
+    concat!("/* outcomes */ SELECT gtrid, outcome, ", standby!(), " FROM posthaste.decision WHERE gtrid = ANY($1)");
+const OWNERS: &str = concat!(
+    "/* owners */ SELECT incarnation, state, ",
+    standby!(),
+    " FROM posthaste.instance WHERE incarnation = ANY($1)"
+);
 const ENTER_FENCED: &str = "/* enter_fenced */
 INSERT INTO posthaste.instance (incarnation, name, host, pid, configuration_hash, state, fenced_at, fenced_by)
 SELECT unknown, '', '', 0, '', 'FENCED', clock_timestamp(), $2 FROM unnest($1::uuid[]) unknown
 ON CONFLICT (incarnation) DO NOTHING";
-const COMMITTED: &str = "/* committed_decisions */
-SELECT gtrid, incarnation, tx_id, others, branches FROM posthaste.decision WHERE outcome = 'COMMIT'";
+const COMMITTED: &str = concat!(
+    "/* committed_decisions */ SELECT gtrid, incarnation, tx_id, others, branches, ",
+    standby!(),
+    " FROM posthaste.decision WHERE outcome = 'COMMIT'"
+);
 const FORGET: &str =
     "/* forget_decisions */ DELETE FROM posthaste.decision WHERE gtrid = ANY($1) AND outcome = 'COMMIT'";
 
@@ -183,20 +192,24 @@ impl DecisionLog for Store {
         tx_id: TxId,
     ) -> Result<Outcome, StoreError> {
         let key = fence_key(incarnation);
-        self.house
+        let rows = self
+            .house
             .transaction(async |client| {
                 client.query_one(FENCE_SHARED, &[&key]).await?;
                 client.execute(ABORT, &[&gtrid.0, &incarnation.0, &tx_id.0]).await?;
-                let rows = client.query(OUTCOMES, &[&vec![gtrid.0]]).await?;
-                let outcome = rows.first().and_then(outcome_of).map(|(_, outcome)| outcome);
-                outcome.ok_or_else(|| StoreError::Unreachable(FENCED.to_owned()))
+                Ok(client.query(OUTCOMES, &[&vec![gtrid.0]]).await?)
             })
-            .await
+            .await?;
+        // When somebody has decided before, nothing was written here.
+        let rows = self.durable.rows(rows).await?;
+        let outcome = rows.first().and_then(outcome_of).map(|(_, outcome)| outcome);
+        outcome.ok_or_else(|| StoreError::Unreachable(FENCED.to_owned()))
     }
 
     async fn owners(&self, incarnations: &[Incarnation]) -> Result<Vec<(Incarnation, Option<Owner>)>, StoreError> {
         let ids: Vec<Uuid> = incarnations.iter().map(|incarnation| incarnation.0).collect();
         let rows = self.house.run(async |client| Ok(client.query(OWNERS, &[&ids]).await?)).await?;
+        let rows = self.durable.rows(rows).await?;
         let owner = |incarnation: &Incarnation| {
             let row = rows.iter().find(|row| row.get::<_, Uuid>(0) == incarnation.0)?;
             Some(if row.get::<_, &str>(1) == "LIVE" { Owner::Live } else { Owner::Fenced })
@@ -217,12 +230,14 @@ impl DecisionLog for Store {
         reach(Point::RC3).await?;
         let ids: Vec<Uuid> = gtrids.iter().map(|gtrid| gtrid.0).collect();
         let rows = self.house.run(async |client| Ok(client.query(OUTCOMES, &[&ids]).await?)).await?;
+        let rows = self.durable.rows(rows).await?;
         let read: Option<Vec<_>> = rows.iter().map(outcome_of).collect();
         read.ok_or_else(|| StoreError::Unexpected("a decision with an outcome of its own".to_owned()))
     }
 
     async fn committed(&self) -> Result<Vec<Decision>, StoreError> {
         let rows = self.house.run(async |client| Ok(client.query(COMMITTED, &[]).await?)).await?;
+        let rows = self.durable.rows(rows).await?;
         let read = |row: &Row| {
             decision_of(row).inspect_err(|error| tracing::error!(%error, "a decision is kept as it is")).ok()
         };

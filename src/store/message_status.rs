@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::durable::standby;
 use super::lifecourse::state_of;
 use super::row::{column, store_type};
 use super::stored::rows_of_id;
@@ -41,12 +42,14 @@ impl Store {
              ) SELECT logged.correlationid, logged.messagedate, ARRAY(\
              SELECT s.type::text FROM ibisstore s \
              WHERE s.root_id = logged.root_id AND s.type IN ('E', 'H', 'I', 'M')) AS waiting, \
-             leg.cause, j.tx_id, j.mode, j.state, j.attempts FROM logged CROSS JOIN leg \
+             leg.cause, j.tx_id, j.mode, j.state, j.attempts, {standby} FROM logged CROSS JOIN leg \
              LEFT JOIN LATERAL (SELECT * FROM posthaste.journal WHERE tx_id = leg.tx_id OFFSET 0) j ON true LIMIT 1000",
-            rows_of_id("messagekey, slotid, type, root_id, correlationid, messagedate", "$2")
+            rows_of_id("messagekey, slotid, type, root_id, correlationid, messagedate", "$2"),
+            standby = standby!()
         );
         let params: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&slot.as_str(), &message_id.as_str()];
         let rows = self.accept.run(async |client| Ok(client.query(&sql, &params).await?)).await?;
+        let rows = self.durable.rows(rows).await?;
         let Some(first) = rows.first() else { return Ok(None) };
         let waiting = column::<Vec<&str>>(first, "waiting")?;
         let waiting = waiting.into_iter().map(store_type).collect::<Result<Vec<_>, _>>()?;

@@ -1,5 +1,6 @@
 //! PostgreSQL: the only module that names its client.
 
+mod abandoned;
 mod accept;
 mod accept_group;
 mod adapter_state;
@@ -10,11 +11,14 @@ mod branch_group;
 mod browse;
 mod cleanup;
 mod cleanup_walk;
+mod connection;
 mod database;
 mod decision;
 mod doubtful;
+mod durable;
 mod error;
 mod fence;
+mod gate;
 mod give_up;
 mod group;
 mod home;
@@ -44,7 +48,7 @@ mod together;
 mod trace;
 mod work;
 
-pub use accept::{AcceptRequest, Inserted, LogEntry, Outgoing, PUBLISH_AFTER, Winner};
+pub use accept::{AcceptRequest, Inserted, LogEntry, Outgoing, PUBLISH_AFTER, Seen, Winner};
 pub use adapter_state::{AdapterWish, Wish};
 pub use audit::AuditEntry;
 pub use branch::BranchTransaction;
@@ -55,6 +59,7 @@ pub use database::{Database, Databases, Target};
 pub use decision::HomeWork;
 pub use doubtful::{Doubtful, DoubtfulList, ResolveRequest, Resolved, Sharer, UnreachableDatabase};
 pub use error::StoreError;
+pub use gate::{Gate, Moment};
 pub use give_up::GivenUpBy;
 pub use group::{FailedCall, StepCall, Wanted};
 pub use home::{HomeDecision, HomeSettled, settle_home};
@@ -84,6 +89,7 @@ pub use work::{Claim, CommitError, WorkTransaction};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use self::durable::Durable;
 use crate::model::{HomeId, Incarnation};
 use crate::txn::Coordinators;
 
@@ -104,6 +110,10 @@ pub struct Store {
     pub house: Pool,
     /// The heart-beat's own connection.
     pub beat: Pool,
+    /// What was found by reading, and is to be answered with.
+    durable: Durable,
+    /// Whether anything new is sent to be accepted.
+    pub gate: Gate,
     /// All others that adapters may write to.
     pub databases: Databases,
     /// Transactions over several of them that this process coordinates.
@@ -139,21 +149,27 @@ impl Store {
         let Some(settings) = postgres.iter().find(|entry| entry.name == home) else {
             return Err(StoreError::Unexpected(format!("instance.home: there is no postgres entry {home}")));
         };
+        let gate = Gate::default();
+        let pool = |timeouts, max_size| -> Result<Pool, StoreError> {
+            Ok(Pool::new(settings, incarnation, timeouts, max_size)?.shutting(&gate))
+        };
         Ok(Self {
-            group: Pool::new(settings, incarnation, accept_group::timeouts(timeouts), GROUP_CONNECTIONS)?,
-            accept: Pool::new(settings, incarnation, timeouts, ACCEPT_CONNECTIONS)?,
-            work: Pool::new(settings, incarnation, timeouts, settings.pool_max_size)?,
+            group: pool(accept_group::timeouts(timeouts), GROUP_CONNECTIONS)?,
+            accept: pool(timeouts, ACCEPT_CONNECTIONS)?,
+            work: pool(timeouts, settings.pool_max_size)?,
             // One at a time for each receiver; of those there are no more than `work` has connections.
-            rows: Pool::read_only(settings, incarnation, timeouts, settings.pool_max_size)?,
-            submit: Pool::new(settings, incarnation, timeouts, SUBMIT_CONNECTIONS)?,
-            house: Pool::new(settings, incarnation, timeouts, HOUSE_CONNECTIONS)?,
-            beat: Pool::new(settings, incarnation, timeouts, 1)?,
+            rows: Pool::read_only(settings, incarnation, timeouts, settings.pool_max_size)?.shutting(&gate),
+            submit: pool(timeouts, SUBMIT_CONNECTIONS)?,
+            house: pool(timeouts, HOUSE_CONNECTIONS)?,
+            beat: pool(timeouts, 1)?,
+            durable: Durable::new(pool(timeouts, 1)?),
             databases: Databases::new(postgres, home, incarnation, timeouts)?,
             coordinators: Coordinators::default(),
             plain_tables: together::PlainTables::default(),
             incarnation,
             home: Arc::default(),
             moved: Arc::default(),
+            gate,
         })
     }
 
@@ -173,7 +189,16 @@ impl Store {
                 return false;
             }
         }
-        true
+        // Where commits wait for a standby that is away, nothing would come to its end.
+        self.durable.write().await.is_ok()
+    }
+
+    /// Whether all that was read here until now outlives a fail-over to the standby, where commits wait for one.
+    ///
+    /// # Errors
+    /// It is not known: nothing may be answered with it.
+    pub async fn durable(&self) -> Result<(), StoreError> {
+        self.durable.write().await
     }
 
     /// Whether the home database was found to be another server than before: from then on nothing new is decided there.

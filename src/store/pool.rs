@@ -1,15 +1,15 @@
 //! Connections with known session settings, and the rule that an unread reply never goes back to a pool.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use deadpool_postgres::{
-    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, QueueMode, RecyclingMethod, Runtime, Timeouts,
-};
-use tokio_postgres::NoTls;
+use deadpool_postgres::{ClientWrapper, HookError, QueueMode, Runtime, Timeouts};
 use tokio_postgres::config::TargetSessionAttrs;
 
-use super::{PostgresSettings, SessionTimeouts, StoreError};
+use super::abandoned::{Place, Places};
+use super::connection::{Connection, Hook, Manager, Object};
+use super::{Gate, PostgresSettings, SessionTimeouts, StoreError};
 use crate::model::Incarnation;
 
 /// For a role that is called like the engine's schema, `"$user"` in the search path means that schema: its tables would
@@ -41,10 +41,16 @@ pub(super) const WHERE: &str =
 /// A pool for one purpose. Accepting, working and housekeeping have one each, so that none starves another.
 #[derive(Clone, Debug)]
 pub struct Pool {
-    inner: deadpool_postgres::Pool,
+    inner: deadpool::managed::Pool<Manager>,
     /// Longest wait of a caller for one answer: the server's own statement time-out comes first.
     answer: Duration,
+    places: Places,
+    /// Shut when an answer does not come.
+    gate: Gate,
 }
+
+/// Longest wait for the answer which of its sessions the server has ended.
+const LOOK: Duration = Duration::from_secs(5);
 
 impl Pool {
     /// Opens no connection yet.
@@ -57,7 +63,7 @@ impl Pool {
         timeouts: SessionTimeouts,
         max_size: usize,
     ) -> Result<Self, StoreError> {
-        let post_create = Hook::async_fn(|client, _metrics| {
+        let post_create = Hook::async_fn(|client: &mut Connection, _metrics| {
             Box::pin(async move { prepare_session(client).await.map_err(HookError::Backend) })
         });
         Self::with_hook(settings, incarnation, timeouts, max_size, post_create)
@@ -74,7 +80,7 @@ impl Pool {
         timeouts: SessionTimeouts,
         max_size: usize,
     ) -> Result<Self, StoreError> {
-        let post_create = Hook::async_fn(|client: &mut ClientWrapper, _metrics| {
+        let post_create = Hook::async_fn(|client: &mut Connection, _metrics| {
             Box::pin(async move {
                 // Not as a start-up option: the client would take the server for a standby.
                 client.batch_execute("SET default_transaction_read_only = on").await.map_err(HookError::Backend)?;
@@ -94,7 +100,7 @@ impl Pool {
         place: &Arc<OnceLock<String>>,
     ) -> Result<Self, StoreError> {
         let (name, place): (Arc<str>, _) = (settings.name.as_str().into(), place.clone());
-        let post_create = Hook::async_fn(move |client: &mut ClientWrapper, _metrics| {
+        let post_create = Hook::async_fn(move |client: &mut Connection, _metrics| {
             let (name, place) = (name.clone(), place.clone());
             Box::pin(async move {
                 prepare_session(client).await.map_err(HookError::Backend)?;
@@ -120,9 +126,8 @@ impl Pool {
         // As start-up options they win over whatever role and database say, and survive a RESET.
         let given = config.get_options().map(|given| format!("{given} ")).unwrap_or_default();
         config.options(format!("{given}{}", session_options(timeouts)));
-        let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let second = Duration::from_secs(5);
-        let inner = deadpool_postgres::Pool::builder(manager)
+        let inner = deadpool::managed::Pool::builder(Manager { config })
             .max_size(max_size.max(1))
             // The few that are used most keep their plans and buffers warm; the others stay small.
             .queue_mode(QueueMode::Lifo)
@@ -131,12 +136,45 @@ impl Pool {
             .timeouts(Timeouts { wait: Some(second), create: Some(second), recycle: Some(second) })
             .build()
             .map_err(|error| unreadable(&error))?;
-        Ok(Self { inner, answer: timeouts.statement + Duration::from_secs(2) })
+        let answer = timeouts.statement + Duration::from_secs(2);
+        Ok(Self { inner, answer, places: Places::of_pool(max_size), gate: Gate::default() })
+    }
+
+    /// Whoever gets no answer here shuts this gate.
+    #[must_use]
+    pub(super) fn shutting(self, gate: &Gate) -> Self {
+        Self { gate: gate.clone(), ..self }
     }
 
     /// A connection that is closed, not pooled, unless it is released.
+    ///
+    /// # Errors
+    /// `Unreachable`: there is none, or the server is still at work for too many that got no answer.
     pub async fn session(&self) -> Result<Session, StoreError> {
-        Ok(Session { object: Some(self.inner.get().await?) })
+        let object = self.inner.get().await?;
+        match self.places.take() {
+            Some(place) => Ok(Session::new(object, place)),
+            None => self.look(Session::new(object, self.places.one_more())).await,
+        }
+    }
+
+    /// Asks which of those that got no answer are gone; the session is the caller's when that leaves a place for it.
+    async fn look(&self, session: Session) -> Result<Session, StoreError> {
+        let looked = tokio::time::timeout(LOOK, self.places.look(session.client()?)).await;
+        looked.unwrap_or_else(|_elapsed| Err(no_answer(LOOK)))?;
+        match self.places.enough() {
+            Ok(()) => Ok(session),
+            Err(error) => {
+                session.release();
+                Err(error)
+            }
+        }
+    }
+
+    /// Sessions that were closed without an answer, and that the server may be at work for.
+    #[must_use]
+    pub fn abandoned(&self) -> usize {
+        self.places.abandoned()
     }
 
     /// Runs `work` outside an explicit transaction and pools the connection when every reply was read.
@@ -146,7 +184,7 @@ impl Pool {
     ) -> Result<T, StoreError> {
         let session = self.session().await?;
         let answer = tokio::time::timeout(self.answer, work(session.client()?)).await;
-        settle(session, answer, self.answer)
+        self.settle(session, answer)
     }
 
     /// Runs `work` in a READ COMMITTED transaction and commits it; an error rolls back.
@@ -167,14 +205,40 @@ impl Pool {
             }
         })
         .await;
-        settle(session, answer, self.answer)
+        self.settle(session, answer)
     }
 
     /// `work`, at most as long as the server itself may take for one statement and a little more.
     pub(super) async fn bounded<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         match tokio::time::timeout(self.answer, work).await {
             Ok(answer) => answer,
-            Err(_elapsed) => Err(StoreError::Unknown(format!("no answer within {:?}", self.answer))),
+            Err(_elapsed) => Err(self.unanswered()),
+        }
+    }
+
+    fn unanswered(&self) -> StoreError {
+        self.gate.shut();
+        no_answer(self.answer)
+    }
+
+    fn settle<T>(
+        &self,
+        session: Session,
+        answer: Result<Result<T, StoreError>, tokio::time::error::Elapsed>,
+    ) -> Result<T, StoreError> {
+        match answer {
+            Ok(Ok(value)) => {
+                session.waited()?;
+                session.release();
+                Ok(value)
+            }
+            Ok(Err(error)) => {
+                if matches!(error, StoreError::Refused { .. } | StoreError::Unexpected(_)) {
+                    session.release();
+                }
+                Err(error)
+            }
+            Err(_elapsed) => Err(self.unanswered()),
         }
     }
 
@@ -186,6 +250,7 @@ impl Pool {
     ) -> Result<T, StoreError> {
         match answer {
             Ok(value) => {
+                session.waited()?;
                 session.release();
                 Ok(value)
             }
@@ -245,33 +310,45 @@ async fn roll_back<T>(client: &ClientWrapper, error: StoreError) -> Result<T, St
     Err(error)
 }
 
-fn settle<T>(
-    session: Session,
-    answer: Result<Result<T, StoreError>, tokio::time::error::Elapsed>,
-    bound: Duration,
-) -> Result<T, StoreError> {
-    match answer {
-        Ok(Ok(value)) => {
-            session.release();
-            Ok(value)
-        }
-        Ok(Err(error)) => {
-            if matches!(error, StoreError::Refused { .. } | StoreError::Unexpected(_)) {
-                session.release();
-            }
-            Err(error)
-        }
-        Err(_elapsed) => Err(StoreError::Unknown(format!("no answer within {bound:?}"))),
-    }
+fn no_answer(bound: Duration) -> StoreError {
+    StoreError::Unknown(format!("no answer within {bound:?}"))
 }
 
 /// One connection, taken out of its pool. Dropped without `release`, it is closed: a reply may be unread.
 #[derive(Debug)]
 pub struct Session {
     object: Option<Object>,
+    place: Place,
+    /// Of its server's words that a commit did not wait to the end: those that speak of earlier commits.
+    before: AtomicU64,
 }
 
 impl Session {
+    fn new(object: Object, place: Place) -> Self {
+        let before = object.waits_cancelled().into();
+        Self { object: Some(object), place, before }
+    }
+
+    fn waits_cancelled(&self) -> u64 {
+        self.object.as_ref().map_or(0, |object| object.waits_cancelled())
+    }
+
+    /// Right before a commit is sent: what was said until now does not speak of it.
+    pub(super) fn expect_no_warning(&self) {
+        self.before.store(self.waits_cancelled(), Ordering::Relaxed);
+    }
+
+    /// Whether the commits that were answered have waited for the standby, where there is one.
+    ///
+    /// # Errors
+    /// `Unknown`: the wait was cancelled. It is done, and a fail-over may undo it.
+    pub(super) fn waited(&self) -> Result<(), StoreError> {
+        if self.waits_cancelled() == self.before.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(StoreError::Unknown("its wait for the synchronous standby was cancelled".to_owned()))
+    }
+
     pub fn client(&self) -> Result<&ClientWrapper, StoreError> {
         match &self.object {
             Some(object) => Ok(object),
@@ -288,6 +365,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         if let Some(object) = self.object.take() {
+            self.place.abandon(object.backend);
             drop(Object::take(object));
         }
     }

@@ -156,14 +156,16 @@ impl Store {
             .await
     }
 
-    /// The row, for deciding what a delivery without a claim means. `None`: there is none.
+    /// The row, for deciding what a delivery without a claim means. `None`: there is none. A settled one stays, whatever
+    /// becomes of this server: its delivery is about to be acknowledged, and the broker forgets it.
     pub async fn journal_row(&self, tx_id: TxId, watch: Duration) -> Result<Option<JournalRow>, StoreError> {
-        self.work
+        let seen = self
+            .work
             .run(async |client| {
                 let row = client
                     .query_opt(
                         "/* journal_row */
-                         SELECT j.state, j.attempts, j.max_attempts, j.destination, j.sha256, j.running_by,
+                         SELECT current_setting('synchronous_standby_names') <> '' AS standby, j.state, j.attempts, j.max_attempts, j.destination, j.sha256, j.running_by,
                                 j.not_before IS NULL OR j.not_before <= clock_timestamp() AS due,
                                 EXISTS (SELECT FROM posthaste.instance i
                                         WHERE i.incarnation = j.running_by AND i.state = 'LIVE')
@@ -172,9 +174,15 @@ impl Store {
                         &[&tx_id.0, &watch.as_secs_f64()],
                     )
                     .await?;
-                row.as_ref().map(journal_row_of).transpose()
+                row.map(|row| Ok((journal_row_of(&row)?, row.try_get::<_, bool>("standby")?))).transpose()
             })
-            .await
+            .await?;
+        let Some((row, standby)) = seen else { return Ok(None) };
+        match row.state {
+            JournalState::Done | JournalState::Error if standby => self.durable().await?,
+            JournalState::Done | JournalState::Error | JournalState::Ready | JournalState::Published => {}
+        }
+        Ok(Some(row))
     }
 
     /// One synchronous transaction: the attempt, and READY again after the delay. `false`: overtaken, nothing written.
@@ -214,7 +222,8 @@ impl Store {
         reason: &str,
     ) -> Result<bool, StoreError> {
         let sha256 = envelope.sha256();
-        self.work
+        let parked = self
+            .work
             .transaction(async |client| {
                 client
                     .execute(
@@ -248,7 +257,11 @@ impl Store {
                     .await?;
                 Ok(parked == 1)
             })
-            .await
+            .await?;
+        if !parked {
+            self.durable().await?;
+        }
+        Ok(parked)
     }
 
     /// PUBLISHED back to READY: the broker's copy is about to be acknowledged although the row is not due yet.

@@ -89,7 +89,8 @@ impl Store {
             ResendWay::Pipeline => (true, 1),
             ResendWay::Publish { max_attempts } => (false, max_attempts),
         };
-        self.work
+        let claim = self
+            .work
             .transaction(async |client| {
                 let statement = client.prepare_cached(CLAIM).await?;
                 let claimed = client
@@ -117,7 +118,15 @@ impl Store {
                     None => why_not(client, request).await,
                 }
             })
-            .await
+            .await?;
+        match claim {
+            ResendClaim::Claimed(_) => {}
+            // Read, not written: a fail-over must not make another story of what an operator is told.
+            ResendClaim::Taken { .. } | ResendClaim::NotFound | ResendClaim::NeedsConfirmation => {
+                self.durable().await?
+            }
+        }
+        Ok(claim)
     }
 
     /// Writes how a resend ended beside who asked for it.

@@ -66,11 +66,13 @@ pub(super) enum Tidy {
 pub(super) async fn end_with(pool: &Pool, session: &Session, word: &str) -> Result<Tidy, StoreError> {
     let both = async {
         let client = session.client()?;
+        session.expect_no_warning();
         // Sent with the word, not after it.
         Ok(tokio::join!(client.batch_execute(word), tidy(client)))
     };
     let (ended, tidied) = pool.bounded(both).await?;
     ended?;
+    session.waited()?;
     Ok(if tidied.is_ok() { Tidy::Yes } else { Tidy::No })
 }
 
@@ -86,7 +88,9 @@ pub(super) enum Sent {
 
 /// COMMIT alone, where no step can have touched the session's settings.
 pub(super) async fn commit_untouched(pool: &Pool, session: &Session) -> Result<Tidy, StoreError> {
+    session.expect_no_warning();
     pool.bounded(async { Ok(session.client()?.batch_execute("COMMIT").await?) }).await?;
+    session.waited()?;
     Ok(Tidy::Yes)
 }
 

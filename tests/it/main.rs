@@ -60,6 +60,8 @@ mod retry;
 #[cfg(test)]
 mod schema;
 #[cfg(test)]
+mod standby;
+#[cfg(test)]
 mod two_databases;
 #[cfg(test)]
 mod wire;

@@ -34,7 +34,10 @@ fn accepting_and_its_conflict_are_the_model_s() {
             let inserted = statements::accept_logged(&mut model, acceptance(tx, id)).unwrap();
             assert_eq!(real == Inserted::Yes, inserted, "{tx} {id}");
             statements::commit_acceptance(&mut model, tx);
-            let winner = bench.store.winner(&slot, &id.to_string()).await.unwrap().map(|winner| winner.tx_id);
+            let winner = match bench.store.winner(&slot, &id.to_string()).await.unwrap() {
+                Some(seen) => Some(bench.store.outlasting(seen).await.unwrap().tx_id),
+                None => None,
+            };
             assert_eq!(winner, statements::winner(&model, id).map(|row| ids[usize::from(row.tx)]));
         }
         assert_eq!(bench.store.winner(&slot, "3").await.unwrap(), None);

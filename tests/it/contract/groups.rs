@@ -155,7 +155,10 @@ fn a_group_is_its_messages_one_after_the_other_as_in_the_model() {
             assert_eq!(bench.read(*real, &like).await, wanted, "{tx}");
         }
         for id in 1..=3 {
-            let winner = bench.store.winner(&slot, &id.to_string()).await.unwrap().map(|winner| winner.tx_id);
+            let winner = match bench.store.winner(&slot, &id.to_string()).await.unwrap() {
+                Some(seen) => Some(bench.store.outlasting(seen).await.unwrap().tx_id),
+                None => None,
+            };
             assert_eq!(winner, statements::winner(&model, id).map(|row| ids[usize::from(row.tx)]), "{id}");
         }
     });
