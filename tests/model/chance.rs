@@ -3,7 +3,7 @@
 use posthaste::model::StoreType;
 
 use super::mutants::Mutant;
-use super::postgres::{Age, Instance, Stored, Tx};
+use super::postgres::{Age, Instance, Standby, Stored, Tx};
 use super::requests::{self, Request, Stage};
 use super::statements;
 use super::tasks::{self, Task};
@@ -33,7 +33,10 @@ pub fn actions(lab: &Lab, world: &World, actions: &mut Vec<Action>) {
             .iter()
             .any(|task| matches!(task, Task::Request(request) if request.tx == one.tx && request.at == Stage::Sent))
         {
-            actions.extend([Action::Decide(one.tx, Verdict::Commit), Action::Decide(one.tx, Verdict::Abort)]);
+            // A commit that waits for the standby is neither.
+            let waits = world.db.standby == Standby::Away;
+            actions.extend((!waits).then_some(Action::Decide(one.tx, Verdict::Commit)));
+            actions.push(Action::Decide(one.tx, Verdict::Abort));
         }
     }
     actions.extend(silent(world).map(Action::Fence));
@@ -49,6 +52,15 @@ pub fn actions(lab: &Lab, world: &World, actions: &mut Vec<Action>) {
         if left.resends > 0 {
             let errors = world.db.store.iter().filter(|row| row.kind == StoreType::Error);
             actions.extend(errors.map(|row| Action::Resend(one, row.key)));
+        }
+    }
+    match world.db.standby {
+        Standby::None => {}
+        Standby::Follows => actions.extend((left.away > 0).then_some(Action::StandbyLost)),
+        Standby::Away => {
+            actions.push(Action::StandbyBack);
+            actions.extend((left.restarts > 0 && !world.db.pending.is_empty()).then_some(Action::Restart));
+            actions.extend((left.promotions > 0).then_some(Action::Promote));
         }
     }
     if left.cleanups > 0 {
@@ -150,6 +162,26 @@ pub fn happen(lab: &Lab, world: &mut World, action: Action) -> Option<()> {
         Action::CleanUp => {
             world.left.cleanups -= 1;
             clean_up(lab, world);
+        }
+        Action::StandbyLost => {
+            world.left.away -= 1;
+            world.db.standby = Standby::Away;
+        }
+        Action::StandbyBack => {
+            world.db.standby = Standby::Follows;
+            requests::caught_up(world);
+        }
+        Action::Restart => {
+            world.left.restarts -= 1;
+            for tx in world.db.pending.iter().map(|one| one.tx).collect::<Vec<_>>() {
+                statements::becomes_visible(&mut world.db, tx);
+            }
+            requests::sessions_end(lab, world)?;
+        }
+        Action::Promote => {
+            world.left.promotions -= 1;
+            statements::promote(&mut world.db);
+            requests::sessions_end(lab, world)?;
         }
         Action::Step(..) | Action::Look(..) => return None,
     }

@@ -24,6 +24,10 @@ mutants! {
     NoneWhileWaiting caught_by I2 in "accept",
     /// `none` although an earlier try of the request is undecided.
     NoneAfterUnknown caught_by I2 in "accept",
+    /// A row that was read is a duplicate's answer, wherever else it stands.
+    DuplicateFromARead caught_by I4 in "standby",
+    /// PostgreSQL's warning that a commit did not wait for its standby is overheard.
+    WarningIsSuccess caught_by I1 in "standby",
     /// A group whose connection was lost is tried alone as if for the first time.
     LostGroupIsUndone caught_by I2 in "accept",
     /// A delivery is acknowledged before COMMIT.

@@ -5,7 +5,7 @@ use posthaste::model::Mode;
 use posthaste::store::StoreError;
 
 use super::mutants::Mutant;
-use super::postgres::{Acceptance, Body, Id, Instance, Tx};
+use super::postgres::{Acceptance, Body, Id, Instance, Standby, Tx};
 use super::product;
 use super::rules::Rule;
 use super::statements::{self, Waits};
@@ -46,10 +46,21 @@ pub fn step(lab: &Lab, world: &mut World, request: Request, choice: Choice) -> O
         (Stage::Ready, Choice::Refuse) => refuse(lab, world, request),
         (Stage::Ready, Choice::CutBefore) => after(lab, world, request, &StoreError::Unreachable(String::new())),
         (Stage::Ready, Choice::Go | Choice::TimeOut) => send(lab, world, request, choice),
+        // It waits.
+        (Stage::Sent, Choice::Go) if world.db.standby == Standby::Away => None,
         (Stage::Sent, Choice::Go) => {
             commit(world, request.tx);
             accepted(lab, world, request);
             Some(())
+        }
+        (Stage::Sent, Choice::CancelWait) => {
+            world.left.restarts = world.left.restarts.checked_sub(1)?;
+            statements::becomes_visible(&mut world.db, request.tx);
+            if lab.is(Mutant::WarningIsSuccess) {
+                accepted(lab, world, request);
+                return Some(());
+            }
+            after(lab, world, request, &StoreError::Unknown(String::new()))
         }
         // The statement is refused, and the session lives: rolled back.
         (Stage::Sent, Choice::Fail) => {
@@ -132,7 +143,8 @@ fn refuse(lab: &Lab, world: &mut World, request: Request) -> Option<()> {
     world.left.refusals = world.left.refusals.checked_sub(1)?;
     let known = statements::winner(&world.db, request.id).is_some();
     if known && !lab.is(Mutant::RefusalWithoutLook) {
-        return duplicate(world, request);
+        // Otherwise the answer is "unknown".
+        return if durable(lab, world) { duplicate(world, request) } else { Some(()) };
     }
     if known {
         world.record.broken = Some(Rule::I3);
@@ -140,7 +152,15 @@ fn refuse(lab: &Lab, world: &mut World, request: Request) -> Option<()> {
     none(world, request)
 }
 
+/// Whether a write that is sent now, after what was read, is answered (`Store::durable`).
+fn durable(lab: &Lab, world: &World) -> bool {
+    world.db.standby != Standby::Away || lab.is(Mutant::DuplicateFromARead)
+}
+
 fn winner(lab: &Lab, world: &mut World, request: Request) -> Option<()> {
+    if statements::winner(&world.db, request.id).is_some() && !durable(lab, world) {
+        return again(world, request);
+    }
     match statements::winner(&world.db, request.id).map(|row| row.tx) {
         Some(tx) if tx == request.tx => {
             accepted(lab, world, request);
@@ -152,19 +172,42 @@ fn winner(lab: &Lab, world: &mut World, request: Request) -> Option<()> {
 }
 
 fn duplicate(world: &mut World, request: Request) -> Option<()> {
-    if statements::winner(&world.db, request.id).is_none() {
-        world.record.broken = Some(Rule::I4);
+    match statements::winner(&world.db, request.id).map(|row| row.tx) {
+        Some(tx) if !world.db.behind.contains(&tx) => {}
+        Some(_) | None => world.record.broken = Some(Rule::I4),
     }
     Some(())
 }
 
 fn accepted(lab: &Lab, world: &mut World, request: Request) {
     let Request { instance, tx, .. } = request;
-    if world.db.row(tx).is_none() {
+    if world.db.row(tx).is_none() || world.db.behind.contains(&tx) {
         world.record.broken = Some(Rule::I1);
     }
     if lab.scenario.consumed {
         world.tasks.push(Task::Publish(Publish { instance, tx, attempts: 0, redone: false, sent: false }));
+    }
+}
+
+/// The primary is restarted, or the standby takes its place: sessions are lost, and their clients know nothing.
+pub fn sessions_end(lab: &Lab, world: &mut World) -> Option<()> {
+    for task in std::mem::take(&mut world.tasks) {
+        match task {
+            Task::Request(request) if request.at == Stage::Sent => {
+                after(lab, world, request, &StoreError::Unknown(String::new()))?;
+            }
+            other => world.tasks.push(other),
+        }
+    }
+    Some(())
+}
+
+/// The standby has all that is visible.
+pub fn caught_up(world: &mut World) {
+    for tx in std::mem::take(&mut world.db.behind) {
+        let Some(body) = world.db.row(tx).map(|row| usize::from(row.body)) else { continue };
+        world.record.accepted[body] = true;
+        world.record.logged[body] = true;
     }
 }
 

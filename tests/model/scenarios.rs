@@ -2,7 +2,7 @@
 
 use posthaste::model::{JournalState, Mode, StoreType};
 
-use super::postgres::{Age, Body, Id, Row, fresh};
+use super::postgres::{Age, Body, Id, Row, Standby, fresh};
 use super::sweeper::Publish;
 use super::tasks::Task;
 use super::world::{Budget, Copy, World};
@@ -33,6 +33,7 @@ pub fn all(depth: Depth) -> Vec<Scenario> {
     let more = u8::from(depth == Depth::Deep);
     vec![
         accept(more),
+        standby(more),
         consume(more),
         commit(more),
         zombie(more),
@@ -112,6 +113,15 @@ fn copy(tx: u8, body: Body, queue: u8, own: bool) -> Copy {
 fn accept(more: u8) -> Scenario {
     let left = Budget { posts: 3, cuts: 2 + more, refusals: 1, crashes: 1, ..Budget::default() };
     let scenario = Scenario::new("accept", 1 + more, 2, left);
+    Scenario { consumed: false, messages: vec![(0, 0)], ..scenario }
+}
+
+/// Clients of a primary whose standby is lost, found again and promoted.
+fn standby(more: u8) -> Scenario {
+    let left =
+        Budget { posts: 3, refusals: 1, away: 1 + more, restarts: 1, promotions: 1, cuts: more, ..Budget::default() };
+    let mut scenario = Scenario::new("standby", 1, 2, left);
+    scenario.start.db.standby = Standby::Follows;
     Scenario { consumed: false, messages: vec![(0, 0)], ..scenario }
 }
 

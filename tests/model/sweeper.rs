@@ -67,7 +67,7 @@ pub fn act(lab: &Lab, world: &mut World, sweep: Sweep, choice: Choice) -> Option
     match choice {
         Choice::Go | Choice::CutAfter => {}
         Choice::CutBefore => return Some(()),
-        Choice::TimeOut | Choice::Fail | Choice::Broken | Choice::Refuse => return None,
+        Choice::TimeOut | Choice::Fail | Choice::Broken | Choice::Refuse | Choice::CancelWait => return None,
     }
     if then == Then::GiveUp {
         let queue = world.db.row(tx)?.queue;
@@ -116,7 +116,10 @@ pub fn publish(lab: &Lab, world: &mut World, publish: Publish, choice: Choice) -
             // When that cannot be noted, `publish_after` passes by itself.
             statements::publish_failed(&mut world.db, tx, attempts, sent);
         }
-        (_, Choice::CutAfter | Choice::TimeOut | Choice::Fail | Choice::Broken | Choice::Refuse) => return None,
+        (
+            _,
+            Choice::CutAfter | Choice::TimeOut | Choice::Fail | Choice::Broken | Choice::Refuse | Choice::CancelWait,
+        ) => return None,
     }
     Some(())
 }
@@ -130,6 +133,8 @@ pub fn mark(lab: &Lab, world: &mut World, tx: Tx, attempts: u8, choice: Choice) 
             Some(())
         }
         Choice::CutBefore => Some(()),
-        Choice::CutAfter | Choice::TimeOut | Choice::Fail | Choice::Broken | Choice::Refuse => None,
+        Choice::CutAfter | Choice::TimeOut | Choice::Fail | Choice::Broken | Choice::Refuse | Choice::CancelWait => {
+            None
+        }
     }
 }

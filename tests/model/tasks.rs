@@ -1,6 +1,6 @@
 //! What processes have in hand. A task ends by not being put back.
 
-use super::postgres::{Instance, Key, Tx};
+use super::postgres::{Instance, Key, Standby, Tx};
 use super::requests::{self, Request};
 use super::resends;
 use super::sweeper::{self, Publish, Sweep};
@@ -46,11 +46,21 @@ pub enum Choice {
     Broken,
     /// The request is refused before its statement is sent.
     Refuse,
+    /// Somebody cancels the commit's wait for the standby: it is answered, with a warning.
+    CancelWait,
 }
 
 impl Choice {
-    pub const ALL: [Self; 7] =
-        [Self::Go, Self::CutAfter, Self::CutBefore, Self::TimeOut, Self::Fail, Self::Broken, Self::Refuse];
+    pub const ALL: [Self; 8] = [
+        Self::Go,
+        Self::CutAfter,
+        Self::CutBefore,
+        Self::TimeOut,
+        Self::Fail,
+        Self::Broken,
+        Self::Refuse,
+        Self::CancelWait,
+    ];
 }
 
 impl Task {
@@ -91,6 +101,7 @@ impl Task {
     pub fn choices(&self, lab: &Lab, world: &World) -> impl Iterator<Item = Choice> {
         let cut = world.left.cuts > 0;
         let (request, publishing) = (matches!(self, Self::Request(_)), matches!(self, Self::Publish(_)));
+        let waits = request && world.db.standby == Standby::Away && world.left.restarts > 0;
         let (fails, refused) = (lab.scenario.steps_fail || request, request && world.left.refusals > 0);
         Choice::ALL.into_iter().filter(move |choice| match choice {
             Choice::Go => true,
@@ -99,6 +110,7 @@ impl Task {
             Choice::TimeOut => !publishing,
             Choice::Fail | Choice::Broken => fails,
             Choice::Refuse => refused,
+            Choice::CancelWait => waits,
         })
     }
 }

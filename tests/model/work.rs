@@ -94,7 +94,7 @@ pub fn step(lab: &Lab, world: &mut World, work: Work, choice: Choice) -> Option<
     match choice {
         Choice::Fail => return fail(world, work),
         Choice::Broken => return broken(lab, world, work),
-        Choice::Refuse => return None,
+        Choice::Refuse | Choice::CancelWait => return None,
         Choice::CutBefore => return cut(world, work),
         Choice::Go | Choice::CutAfter | Choice::TimeOut => {}
     }

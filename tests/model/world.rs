@@ -53,6 +53,12 @@ pub struct Budget {
     pub resends: u8,
     /// Rounds of clean-up.
     pub cleanups: u8,
+    /// Times that the standby is lost.
+    pub away: u8,
+    /// Restarts of the primary while commits wait, and waits that are cancelled.
+    pub restarts: u8,
+    /// Fail-overs to the standby.
+    pub promotions: u8,
 }
 
 /// What an observer outside the system knows; no decision reads it.
@@ -166,6 +172,11 @@ pub enum Action {
     Post(Instance, Id, Body),
     Resend(Instance, Key),
     CleanUp,
+    StandbyLost,
+    StandbyBack,
+    /// The primary, while commits wait for the standby.
+    Restart,
+    Promote,
 }
 
 impl Action {
@@ -174,9 +185,10 @@ impl Action {
         match self {
             Self::Step(_, choice) => choice == Choice::Go,
             Self::Decide(_, verdict) => verdict == Verdict::Commit,
-            Self::Deliver(..) | Self::Look(..) | Self::Pass(..) | Self::Fence(_) => true,
+            Self::Deliver(..) | Self::Look(..) | Self::Pass(..) | Self::Fence(_) | Self::StandbyBack => true,
             Self::Expire(_) | Self::Crash(_) | Self::Zombie(_) | Self::CutChannel(_) | Self::Lose(_) => false,
             Self::Post(..) | Self::Resend(..) | Self::CleanUp => false,
+            Self::StandbyLost | Self::Restart | Self::Promote => false,
         }
     }
 }
