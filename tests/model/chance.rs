@@ -3,12 +3,12 @@
 use posthaste::model::StoreType;
 
 use super::mutants::Mutant;
-use super::postgres::{Age, Instance, Standby, Stored, Tx};
+use super::postgres::{Age, Instance, Stored, Tx};
 use super::requests::{self, Request, Stage};
 use super::statements;
 use super::tasks::{self, Task};
 use super::work::Work;
-use super::world::{Action, Clock, Lab, Verdict, World, awaits_redo};
+use super::world::{Action, Clock, Lab, Standby, Verdict, World, awaits_redo};
 
 pub fn actions(lab: &Lab, world: &World, actions: &mut Vec<Action>) {
     let left = &world.left;
@@ -34,7 +34,7 @@ pub fn actions(lab: &Lab, world: &World, actions: &mut Vec<Action>) {
             .any(|task| matches!(task, Task::Request(request) if request.tx == one.tx && request.at == Stage::Sent))
         {
             // A commit that waits for the standby is neither.
-            let waits = world.db.standby == Standby::Away;
+            let waits = world.standby == Standby::Away;
             actions.extend((!waits).then_some(Action::Decide(one.tx, Verdict::Commit)));
             actions.push(Action::Decide(one.tx, Verdict::Abort));
         }
@@ -54,7 +54,7 @@ pub fn actions(lab: &Lab, world: &World, actions: &mut Vec<Action>) {
             actions.extend(errors.map(|row| Action::Resend(one, row.key)));
         }
     }
-    match world.db.standby {
+    match world.standby {
         Standby::None => {}
         Standby::Follows => actions.extend((left.away > 0).then_some(Action::StandbyLost)),
         Standby::Away => {
@@ -165,22 +165,22 @@ pub fn happen(lab: &Lab, world: &mut World, action: Action) -> Option<()> {
         }
         Action::StandbyLost => {
             world.left.away -= 1;
-            world.db.standby = Standby::Away;
+            world.standby = Standby::Away;
         }
         Action::StandbyBack => {
-            world.db.standby = Standby::Follows;
+            world.standby = Standby::Follows;
             requests::caught_up(world);
         }
         Action::Restart => {
             world.left.restarts -= 1;
             for tx in world.db.pending.iter().map(|one| one.tx).collect::<Vec<_>>() {
-                statements::becomes_visible(&mut world.db, tx);
+                requests::becomes_visible(world, tx);
             }
             requests::sessions_end(lab, world)?;
         }
         Action::Promote => {
             world.left.promotions -= 1;
-            statements::promote(&mut world.db);
+            requests::promote(world);
             requests::sessions_end(lab, world)?;
         }
         Action::Step(..) | Action::Look(..) => return None,

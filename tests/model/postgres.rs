@@ -82,17 +82,6 @@ pub struct Acceptance {
     pub owner: Instance,
 }
 
-/// Whether commits wait for a synchronous standby.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum Standby {
-    /// There is none, or it has been promoted.
-    #[default]
-    None,
-    Follows,
-    /// No commit is answered until it is back.
-    Away,
-}
-
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Database {
     pub journal: Vec<Row>,
@@ -100,9 +89,6 @@ pub struct Database {
     pub inbox: Vec<(Queue, Id)>,
     /// Accepting statements that have inserted and not committed.
     pub pending: Vec<Acceptance>,
-    /// Acceptances that are visible and that the standby does not have: a fail-over forgets them.
-    pub behind: Vec<Tx>,
-    pub standby: Standby,
     /// By instance: LIVE, or FENCED.
     pub live: Vec<bool>,
     /// Past the greatest messagekey.

@@ -5,13 +5,13 @@ use posthaste::model::Mode;
 use posthaste::store::StoreError;
 
 use super::mutants::Mutant;
-use super::postgres::{Acceptance, Body, Id, Instance, Standby, Tx};
+use super::postgres::{Acceptance, Body, Id, Instance, Tx};
 use super::product;
 use super::rules::Rule;
 use super::statements::{self, Waits};
 use super::sweeper::Publish;
 use super::tasks::{Choice, Task};
-use super::world::{Lab, World};
+use super::world::{Lab, Standby, World};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Request {
@@ -47,7 +47,7 @@ pub fn step(lab: &Lab, world: &mut World, request: Request, choice: Choice) -> O
         (Stage::Ready, Choice::CutBefore) => after(lab, world, request, &StoreError::Unreachable(String::new())),
         (Stage::Ready, Choice::Go | Choice::TimeOut) => send(lab, world, request, choice),
         // It waits.
-        (Stage::Sent, Choice::Go) if world.db.standby == Standby::Away => None,
+        (Stage::Sent, Choice::Go) if world.standby == Standby::Away => None,
         (Stage::Sent, Choice::Go) => {
             commit(world, request.tx);
             accepted(lab, world, request);
@@ -55,7 +55,7 @@ pub fn step(lab: &Lab, world: &mut World, request: Request, choice: Choice) -> O
         }
         (Stage::Sent, Choice::CancelWait) => {
             world.left.restarts = world.left.restarts.checked_sub(1)?;
-            statements::becomes_visible(&mut world.db, request.tx);
+            becomes_visible(world, request.tx);
             if lab.is(Mutant::WarningIsSuccess) {
                 accepted(lab, world, request);
                 return Some(());
@@ -154,7 +154,7 @@ fn refuse(lab: &Lab, world: &mut World, request: Request) -> Option<()> {
 
 /// Whether a write that is sent now, after what was read, is answered (`Store::durable`).
 fn durable(lab: &Lab, world: &World) -> bool {
-    world.db.standby != Standby::Away || lab.is(Mutant::DuplicateFromARead)
+    world.standby != Standby::Away || lab.is(Mutant::DuplicateFromARead)
 }
 
 fn winner(lab: &Lab, world: &mut World, request: Request) -> Option<()> {
@@ -173,7 +173,7 @@ fn winner(lab: &Lab, world: &mut World, request: Request) -> Option<()> {
 
 fn duplicate(world: &mut World, request: Request) -> Option<()> {
     match statements::winner(&world.db, request.id).map(|row| row.tx) {
-        Some(tx) if !world.db.behind.contains(&tx) => {}
+        Some(tx) if !world.behind.contains(&tx) => {}
         Some(_) | None => world.record.broken = Some(Rule::I4),
     }
     Some(())
@@ -181,7 +181,7 @@ fn duplicate(world: &mut World, request: Request) -> Option<()> {
 
 fn accepted(lab: &Lab, world: &mut World, request: Request) {
     let Request { instance, tx, .. } = request;
-    if world.db.row(tx).is_none() || world.db.behind.contains(&tx) {
+    if world.db.row(tx).is_none() || world.behind.contains(&tx) {
         world.record.broken = Some(Rule::I1);
     }
     if lab.scenario.consumed {
@@ -202,9 +202,25 @@ pub fn sessions_end(lab: &Lab, world: &mut World) -> Option<()> {
     Some(())
 }
 
+/// The wait for the standby ended without it: a restart, or somebody cancelled it.
+pub fn becomes_visible(world: &mut World, tx: Tx) {
+    statements::commit_acceptance(&mut world.db, tx);
+    world.behind.push(tx);
+    world.behind.sort_unstable();
+}
+
+/// A fail-over: the standby never had what is behind.
+pub fn promote(world: &mut World) {
+    let lost = std::mem::take(&mut world.behind);
+    world.db.journal.retain(|row| !lost.contains(&row.tx));
+    world.db.store.retain(|row| !lost.contains(&row.tx));
+    world.db.pending.clear();
+    world.standby = Standby::None;
+}
+
 /// The standby has all that is visible.
 pub fn caught_up(world: &mut World) {
-    for tx in std::mem::take(&mut world.db.behind) {
+    for tx in std::mem::take(&mut world.behind) {
         let Some(body) = world.db.row(tx).map(|row| usize::from(row.body)) else { continue };
         world.record.accepted[body] = true;
         world.record.logged[body] = true;

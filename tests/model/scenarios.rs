@@ -2,10 +2,10 @@
 
 use posthaste::model::{JournalState, Mode, StoreType};
 
-use super::postgres::{Age, Body, Id, Row, Standby, fresh};
+use super::postgres::{Age, Body, Id, Row, fresh};
 use super::sweeper::Publish;
 use super::tasks::Task;
-use super::world::{Budget, Copy, World};
+use super::world::{Budget, Copy, Standby, World};
 
 /// One of them.
 #[derive(Debug, Clone, Default)]
@@ -121,7 +121,7 @@ fn standby(more: u8) -> Scenario {
     let left =
         Budget { posts: 3, refusals: 1, away: 1 + more, restarts: 1, promotions: 1, cuts: more, ..Budget::default() };
     let mut scenario = Scenario::new("standby", 1, 2, left);
-    scenario.start.db.standby = Standby::Follows;
+    scenario.start.standby = Standby::Follows;
     Scenario { consumed: false, messages: vec![(0, 0)], ..scenario }
 }
 

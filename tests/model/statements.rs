@@ -4,7 +4,7 @@
 
 use posthaste::model::{JournalState, Mode, StoreType};
 
-use super::postgres::{Acceptance, Age, Body, Database, Id, Instance, Key, Queue, Row, Standby, Stored, Tx, fresh};
+use super::postgres::{Acceptance, Age, Body, Database, Id, Instance, Key, Queue, Row, Stored, Tx, fresh};
 
 /// The statement would wait for another transaction: it runs later, or its lock time-out ends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,22 +44,6 @@ pub fn commit_acceptance(db: &mut Database, tx: Tx) {
     row.owner = Some(new.owner);
     row.publish_due = false;
     db.journal.push(row);
-}
-
-/// Its wait for the standby ended without it: a restart, or somebody cancelled it.
-pub fn becomes_visible(db: &mut Database, tx: Tx) {
-    commit_acceptance(db, tx);
-    db.behind.push(tx);
-    db.behind.sort_unstable();
-}
-
-/// A fail-over: the standby never had these.
-pub fn promote(db: &mut Database) {
-    let lost = std::mem::take(&mut db.behind);
-    db.journal.retain(|row| !lost.contains(&row.tx));
-    db.store.retain(|row| !lost.contains(&row.tx));
-    db.pending.clear();
-    db.standby = Standby::None;
 }
 
 /// `/* winner */`: the committed row that holds a key.

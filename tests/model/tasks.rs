@@ -1,11 +1,11 @@
 //! What processes have in hand. A task ends by not being put back.
 
-use super::postgres::{Instance, Key, Standby, Tx};
+use super::postgres::{Instance, Key, Tx};
 use super::requests::{self, Request};
 use super::resends;
 use super::sweeper::{self, Publish, Sweep};
 use super::work::{self, At, Work};
-use super::world::{Copy, Lab, World};
+use super::world::{Copy, Lab, Standby, World};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Task {
@@ -101,7 +101,7 @@ impl Task {
     pub fn choices(&self, lab: &Lab, world: &World) -> impl Iterator<Item = Choice> {
         let cut = world.left.cuts > 0;
         let (request, publishing) = (matches!(self, Self::Request(_)), matches!(self, Self::Publish(_)));
-        let waits = request && world.db.standby == Standby::Away && world.left.restarts > 0;
+        let waits = request && world.standby == Standby::Away && world.left.restarts > 0;
         let (fails, refused) = (lab.scenario.steps_fail || request, request && world.left.refusals > 0);
         Choice::ALL.into_iter().filter(move |choice| match choice {
             Choice::Go => true,

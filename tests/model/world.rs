@@ -80,9 +80,23 @@ pub struct Record {
     pub broken: Option<Rule>,
 }
 
+/// Whether commits wait for a synchronous standby.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Standby {
+    /// There is none, or it has been promoted.
+    #[default]
+    None,
+    Follows,
+    /// No commit is answered until it is back.
+    Away,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct World {
     pub db: Database,
+    pub standby: Standby,
+    /// Acceptances that are visible and that the standby does not have: a fail-over forgets them.
+    pub behind: Vec<Tx>,
     pub ready: Vec<Copy>,
     pub tasks: Vec<Task>,
     /// The processes, by their present incarnation.
