@@ -67,9 +67,24 @@ impl managed::Manager for Manager {
     type Error = Error;
 
     async fn create(&self) -> Result<Connection, Error> {
+        // In a box: every caller of a pool would carry it.
+        Box::pin(self.connect()).await
+    }
+
+    async fn recycle(&self, connection: &mut Connection, _metrics: &Metrics) -> RecycleResult<Error> {
+        if connection.is_closed() { Err(RecycleError::message("the connection is closed")) } else { Ok(()) }
+    }
+}
+
+impl Manager {
+    async fn connect(&self) -> Result<Connection, Error> {
         let (client, mut connection) = self.config.connect(NoTls).await?;
         let waits_cancelled = Arc::<AtomicU64>::default();
         let heard = waits_cancelled.clone();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "it ends with its client, and a stop waits for those who use that"
+        )]
         let task = tokio::spawn(async move {
             // Who asks over a connection that is lost is told by the client.
             while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
@@ -83,10 +98,6 @@ impl managed::Manager for Manager {
         let client = ClientWrapper::new(client, task);
         let backend = client.simple_query(WHO_SERVES).await?.iter().find_map(backend_of);
         Ok(Connection { client, backend, waits_cancelled })
-    }
-
-    async fn recycle(&self, connection: &mut Connection, _metrics: &Metrics) -> RecycleResult<Error> {
-        if connection.is_closed() { Err(RecycleError::message("the connection is closed")) } else { Ok(()) }
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio_postgres::Row;
+use tokio_util::task::TaskTracker;
 
 use super::{Pool, Session, StoreError};
 
@@ -33,6 +34,8 @@ const BOUND: Duration = Duration::from_secs(5);
 pub(super) struct Durable {
     pool: Pool,
     line: Arc<Mutex<Line>>,
+    /// No stop waits for them: it waits for whoever waits for their answers.
+    tasks: TaskTracker,
 }
 
 #[derive(Debug, Default)]
@@ -44,7 +47,7 @@ struct Line {
 
 impl Durable {
     pub(super) fn new(pool: Pool) -> Self {
-        Self { pool, line: Arc::default() }
+        Self { pool, line: Arc::default(), tasks: TaskTracker::new() }
     }
 
     /// What was found may be answered with: rows that were read with [`standby!`].
@@ -66,7 +69,7 @@ impl Durable {
     pub(super) async fn write(&self) -> Result<(), StoreError> {
         let (tell, told) = oneshot::channel();
         if self.enter(tell) {
-            tokio::spawn(self.clone().write_for_all());
+            self.tasks.spawn(self.clone().write_for_all());
         }
         let unknown = |reason: &str| StoreError::Unknown(format!("whether the standby has what was found: {reason}"));
         match tokio::time::timeout(BOUND, told).await {
@@ -93,7 +96,7 @@ impl Durable {
         while let Some(waiting) = self.next() {
             let pool = self.pool.clone();
             // In a task of its own: whatever becomes of it, the next ones are served.
-            let written = tokio::spawn(async move { pool.run(async |client| write_on(client).await).await });
+            let written = self.tasks.spawn(async move { pool.run(async |client| write_on(client).await).await });
             let answer = written.await.unwrap_or_else(|error| Err(StoreError::Unknown(error.to_string())));
             for tell in waiting {
                 // Nobody may wait any more.
