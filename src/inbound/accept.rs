@@ -16,6 +16,8 @@ use crate::store::{AcceptRequest, Claimed, Inserted, LogEntry, Outgoing, Store, 
 
 /// Longest search for a definite answer after the connection was lost; then the answer is unknown.
 const SEARCH: Duration = Duration::from_secs(10);
+/// Longest look whether a message that is refused is known.
+const LOOK_UP: Duration = Duration::from_secs(5);
 /// Between two tries of the statement.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -92,7 +94,8 @@ impl Acceptor {
         let (Some(log), Some(key)) = (&inbound.message_log, dedup_key(inbound, envelope)) else {
             return Answer::Refused { reason };
         };
-        match self.store.winner(&log.slot_id, key.as_str()).await {
+        let found = tokio::time::timeout(LOOK_UP, self.store.winner(&log.slot_id, key.as_str())).await;
+        match found.unwrap_or(Ok(None)) {
             Ok(Some(seen)) => match self.store.outlasting(seen).await {
                 Ok(winner) => self.duplicate(inbound, envelope, &key, &winner).await,
                 // It is known here, and a fail-over may forget it.
