@@ -2,12 +2,14 @@
 //! waiting for a standby say. They are counted until their backends are known to be gone, so that they cannot pile up.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use deadpool_postgres::ClientWrapper;
 use tokio_postgres::types::Type;
 
-use super::StoreError;
 use super::connection::Backend;
+use super::pool::no_answer;
+use super::{Session, StoreError};
 
 /// Places for the sessions of one pool, on the server's side. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -24,6 +26,9 @@ struct Taken {
     in_use: usize,
     abandoned: Vec<Backend>,
 }
+
+/// Longest wait for the answer which of them are gone.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Those of them that are still there. Under another role the time is not shown; then the pid alone tells.
 const STILL_THERE: &str = "/* still_there */
@@ -56,10 +61,7 @@ impl Places {
     }
 
     /// Whether there are no more than there may be.
-    ///
-    /// # Errors
-    /// `Unreachable`: nothing is to be sent.
-    pub(super) fn enough(&self) -> Result<(), StoreError> {
+    fn enough(&self) -> Result<(), StoreError> {
         let taken = self.lock();
         if taken.in_use + taken.abandoned.len() <= self.0.most {
             return Ok(());
@@ -75,8 +77,24 @@ impl Places {
         self.lock().abandoned.len()
     }
 
-    /// Asks the server which of them are gone.
-    pub(super) async fn look(&self, client: &ClientWrapper) -> Result<(), StoreError> {
+    /// Asks which of those that got no answer are gone; the session is the caller's when that leaves a place for it.
+    ///
+    /// # Errors
+    /// `Unreachable`, whatever came of the question: for the caller nothing was sent.
+    pub(super) async fn look(&self, session: Session) -> Result<Session, StoreError> {
+        let looked = tokio::time::timeout(LOOK, self.ask(session.client()?)).await;
+        let looked = looked.unwrap_or_else(|_elapsed| Err(no_answer(LOOK)));
+        looked.map_err(|error| StoreError::Unreachable(error.to_string()))?;
+        match self.enough() {
+            Ok(()) => Ok(session),
+            Err(error) => {
+                session.release();
+                Err(error)
+            }
+        }
+    }
+
+    async fn ask(&self, client: &ClientWrapper) -> Result<(), StoreError> {
         let asked = self.lock().abandoned.clone();
         let pids: Vec<i32> = asked.iter().map(|one| one.pid).collect();
         let started: Vec<Option<i64>> = asked.iter().map(|one| one.started).collect();

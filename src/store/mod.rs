@@ -40,6 +40,7 @@ mod remove;
 mod resend;
 mod row;
 mod server_facts;
+mod session;
 mod settings;
 mod step;
 mod stored;
@@ -69,7 +70,7 @@ pub use lifecourse::{Attempt, AttemptOutcome, Cause, MessageState};
 pub use mark::{Mark, Unpublished};
 pub use message_status::MessageStatus;
 pub use params::{BadParameter, StepParam};
-pub use pool::{Pool, Session};
+pub use pool::Pool;
 pub use prepared::{PreparedLimit, prepared_limit, refuse_small_limits};
 pub use prove::{Count, Finding, Load, Offender, SlotRows, Snapshot, Standing};
 pub use prove_rules::Rule;
@@ -79,6 +80,7 @@ pub use resend::{ResendClaim, ResendRequest, ResendWay};
 pub use server_facts::{
     ClockReading, HomeFacts, SchemaFacts, ServerFacts, SessionSetting, Setting, Standbys, server_facts,
 };
+pub use session::Session;
 pub use settings::{PostgresSettings, SessionTimeouts};
 pub use stored::{FullMessage, StoredMessage};
 pub use sweep::{Claimed, OpenBefore, OpenRow};

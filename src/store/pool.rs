@@ -1,15 +1,14 @@
 //! Connections with known session settings, and the rule that an unread reply never goes back to a pool.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use deadpool_postgres::{ClientWrapper, HookError, QueueMode, Runtime, Timeouts};
 use tokio_postgres::config::TargetSessionAttrs;
 
-use super::abandoned::{Place, Places};
-use super::connection::{Connection, Hook, Manager, Object};
-use super::{Gate, PostgresSettings, SessionTimeouts, StoreError};
+use super::abandoned::Places;
+use super::connection::{Connection, Hook, Manager};
+use super::{Gate, PostgresSettings, Session, SessionTimeouts, StoreError};
 use crate::model::Incarnation;
 
 /// For a role that is called like the engine's schema, `"$user"` in the search path means that schema: its tables would
@@ -48,9 +47,6 @@ pub struct Pool {
     /// Shut when an answer does not come.
     gate: Gate,
 }
-
-/// Longest wait for the answer which of its sessions the server has ended.
-const LOOK: Duration = Duration::from_secs(5);
 
 impl Pool {
     /// Opens no connection yet.
@@ -154,20 +150,7 @@ impl Pool {
         let object = self.inner.get().await?;
         match self.places.take() {
             Some(place) => Ok(Session::new(object, place)),
-            None => self.look(Session::new(object, self.places.one_more())).await,
-        }
-    }
-
-    /// Asks which of those that got no answer are gone; the session is the caller's when that leaves a place for it.
-    async fn look(&self, session: Session) -> Result<Session, StoreError> {
-        let looked = tokio::time::timeout(LOOK, self.places.look(session.client()?)).await;
-        looked.unwrap_or_else(|_elapsed| Err(no_answer(LOOK)))?;
-        match self.places.enough() {
-            Ok(()) => Ok(session),
-            Err(error) => {
-                session.release();
-                Err(error)
-            }
+            None => self.places.look(Session::new(object, self.places.one_more())).await,
         }
     }
 
@@ -310,65 +293,8 @@ async fn roll_back<T>(client: &ClientWrapper, error: StoreError) -> Result<T, St
     Err(error)
 }
 
-fn no_answer(bound: Duration) -> StoreError {
+pub(super) fn no_answer(bound: Duration) -> StoreError {
     StoreError::Unknown(format!("no answer within {bound:?}"))
-}
-
-/// One connection, taken out of its pool. Dropped without `release`, it is closed: a reply may be unread.
-#[derive(Debug)]
-pub struct Session {
-    object: Option<Object>,
-    place: Place,
-    /// Of its server's words that a commit did not wait to the end: those that speak of earlier commits.
-    before: AtomicU64,
-}
-
-impl Session {
-    fn new(object: Object, place: Place) -> Self {
-        let before = object.waits_cancelled().into();
-        Self { object: Some(object), place, before }
-    }
-
-    fn waits_cancelled(&self) -> u64 {
-        self.object.as_ref().map_or(0, |object| object.waits_cancelled())
-    }
-
-    /// Right before a commit is sent: what was said until now does not speak of it.
-    pub(super) fn expect_no_warning(&self) {
-        self.before.store(self.waits_cancelled(), Ordering::Relaxed);
-    }
-
-    /// Whether the commits that were answered have waited for the standby, where there is one.
-    ///
-    /// # Errors
-    /// `Unknown`: the wait was cancelled. It is done, and a fail-over may undo it.
-    pub(super) fn waited(&self) -> Result<(), StoreError> {
-        if self.waits_cancelled() == self.before.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        Err(StoreError::Unknown("its wait for the synchronous standby was cancelled".to_owned()))
-    }
-
-    pub fn client(&self) -> Result<&ClientWrapper, StoreError> {
-        match &self.object {
-            Some(object) => Ok(object),
-            None => Err(StoreError::Unexpected("the session was given back".to_owned())),
-        }
-    }
-
-    /// Back into the pool: every reply was read and no transaction is open.
-    pub fn release(mut self) {
-        drop(self.object.take());
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        if let Some(object) = self.object.take() {
-            self.place.abandon(object.backend);
-            drop(Object::take(object));
-        }
-    }
 }
 
 /// Under which name all sessions of an incarnation are seen, and can be ended.

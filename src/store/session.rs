@@ -1,0 +1,66 @@
+//! A session: a connection that is closed when an answer of it may be unread.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use deadpool_postgres::ClientWrapper;
+
+use super::StoreError;
+use super::abandoned::Place;
+use super::connection::Object;
+
+/// One connection, taken out of its pool. Dropped without `release`, it is closed: a reply may be unread.
+#[derive(Debug)]
+pub struct Session {
+    object: Option<Object>,
+    place: Place,
+    /// Of its server's words that a commit did not wait to the end: those that speak of earlier commits.
+    before: AtomicU64,
+}
+
+impl Session {
+    pub(super) fn new(object: Object, place: Place) -> Self {
+        let before = object.waits_cancelled().into();
+        Self { object: Some(object), place, before }
+    }
+
+    fn waits_cancelled(&self) -> u64 {
+        self.object.as_ref().map_or(0, |object| object.waits_cancelled())
+    }
+
+    /// Right before a commit is sent: what was said until now does not speak of it.
+    pub(super) fn expect_no_warning(&self) {
+        self.before.store(self.waits_cancelled(), Ordering::Relaxed);
+    }
+
+    /// Whether the commits that were answered have waited for the standby, where there is one.
+    ///
+    /// # Errors
+    /// `Unknown`: the wait was cancelled. It is done, and a fail-over may undo it.
+    pub(super) fn waited(&self) -> Result<(), StoreError> {
+        if self.waits_cancelled() == self.before.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(StoreError::Unknown("its wait for the synchronous standby was cancelled".to_owned()))
+    }
+
+    pub fn client(&self) -> Result<&ClientWrapper, StoreError> {
+        match &self.object {
+            Some(object) => Ok(object),
+            None => Err(StoreError::Unexpected("the session was given back".to_owned())),
+        }
+    }
+
+    /// Back into the pool: every reply was read and no transaction is open.
+    pub fn release(mut self) {
+        drop(self.object.take());
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(object) = self.object.take() {
+            self.place.abandon(object.backend);
+            drop(Object::take(object));
+        }
+    }
+}
