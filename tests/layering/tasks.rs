@@ -27,6 +27,8 @@ const SPAWNS: &[(&str, usize, &str)] = &[
     ("relay/failures.rs", 1, "one note, for a permit that a panic gives back"),
     ("relay/heartbeat.rs", 1, "one fence, which a panic lets others try again"),
     ("relay/publish.rs", 1, "the marker, watched inside"),
+    ("store/connection.rs", 1, "one connection, which is lost with it, and whose client is told"),
+    ("store/durable.rs", 2, "one write for all that wait, and whoever tells them its outcome, a panic as unknown"),
     ("store/migrate.rs", 1, "one connection of a command or of a start, which ends with its client"),
     ("store/server_facts.rs", 1, "one connection of a look, which ends with its client"),
 ];
