@@ -69,6 +69,7 @@ const COUNTERS: &[(&str, &str)] = &[
         "Of these groups, those that were not accepted: each message went on alone, or was refused.",
     ),
     ("posthaste_published_total", "Messages confirmed by the broker, redone ones included."),
+    ("posthaste_publish_failed_total", "Publishes without a confirm, by reason."),
     ("posthaste_processed_total", "Attempts committed."),
     ("posthaste_retried_total", "Attempts failed and to be repeated."),
     ("posthaste_failed_total", "Messages moved to the error store."),
@@ -95,6 +96,7 @@ impl MetricsHandle {
         metrics::describe_gauge!("posthaste_journal_oldest_seconds", "Age of the oldest of them.");
         metrics::describe_gauge!("posthaste_in_doubt", "Prepared transactions that wait for their outcome.");
         metrics::describe_gauge!("posthaste_in_doubt_oldest_seconds", "Age of the oldest of them.");
+        metrics::describe_gauge!("posthaste_destination_in_trouble", "1 while a destination takes no messages.");
         metrics::describe_gauge!("posthaste_pool_in_use", "Database connections in use, by pool.");
         metrics::describe_gauge!("posthaste_pool_size", "Database connections possible, by pool.");
         metrics::gauge!("posthaste_journal_open").set(0.0);
@@ -131,6 +133,9 @@ impl MetricsHandle {
             "posthaste_heuristic_total",
         ] {
             metrics::counter!(name).absolute(0);
+        }
+        for reason in ["refused", "not_sent", "returned", "nacked", "no_confirm", "lost", "held"] {
+            metrics::counter!("posthaste_publish_failed_total", "reason" => reason).absolute(0);
         }
         for outcome in ["commit", "abort"] {
             metrics::counter!("posthaste_recovered_total", "outcome" => outcome).absolute(0);

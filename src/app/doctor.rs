@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use across::Server;
-use broker::{SeenBroker, SeenManagement};
+use broker::{Inlet, SeenBroker, SeenManagement};
 use queue::{Backstop, Presence, SeenQueue};
 
 pub use finding::{Finding, Level, Report};
@@ -22,6 +22,7 @@ use crate::broker::{
     AmqpSettings, Broker, LinkStatus, Management, ManagementError, PublisherSettings, QueueFacts, TopologyError,
 };
 use crate::config::Settings;
+use crate::inbound::{InboundSettings, Path};
 use crate::lifecycle::Lifecycle;
 use crate::pipeline::DEFAULT_TRANSACTION_TIMEOUT;
 use crate::relay::DestinationSettings;
@@ -96,12 +97,21 @@ async fn brokers(settings: &Settings) -> Result<Vec<SeenBroker>, RunError> {
         let of = used.iter().filter(|one| one.connection == amqp.name);
         let queues = of.map(|one| unseen_queue(settings, amqp, one)).collect();
         match look(amqp, queues, &lifecycle).await {
-            Ok(broker) => seen.push(broker),
+            Ok(broker) => seen.push(SeenBroker { inlets: inlets(settings, &amqp.name), ..broker }),
             Err(error) => result = Err(error),
         }
     }
     lifecycle.stop(Duration::from_secs(2)).await;
     result.map(|()| seen)
+}
+
+/// Who accepts messages that go to this broker.
+fn inlets(settings: &Settings, amqp: &str) -> Vec<Inlet> {
+    let of = |one: &&InboundSettings| {
+        Path::of(one, &settings.adapters).senders().iter().any(|sender| sender.connection == amqp)
+    };
+    let inlet = |one: &InboundSettings| Inlet { adapter: one.adapter.to_string(), max_body: one.max_body };
+    settings.inbound.iter().filter(of).map(inlet).collect()
 }
 
 fn unseen_queue(settings: &Settings, amqp: &AmqpSettings, used: &DestinationSettings) -> SeenQueue {
@@ -128,6 +138,7 @@ async fn look(amqp: &AmqpSettings, queues: Vec<SeenQueue>, lifecycle: &Lifecycle
         version: None,
         management: SeenManagement::NotGiven,
         queues,
+        inlets: Vec::new(),
     };
     if broker.can_consume(BROKER_BOUND).await {
         seen.version = broker.server_version().await;

@@ -39,6 +39,9 @@ pub fn probe(
             found.push((Part::Accepting, what.clone()));
             found.push((Part::Processing, what));
         }
+        // What is accepted for them waits; of what is refused for that each adapter speaks below.
+        let troubled = acceptor.relay.all_troubled();
+        found.extend(troubled.iter().map(|one| (Part::Processing, one.what.clone())));
         for (one, path) in inbound.iter().filter(|(one, _)| registry.is_started(&one.adapter)) {
             // Each connection speaks for itself, also while another is down.
             let trouble = acceptor.ready(one, path).err().into_iter().chain(acceptor.trouble(one, path));
@@ -58,7 +61,8 @@ pub fn probe(
         let waiting = acceptor.store.databases.waiting();
         found.extend(waiting.into_iter().map(|(_, why)| (Part::Processing, why)));
         found.extend(doubts(&shared).into_iter().map(|what| (Part::Processing, what)));
-        let mut reasons = with_times(found, &since);
+        let known = troubled.into_iter().map(|one| (one.what, one.since)).collect();
+        let mut reasons = with_times(found, &known, &since);
         reasons.extend(watch.troubles().into_iter().flat_map(of_task));
         let none = |part| !reasons.iter().any(|reason: &Reason| reason.part == part);
         Readiness { accepting: none(Part::Accepting), processing: none(Part::Processing), reasons }
@@ -103,12 +107,17 @@ fn doubts(shared: &Shared) -> Vec<String> {
     found
 }
 
-/// Since when each reason stands, as far as it was asked.
-fn with_times(found: Vec<(Part, String)>, since: &Mutex<BTreeMap<String, Timestamp>>) -> Vec<Reason> {
+/// Since when each reason stands: as it is known, or else as far as it was asked.
+fn with_times(
+    found: Vec<(Part, String)>,
+    known: &BTreeMap<String, Timestamp>,
+    since: &Mutex<BTreeMap<String, Timestamp>>,
+) -> Vec<Reason> {
     let mut since = since.lock().unwrap_or_else(PoisonError::into_inner);
     since.retain(|what, _| found.iter().any(|(_, other)| other == what));
     let reason = |(part, what): (Part, String)| {
-        let since = *since.entry(what.clone()).or_insert_with(Timestamp::now);
+        let asked = *since.entry(what.clone()).or_insert_with(Timestamp::now);
+        let since = known.get(&what).copied().unwrap_or(asked);
         Reason { part, what, since }
     };
     found.into_iter().map(reason).collect()

@@ -173,6 +173,11 @@ impl Handle {
         self.hang_up();
     }
 
+    /// Takes leave if it is still alive, and closes the socket in any case.
+    pub(super) async fn leave(&self) {
+        if self.alive() { self.close().await } else { self.hang_up() }
+    }
+
     /// Closes the socket of a connection that has ended. The library closes only its own descriptor: as long as ours is
     /// open the broker takes the connection for alive and keeps what it has delivered.
     pub(super) fn hang_up(&self) {

@@ -17,9 +17,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::connection::{CallError, Handle, bounded};
-use super::link::{Link, LinkWatch};
-use super::outcome::{Answer, Confirmed, NotSent, ReturnedMessage, certain, judge};
-use super::publisher::{Job, JobQueue, Place, PublisherSettings, refusal};
+use super::end::{End, Scope, end_of};
+use super::link::Link;
+use super::outcome::{Answer, Confirmed, Ended, NotSent, ReturnedMessage, certain, judge};
+use super::publisher::{Job, JobQueue, Place, PublisherSettings};
+use super::way::Way;
 use crate::lifecycle::point;
 use crate::model::TxId;
 use crate::txn::faults::{Point, reach};
@@ -30,7 +32,7 @@ const CLOSE_BOUND: Duration = Duration::from_millis(500);
 pub(super) struct Lane {
     name: String,
     queue: Arc<JobQueue>,
-    link: LinkWatch,
+    way: Way,
     settings: PublisherSettings,
     closing: CancellationToken,
     open: Option<(Handle, Channel)>,
@@ -40,11 +42,11 @@ impl Lane {
     pub(super) fn new(
         name: String,
         queue: Arc<JobQueue>,
-        link: LinkWatch,
+        way: Way,
         settings: PublisherSettings,
         closing: CancellationToken,
     ) -> Self {
-        Self { name, queue, link, settings, closing, open: None }
+        Self { name, queue, way, settings, closing, open: None }
     }
 
     /// Publishes until the queue is closed and empty. Whoever waits for what a panic has ended is told that nothing is known;
@@ -57,14 +59,16 @@ impl Lane {
                 Ok((handle, channel)) => self.publish(&handle, &channel, group).await,
                 Err(reason) => refuse(group, &reason),
             }
+            if self.way.is_apart() && self.queue.is_empty().await {
+                self.open = None;
+                self.way.rest().await;
+            }
         }
     }
 
     /// The channel of the present connection, opened when there is none that can be used.
     async fn channel(&mut self) -> Result<(Handle, Channel), NotSent> {
-        let link = self.link.current();
-        refusal(&link)?;
-        let Link::Up(handle) = link else { return Err(NotSent::Closed) };
+        let handle = self.way.handle().await?;
         if let Some((of, channel)) = &self.open
             && of.same(&handle)
             && channel.status().connected()
@@ -97,13 +101,14 @@ impl Lane {
         };
         flight.land(Instant::now() + self.settings.confirm_bound, &mut tell).await;
         let mut settled = flight.is_over();
-        let blocked = matches!(self.link.current(), Link::Blocked { .. });
+        let blocked = self.way.is_blocked();
         if !settled && !blocked {
             settled = flight.give_up(handle, channel, &mut tell).await;
             self.open = None;
         }
         let sent: Vec<_> = recipients.iter().map(|recipient| recipient.message()).collect();
-        let verdicts = judge(&sent, &flight.answers, &flight.returned, settled);
+        let end = flight.end.as_ref().map(|end| Ended { end, alone: self.was_alone(&sent, end.scope) });
+        let verdicts = judge(&sent, &flight.answers, &flight.returned, settled, end);
         for ((recipient, verdict), told) in recipients.iter().zip(verdicts).zip(&flight.told) {
             if !told {
                 recipient.tell(verdict);
@@ -114,11 +119,19 @@ impl Lane {
         }
     }
 
+    /// Whether nothing else was under way on what has ended.
+    fn was_alone(&self, sent: &[(TxId, &str)], scope: Scope) -> bool {
+        sent.len() == 1
+            && match scope {
+                Scope::Channel => true,
+                Scope::Connection => self.way.is_apart(),
+            }
+    }
+
     /// Under an alarm the library keeps back what it was given, and would send a channel's close before its publishes:
     /// the channel is kept, and nothing else is sent on it, until the alarm is over.
     async fn hold(&mut self, handle: &Handle, channel: &Channel, mut flight: Flight<'_>) {
-        let unblocked = self.link.until(|link| !matches!(link, Link::Blocked { .. }));
-        let supervised = unblocked.await;
+        let supervised = self.way.until(|link| !matches!(link, Link::Blocked { .. })).await;
         // Everybody has had his word.
         flight.land(Instant::now() + self.settings.confirm_bound, |_, _| ()).await;
         if !flight.is_over() && supervised {
@@ -147,8 +160,15 @@ fn refuse(group: Vec<Job>, reason: &NotSent) {
     }
 }
 
-/// What the broker said to a publish, and a return that came with it, be it this one's or another's.
-type Said = (Answer, Option<ReturnedMessage>);
+/// What the broker said to a publish.
+#[derive(Debug)]
+struct Said {
+    answer: Answer,
+    /// It came with the answer, be it this one's or another's.
+    returned: Option<ReturnedMessage>,
+    /// Why the channel ended, when that was the answer.
+    end: Option<End>,
+}
 /// One publish until its answer.
 type Publish<'a> = BoxFuture<'a, Said>;
 
@@ -162,6 +182,8 @@ struct Flight<'a> {
     front: usize,
     answers: Vec<Answer>,
     returned: Vec<ReturnedMessage>,
+    /// Why the channel ended: the first reason that was given.
+    end: Option<End>,
     /// Who was told that his message is confirmed.
     told: Vec<bool>,
     /// Publishes that the library has written to the socket.
@@ -196,7 +218,7 @@ impl<'a> Flight<'a> {
     fn of(publishes: Vec<Option<Publish<'a>>>, written: Arc<AtomicUsize>) -> Self {
         let many = publishes.len();
         let (answers, told) = (vec![Answer::Open; many], vec![false; many]);
-        Self { publishes, open: many, front: 0, answers, returned: Vec::new(), told, written }
+        Self { publishes, open: many, front: 0, answers, returned: Vec::new(), end: None, told, written }
     }
 
     fn is_over(&self) -> bool {
@@ -250,10 +272,11 @@ impl<'a> Flight<'a> {
     fn read(&mut self, at: usize, cx: &mut Context<'_>) -> bool {
         let Some(place) = self.publishes.get_mut(at) else { return true };
         let Some(publish) = place else { return true };
-        let Poll::Ready((answer, returned)) = publish.poll_unpin(cx) else { return false };
+        let Poll::Ready(Said { answer, returned, end }) = publish.poll_unpin(cx) else { return false };
         *place = None;
         self.open -= 1;
         self.returned.extend(returned);
+        self.end = self.end.take().or(end);
         if let Some(slot) = self.answers.get_mut(at) {
             *slot = answer;
         }
@@ -285,10 +308,11 @@ impl<'a> Flight<'a> {
 }
 
 fn read(result: lapin::Result<Confirmation>) -> Said {
-    let (answer, returned) = match result {
-        Ok(Confirmation::Ack(returned)) => (Answer::Acked, returned),
-        Ok(Confirmation::Nack(returned)) => (Answer::Nacked, returned),
-        Ok(Confirmation::NotRequested) | Err(_) => (Answer::Failed, None),
+    let (answer, returned, end) = match result {
+        Ok(Confirmation::Ack(returned)) => (Answer::Acked, returned, None),
+        Ok(Confirmation::Nack(returned)) => (Answer::Nacked, returned, None),
+        Ok(Confirmation::NotRequested) => (Answer::Failed, None, None),
+        Err(error) => (Answer::Failed, None, end_of(&error)),
     };
     let returned = returned.map(|message| ReturnedMessage {
         tx_id: message
@@ -301,7 +325,7 @@ fn read(result: lapin::Result<Confirmation>) -> Said {
         queue: message.delivery.routing_key.to_string(),
         reason: format!("{} {}", message.reply_code, message.reply_text),
     });
-    (answer, returned)
+    Said { answer, returned, end }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! One connection, kept alive: connect, watch, reconnect after a pause that grows.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt, StreamExt};
@@ -75,6 +76,7 @@ impl Link {
 pub(super) struct LinkWatch {
     state: watch::Receiver<Link>,
     stop: CancellationToken,
+    ups: Arc<AtomicU64>,
 }
 
 impl LinkWatch {
@@ -88,6 +90,11 @@ impl LinkWatch {
 
     pub(super) fn is_up(&self) -> bool {
         self.state.borrow().is_up()
+    }
+
+    /// How often it has come up, or has been unblocked: what was not answered before is not to be expected any more.
+    pub(super) fn ups(&self) -> u64 {
+        self.ups.load(Ordering::Relaxed)
     }
 
     /// The connection, or why there is none.
@@ -113,19 +120,19 @@ impl LinkWatch {
 /// Starts to keep a connection alive, until it is closed, nobody looks any more, or the hard stop.
 pub(super) fn supervise(endpoint: Endpoint, purpose: Purpose, ground: &Ground) -> LinkWatch {
     let (sender, state) = watch::channel(Link::Down { reason: "not connected yet".into(), since: Instant::now() });
-    let stop = ground.hard.child_token();
+    let (stop, ups) = (ground.hard.child_token(), Arc::<AtomicU64>::default());
     let needed_for = match purpose {
         Purpose::Publish => NeededFor::Accepting,
         Purpose::Consume => NeededFor::Processing,
     };
     let name = format!("connection {} {}", endpoint.name, purpose.as_str());
     let task = Task::new(name.clone(), needed_for);
-    let mut supervisor = Supervisor { name, endpoint, purpose, sender, stop: stop.clone() };
+    let mut supervisor = Supervisor { name, endpoint, purpose, sender, stop: stop.clone(), ups: ups.clone() };
     let (watch, token) = (ground.watch.clone(), stop.clone());
     ground.tasks.spawn(async move {
         let _closed = watch.until_done(task, &token, &mut supervisor, |one| one.begin().boxed()).await;
     });
-    LinkWatch { state, stop }
+    LinkWatch { state, stop, ups }
 }
 
 struct Supervisor {
@@ -134,6 +141,7 @@ struct Supervisor {
     purpose: Purpose,
     sender: watch::Sender<Link>,
     stop: CancellationToken,
+    ups: Arc<AtomicU64>,
 }
 
 impl Supervisor {
@@ -192,7 +200,7 @@ impl Supervisor {
         let mut events = std::pin::pin!(handle.events());
         let mut look = tokio::time::interval(LOOK);
         let mut last = None;
-        self.sender.send_replace(Link::Up(handle.clone()));
+        self.up(handle);
         while handle.alive() {
             point(&self.name);
             tokio::select! {
@@ -218,12 +226,19 @@ impl Supervisor {
             }
             Event::ConnectionUnblocked if handle.alive() => {
                 tracing::info!(amqp.connection = %self.endpoint.name, "the broker takes messages again");
-                self.sender.send_replace(Link::Up(handle.clone()));
+                self.up(handle);
             }
             Event::Error(error) => *last = Some(error.to_string().into()),
-            // Connected, send flow and what later versions add change nothing here.
-            _ => {}
+            // It has ended since, or these change nothing here.
+            Event::ConnectionUnblocked | Event::Connected | Event::SendFlow(_) => {}
+            // The library's enum is open: what later versions add.
+            _ => tracing::debug!(amqp.connection = %self.endpoint.name, ?event, "an event that is not known here"),
         }
+    }
+
+    fn up(&self, handle: &Handle) {
+        self.ups.fetch_add(1, Ordering::Relaxed);
+        self.sender.send_replace(Link::Up(handle.clone()));
     }
 
     /// Says why there is no connection; `since` stays what it was while the connection stays down.

@@ -11,6 +11,7 @@
 
 mod connection;
 mod consumer;
+mod end;
 mod endpoint;
 mod lane;
 mod link;
@@ -22,12 +23,14 @@ mod publishing;
 mod settings;
 mod tags;
 mod topology;
+mod way;
 mod wire;
 
 use std::time::Duration;
 
 pub use connection::{CallError, Cause};
 pub use consumer::{AckError, AckToken, ConsumerSession, Delivery, SessionEnd};
+pub use end::{About, End, Scope};
 pub use endpoint::{EndpointError, ServerVersion};
 pub use link::LinkStatus;
 pub use management::{Management, ManagementError};
@@ -76,7 +79,7 @@ impl Broker {
         let ground = Ground { tasks: TaskTracker::new(), hard, watch };
         let publish = supervise(endpoint.clone(), Purpose::Publish, &ground);
         let consume = supervise(endpoint.clone(), Purpose::Consume, &ground);
-        let publisher = Publisher::start(&endpoint.name, publish.clone(), publisher, &ground);
+        let publisher = Publisher::start(endpoint.clone(), publish.clone(), publisher, &ground);
         ground.tasks.close();
         let create_destination = settings.create_destination;
         Ok(Self { endpoint, create_destination, publish, consume, publisher, apart: Apart::default(), ground })
@@ -102,6 +105,12 @@ impl Broker {
     #[must_use]
     pub fn publish_status(&self) -> LinkStatus {
         self.publish.status()
+    }
+
+    /// How often the publishing connection has come up, or has been unblocked.
+    #[must_use]
+    pub fn publish_ups(&self) -> u64 {
+        self.publish.ups()
     }
 
     #[must_use]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::end::{About, End};
 use super::wire::WireError;
 use crate::model::TxId;
 use crate::txn::faults::Injected;
@@ -20,9 +21,12 @@ pub enum PublishError {
     /// The broker has no such queue; nobody has the message.
     #[error("no queue took the message: {reason}")]
     Returned { reason: String },
-    /// The broker refused the message; nobody has it.
+    /// The broker did not take the message and does not say why: its queue is full, or cannot work. Nobody has it.
     #[error("the broker refused the message")]
     Nacked,
+    /// The broker does not take this very message: too large, or not formed as it must be. Nobody has it.
+    #[error("the broker does not take the message: {reason}")]
+    Refused { reason: Arc<str> },
     /// It was sent, or part of it: it may have been delivered, or may be later.
     #[error("not known whether the broker has the message: {0}")]
     Unknown(Doubt),
@@ -52,12 +56,15 @@ pub enum NotSent {
 }
 
 /// Why it is not known what the broker did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Doubt {
     #[error("no confirm in time")]
     NoConfirm,
     #[error("the channel or the connection ended before the confirm")]
     Lost,
+    /// The same, with the broker's reason; which of several messages under way it was about, it does not say.
+    #[error("no confirm: {0}")]
+    Ended(End),
     /// A confirm came, but returns of the same channel may be missing.
     #[error("the channel ended before it could be told confirms and returns apart")]
     Unsettled,
@@ -89,6 +96,24 @@ pub(super) fn certain(answer: Answer, returned: &[ReturnedMessage]) -> Option<Co
     (answer == Answer::Acked && returned.is_empty()).then_some(Confirmed(()))
 }
 
+/// How a group's channel or connection ended, when the broker gave a reason.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ended<'a> {
+    pub(super) end: &'a End,
+    /// Nothing else was under way on what has ended.
+    pub(super) alone: bool,
+}
+
+/// What is to be said of a message whose channel or connection ended before its confirm. Blamed is only who was alone there:
+/// the broker does not name the message that it means.
+fn ended(ended: Option<Ended<'_>>) -> PublishError {
+    let Some(Ended { end, alone }) = ended else { return PublishError::Unknown(Doubt::Lost) };
+    match end.about {
+        About::Message if alone => PublishError::Refused { reason: end.reason.clone() },
+        About::Message | About::Destination | About::Broker => PublishError::Unknown(Doubt::Ended(end.clone())),
+    }
+}
+
 /// Decides a whole group at once. An unroutable message is positively confirmed, and the library hangs returns on the
 /// wrong confirms (protocol §8): returns are matched by message id and queue, and a confirm counts only when no return
 /// of the group can be missing any more (`settled`).
@@ -97,6 +122,7 @@ pub(super) fn judge(
     answers: &[Answer],
     returned: &[ReturnedMessage],
     settled: bool,
+    end: Option<Ended<'_>>,
 ) -> Vec<Result<Confirmed, PublishError>> {
     let is = |one: &ReturnedMessage, sent: &(TxId, &str)| one.tx_id == Some(sent.0) && one.queue == sent.1;
     // A return that is nobody's could be anybody's.
@@ -109,7 +135,7 @@ pub(super) fn judge(
             Answer::Acked if settled => Ok(Confirmed(())),
             Answer::Acked => Err(PublishError::Unknown(Doubt::Unsettled)),
             Answer::Nacked => Err(PublishError::Nacked),
-            Answer::Failed => Err(PublishError::Unknown(Doubt::Lost)),
+            Answer::Failed => Err(ended(end)),
             Answer::Open => Err(PublishError::Unknown(Doubt::NoConfirm)),
         }
     };
@@ -118,6 +144,7 @@ pub(super) fn judge(
 
 #[cfg(test)]
 mod tests {
+    use super::super::end::Scope;
     use super::*;
 
     fn id(number: u128) -> TxId {
@@ -143,7 +170,7 @@ mod tests {
     #[test]
     fn a_returned_message_is_found_by_its_id_whichever_confirm_carried_it() {
         let answers = [Answer::Acked; 3];
-        let verdicts = judge(&sent(&[1, 2, 3]), &answers, &[came_back(3)], true);
+        let verdicts = judge(&sent(&[1, 2, 3]), &answers, &[came_back(3)], true, None);
         assert_eq!(verdicts, [Ok(Confirmed(())), Ok(Confirmed(())), gone()]);
     }
 
@@ -159,23 +186,40 @@ mod tests {
     #[test]
     fn the_same_id_for_another_queue_is_another_message() {
         let sent = [(id(1), "q"), (id(1), "r")];
-        assert_eq!(judge(&sent, &[Answer::Acked; 2], &[came_back(1)], true), [gone(), Ok(Confirmed(()))]);
+        assert_eq!(judge(&sent, &[Answer::Acked; 2], &[came_back(1)], true, None), [gone(), Ok(Confirmed(()))]);
     }
 
     #[test]
     fn no_confirm_counts_while_a_return_may_be_missing() {
-        let verdicts = judge(&sent(&[1, 2, 3]), &[Answer::Acked, Answer::Open, Answer::Failed], &[], false);
+        let verdicts = judge(&sent(&[1, 2, 3]), &[Answer::Acked, Answer::Open, Answer::Failed], &[], false, None);
         assert_eq!(verdicts, [unknown(Doubt::Unsettled), unknown(Doubt::NoConfirm), unknown(Doubt::Lost)]);
     }
 
     #[test]
     fn a_return_that_nobody_knows_casts_doubt_on_every_confirm() {
         let stranger = ReturnedMessage { tx_id: None, ..came_back(1) };
-        assert_eq!(judge(&sent(&[1]), &[Answer::Acked], &[stranger], true), [unknown(Doubt::Unsettled)]);
+        assert_eq!(judge(&sent(&[1]), &[Answer::Acked], &[stranger], true, None), [unknown(Doubt::Unsettled)]);
+    }
+
+    #[test]
+    fn whoever_was_alone_is_blamed_for_an_end_that_is_about_a_message_and_nobody_else_ever_is() {
+        let end = |about| End { about, scope: Scope::Channel, reason: "406 too large".into() };
+        let said = |numbers: &[u128], end: &End, alone| {
+            judge(&sent(numbers), &vec![Answer::Failed; numbers.len()], &[], true, Some(Ended { end, alone }))
+        };
+        let message = end(About::Message);
+        let refused = Err(PublishError::Refused { reason: "406 too large".into() });
+        assert_eq!(said(&[1], &message, true), [refused]);
+        let in_doubt = |end: &End| unknown(Doubt::Ended(end.clone()));
+        assert_eq!(said(&[1, 2], &message, false), [in_doubt(&message), in_doubt(&message)]);
+        for about in [About::Destination, About::Broker] {
+            assert_eq!(said(&[1], &end(about), true), [in_doubt(&end(about))]);
+        }
+        assert_eq!(judge(&sent(&[1]), &[Answer::Failed], &[], true, None), [unknown(Doubt::Lost)]);
     }
 
     #[test]
     fn a_nack_is_a_refusal_even_when_the_group_did_not_settle() {
-        assert_eq!(judge(&sent(&[1]), &[Answer::Nacked], &[], false), [Err(PublishError::Nacked)]);
+        assert_eq!(judge(&sent(&[1]), &[Answer::Nacked], &[], false, None), [Err(PublishError::Nacked)]);
     }
 }

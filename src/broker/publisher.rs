@@ -10,10 +10,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::endpoint::Endpoint;
 use super::lane::Lane;
 use super::link::{Ground, Link, LinkStatus, LinkWatch};
 use super::outcome::{Confirmed, NotSent, PublishError};
 use super::publishing::{Claim, Publishing, Word};
+use super::way::Way;
 use super::wire::{OutMessage, Parcel, encode};
 use crate::lifecycle::{NeededFor, Task};
 use crate::model::TxId;
@@ -56,6 +58,8 @@ impl Default for PublisherSettings {
 #[derive(Clone)]
 pub struct Publisher {
     jobs: mpsc::Sender<Job>,
+    /// For the lane with a connection of its own, which sends one at a time.
+    apart: mpsc::Sender<Job>,
     room: Arc<Semaphore>,
     link: LinkWatch,
     settings: PublisherSettings,
@@ -64,22 +68,27 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn start(connection: &str, link: LinkWatch, settings: PublisherSettings, ground: &Ground) -> Self {
-        let (jobs, receiver) = mpsc::channel(settings.waiting.max(1));
-        let queue = Arc::new(JobQueue { receiver: tokio::sync::Mutex::new(receiver), settings });
+    pub(super) fn start(endpoint: Endpoint, link: LinkWatch, settings: PublisherSettings, ground: &Ground) -> Self {
         let (closing, lanes) = (CancellationToken::new(), TaskTracker::new());
-        for number in 1..=settings.lanes.max(1) {
-            let task = Task::new(format!("publisher {connection} {number}"), NeededFor::Accepting);
-            let name = task.name().to_owned();
-            let mut lane = Lane::new(name, queue.clone(), link.clone(), settings, closing.clone());
+        let connection = endpoint.name.clone();
+        let start = |which: &str, queue: Arc<JobQueue>, way: Way, settings: PublisherSettings| {
+            let task = Task::new(format!("publisher {connection} {which}"), NeededFor::Accepting);
+            let mut lane = Lane::new(task.name().to_owned(), queue, way, settings, closing.clone());
             let (hard, watch) = (ground.hard.clone(), ground.watch.clone());
             ground.tasks.spawn(lanes.track_future(async move {
                 let run = watch.until_done(task, &hard, &mut lane, |lane| lane.run().boxed());
                 hard.run_until_cancelled(run).await
             }));
+        };
+        let (jobs, queue) = JobQueue::of(settings);
+        for number in 1..=settings.lanes.max(1) {
+            start(&number.to_string(), queue.clone(), Way::Shared(link.clone()), settings);
         }
+        let alone = PublisherSettings { group_messages: 1, ..settings };
+        let (apart, queue) = JobQueue::of(alone);
+        start("apart", queue, Way::apart(endpoint, link.clone()), alone);
         lanes.close();
-        Self { jobs, room: Arc::new(Semaphore::new(settings.bytes)), link, settings, closing, lanes }
+        Self { jobs, apart, room: Arc::new(Semaphore::new(settings.bytes)), link, settings, closing, lanes }
     }
 
     /// Publishes one message; as [`publish_all`](Self::publish_all).
@@ -92,6 +101,21 @@ impl Publisher {
     /// Hands messages over to be published, as far as possible on one channel; waits for room among others'. The broker's word
     /// on each is told, once, as soon as it is known, and in at most `bound`. Dropping what is answered does not take them back.
     pub async fn publish_all(&self, messages: Vec<OutMessage>, bound: Duration) -> Publishing {
+        self.hand_over_all(&self.jobs, self.settings.group_messages, messages, bound).await
+    }
+
+    /// The same, each alone on a connection that is nobody else's: when the broker ends that, it is known for whom.
+    pub async fn publish_apart(&self, messages: Vec<OutMessage>, bound: Duration) -> Publishing {
+        self.hand_over_all(&self.apart, 1, messages, bound).await
+    }
+
+    async fn hand_over_all(
+        &self,
+        jobs_for: &mpsc::Sender<Job>,
+        most: usize,
+        messages: Vec<OutMessage>,
+        bound: Duration,
+    ) -> Publishing {
         let deadline = Instant::now() + bound;
         let (tell, mut publishing) = Publishing::of(messages.len(), deadline);
         let (mut jobs, mut last) = (Vec::new(), (Vec::new(), 0));
@@ -103,7 +127,7 @@ impl Publisher {
                     parcels.push(Place { at, cost, parcel });
                     *bytes += cost;
                     // No larger than what a lane puts together.
-                    if parcels.len() >= self.settings.group_messages || *bytes >= self.settings.group_bytes {
+                    if parcels.len() >= most || *bytes >= self.settings.group_bytes {
                         jobs.push(std::mem::take(&mut last));
                     }
                 }
@@ -116,7 +140,7 @@ impl Publisher {
             let (claim, places) = (Claim::default(), parcels.iter().map(|place| place.at).collect::<BTreeSet<_>>());
             let handed_over = self.room(cost, room_until).await.and_then(|room| {
                 let (claim, tell) = (claim.clone(), tell.clone());
-                self.hand_over(Job { parcels, cost, deadline, claim, tell, room: room.into() })
+                hand_over(jobs_for, Job { parcels, cost, deadline, claim, tell, room: room.into() })
             });
             match handed_over {
                 Ok(()) => publishing.wait_for(claim, places),
@@ -124,13 +148,6 @@ impl Publisher {
             }
         }
         publishing
-    }
-
-    fn hand_over(&self, job: Job) -> Result<(), NotSent> {
-        self.jobs.try_send(job).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => NotSent::Full,
-            mpsc::error::TrySendError::Closed(_) => NotSent::Closed,
-        })
     }
 
     /// Room for so many bytes.
@@ -167,6 +184,13 @@ impl Publisher {
             tracing::warn!("the publisher was closed before everything was confirmed");
         }
     }
+}
+
+fn hand_over(jobs: &mpsc::Sender<Job>, job: Job) -> Result<(), NotSent> {
+    jobs.try_send(job).map_err(|error| match error {
+        mpsc::error::TrySendError::Full(_) => NotSent::Full,
+        mpsc::error::TrySendError::Closed(_) => NotSent::Closed,
+    })
 }
 
 /// Why nothing may be sent in this state.
@@ -254,6 +278,16 @@ pub(super) struct JobQueue {
 }
 
 impl JobQueue {
+    fn of(settings: PublisherSettings) -> (mpsc::Sender<Job>, Arc<Self>) {
+        let (jobs, receiver) = mpsc::channel(settings.waiting.max(1));
+        (jobs, Arc::new(Self { receiver: tokio::sync::Mutex::new(receiver), settings }))
+    }
+
+    /// Whether nothing waits.
+    pub(super) async fn is_empty(&self) -> bool {
+        self.receiver.lock().await.is_empty()
+    }
+
     /// Waits for a message and takes all that waits with it, up to a group's bounds. `None`: no more will come.
     pub(super) async fn take(&self, closing: &CancellationToken) -> Option<Vec<Job>> {
         let mut receiver = self.receiver.lock().await;

@@ -102,8 +102,11 @@ impl Publishing {
     /// No word will come any more, or none that is waited for.
     fn end(&mut self, words: &mut Vec<Word>, unsent: &NotSent, doubt: Doubt) {
         for job in self.jobs.drain(..) {
-            let error =
-                if job.claim.take() { PublishError::NotSent(unsent.clone()) } else { PublishError::Unknown(doubt) };
+            let error = if job.claim.take() {
+                PublishError::NotSent(unsent.clone())
+            } else {
+                PublishError::Unknown(doubt.clone())
+            };
             words.extend(job.places.into_iter().map(|at| (at, Err(error.clone()))));
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::Relay;
-use crate::model::Destination;
+use crate::model::{Destination, TxId};
 use crate::store::{Claimed, FailedAttempt, GivenUpBy, OpenRow, PUBLISH_AFTER, StoreError};
 use crate::txn::faults::{Point, reach};
 
@@ -21,7 +21,6 @@ pub(super) struct Actions {
     pub publish: Vec<OpenRow>,
     pub dispatch: Vec<OpenRow>,
     pub give_up: Vec<OpenRow>,
-    pub unpublishable: Vec<OpenRow>,
     pub later: BTreeMap<Duration, Vec<Uuid>>,
 }
 
@@ -34,11 +33,7 @@ impl Actions {
         }
         for row in &self.give_up {
             let reason = format!("the process ended during attempt {}", row.attempts);
-            to_error_store(relay, row, &reason).await?;
-        }
-        for row in &self.unpublishable {
-            let reason = format!("cannot be published: {} tries failed", row.publishes);
-            to_error_store(relay, row, &reason).await?;
+            to_error_store(relay, row.tx_id, &row.destination, row.attempts, &reason).await?;
         }
         dispatch(relay, &self.dispatch).await?;
         if !self.publish.is_empty() {
@@ -92,16 +87,23 @@ async fn look_again_at_others(relay: &Relay, wanted: &[OpenRow], claimed: &[Clai
     if others.is_empty() { Ok(()) } else { relay.store().postpone(&others, HELD).await }
 }
 
-async fn to_error_store(relay: &Relay, row: &OpenRow, reason: &str) -> Result<(), StoreError> {
-    let (slot, adapter) = match relay.destination(&row.destination) {
+/// Gives a message up, as it was seen with so many `attempts`.
+pub(super) async fn to_error_store(
+    relay: &Relay,
+    tx_id: TxId,
+    destination: &Destination,
+    attempts: i32,
+    reason: &str,
+) -> Result<(), StoreError> {
+    let (slot, adapter) = match relay.destination(destination) {
         Some(settings) => (settings.error_slot.clone(), settings.adapter.as_str()),
-        None => (crate::model::SlotId::new(row.destination.as_str()), ""),
+        None => (crate::model::SlotId::new(destination.as_str()), ""),
     };
     let failed = FailedAttempt {
-        tx_id: row.tx_id,
-        destination: &row.destination,
-        seen: row.attempts,
-        n: row.attempts,
+        tx_id,
+        destination,
+        seen: attempts,
+        n: attempts,
         adapter,
         step: None,
         error: reason,
@@ -112,16 +114,16 @@ async fn to_error_store(relay: &Relay, row: &OpenRow, reason: &str) -> Result<()
     match store.give_up(&failed, &slot, host, GivenUpBy::Observer).await {
         Ok(Some(key)) => {
             metrics::counter!("posthaste_failed_total", "adapter" => adapter.to_owned()).increment(1);
-            tracing::warn!(tx_id = %row.tx_id, %slot, messagekey = %key, reason, "moved to the error store");
+            tracing::warn!(tx_id = %tx_id, %slot, messagekey = %key, reason, "moved to the error store");
             Ok(())
         }
-        Ok(None) => store.postpone(&[row.tx_id.0], HELD).await,
+        Ok(None) => store.postpone(&[tx_id.0], HELD).await,
         Err(error) if error.is_infrastructure() => Err(error),
         // One row's trouble is not that of all others.
-        Err(error) if error.sqlstate() == Some("55P03") => store.postpone(&[row.tx_id.0], HELD).await,
+        Err(error) if error.sqlstate() == Some("55P03") => store.postpone(&[tx_id.0], HELD).await,
         Err(error) => {
-            tracing::error!(tx_id = %row.tx_id, %slot, %error, "the error store refused a message; trying again later");
-            store.postpone(&[row.tx_id.0], REFUSED).await
+            tracing::error!(tx_id = %tx_id, %slot, %error, "the error store refused a message; trying again later");
+            store.postpone(&[tx_id.0], REFUSED).await
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::store::OpenRow;
 pub const T_REDO: Duration = Duration::from_secs(10);
 /// The longest such wait.
 pub const T_REDO_MAX: Duration = Duration::from_secs(3600);
-/// Failed publishes after which a message goes to the error store.
+/// Publishes after which a message goes to the error store when the broker does not take that very message.
 pub const MAX_PUBLISHES: i32 = 10;
 /// The longest pause between two looks at a published message.
 const LONGEST_LOOK: Duration = Duration::from_secs(600);
@@ -49,8 +49,6 @@ pub enum Next {
     Dispatch,
     /// Its attempts are used up and nobody runs it: the error store.
     GiveUp,
-    /// Ten publishes failed: the error store.
-    Unpublishable,
     /// Nobody consumes its destination; an operator must say where it shall go.
     NoConsumer,
     /// Not yet.
@@ -98,8 +96,6 @@ pub fn decide(row: &OpenRow, facts: &Facts<'_>) -> Next {
         (Mode::Own | Mode::Handover, JournalState::Ready) => {
             if owned && !row.publish_due {
                 Next::Later(SOON)
-            } else if row.publishes >= MAX_PUBLISHES && row.published_at.is_none() {
-                Next::Unpublishable
             } else if !facts.known {
                 Next::NoConsumer
             } else if facts.publishable {
@@ -241,15 +237,9 @@ mod tests {
     }
 
     #[test]
-    fn ten_failed_publishes_are_enough() {
-        let tired = OpenRow { publishes: MAX_PUBLISHES, publish_due: true, ..row() };
-        assert_eq!(decide(&tired, &facts()), Next::Unpublishable);
-    }
-
-    #[test]
-    fn a_message_that_was_confirmed_once_is_not_called_unpublishable() {
-        let redone = OpenRow { publishes: MAX_PUBLISHES + 1, published_at: Some(1), publish_due: true, ..row() };
-        assert_eq!(decide(&redone, &facts()), Next::Publish);
+    fn however_often_it_was_published_in_vain_it_is_published_again() {
+        let tired = OpenRow { publishes: MAX_PUBLISHES + 1, publish_due: true, ..row() };
+        assert_eq!(decide(&tired, &facts()), Next::Publish);
     }
 
     #[test]

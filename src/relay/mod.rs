@@ -4,6 +4,7 @@
 //! harms.
 
 mod act;
+mod admission;
 mod batch;
 mod board;
 mod clock;
@@ -14,13 +15,16 @@ mod lease;
 mod marker;
 mod publish;
 mod recovery;
+mod suspects;
 mod sweeper;
 mod topology;
+mod trouble;
 mod walk;
 
-pub use board::OpenCounts;
+pub use board::{OpenCounts, Troubled};
 pub use clock::DatabaseClock;
 pub use decide::{Facts, MAX_PUBLISHES, Next, decide, redo_after};
+pub use failures::{AfterPublish, after_publish};
 pub use heartbeat::{Fenced, Shared, beating, heartbeat};
 pub use lease::LeaseObserver;
 pub use publish::{DestinationSettings, Published, Relay, RelaySettings, Running};

@@ -12,11 +12,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::DatabaseClock;
-use super::batch::Batch;
+use super::batch::{Batch, Sent};
 use super::board::{Board, OpenCounts};
 use super::failures::{NOTES, Unconfirmed};
 use super::marker::{Marker, Unmarked};
-use crate::broker::{Broker, LinkStatus, OutMessage};
+use super::suspects::Suspects;
+use super::trouble::Admission;
+use crate::broker::{Broker, OutMessage};
 use crate::lifecycle::Lifecycle;
 use crate::model::{AdapterName, Destination, HomeId, Mode, SlotId, TxId};
 use crate::store::{Claimed, Mark, Store};
@@ -69,6 +71,7 @@ pub(super) struct Inner {
     pub wake: Notify,
     /// What is known of each destination.
     pub board: Board,
+    pub suspects: Suspects,
     pub(super) marks: mpsc::Sender<(Mark, Instant)>,
     /// Rows that wait for their mark, but for those that were processed here meanwhile.
     pub(super) unmarked: Unmarked,
@@ -90,6 +93,7 @@ impl Relay {
     pub fn start(store: Store, brokers: Vec<Broker>, settings: RelaySettings, lifecycle: &Lifecycle) -> Self {
         let (marks, waiting) = mpsc::channel(MARKS);
         let board = Board::of(settings.destinations.iter().map(|one| one.destination.clone()));
+        board.begin();
         let unmarked = Unmarked::default();
         let brokers = brokers.into_iter().map(|broker| (broker.name().to_owned(), broker)).collect();
         let inner = Inner {
@@ -100,6 +104,7 @@ impl Relay {
             lifecycle: lifecycle.clone(),
             wake: Notify::new(),
             board,
+            suspects: Suspects::default(),
             marks,
             unmarked: unmarked.clone(),
             notes: Arc::new(Semaphore::new(NOTES)),
@@ -179,27 +184,41 @@ impl Relay {
     }
 
     async fn try_all(&self, messages: Vec<Claimed>, mut tell: impl FnMut(&[(usize, Published)])) -> Vec<Unconfirmed> {
-        let (mut batches, mut failed): (BTreeMap<&str, Batch<'_>>, Vec<_>) = (BTreeMap::new(), Vec::new());
+        let (mut batches, mut failed): (BTreeMap<_, Batch<'_>>, Vec<_>) = (BTreeMap::new(), Vec::new());
         for (at, message) in messages.into_iter().enumerate() {
             if reach(Point::IN3).await.is_err() {
                 continue;
             }
-            let (tx_id, attempts, mode) = (message.envelope.tx_id, message.attempts, message.mode);
-            let Some((broker, out)) = self.out_message(message) else { continue };
+            let (tx_id, attempts, mode, publishes) =
+                (message.envelope.tx_id, message.attempts, message.mode, message.publishes);
+            let Some((broker, destination, out)) = self.out_message(message) else { continue };
             let mark = Mark { tx_id, attempts, mode, published_at: out.published_at };
+            let sent = Sent { at, mark, destination, publishes };
+            let apart = match self.admit(destination, broker) {
+                Admission::All => self.0.suspects.has(tx_id),
+                Admission::Try => true,
+                Admission::Wait => {
+                    failed.push(Unconfirmed::held(sent));
+                    continue;
+                }
+            };
             match reach(Point::IN8).await {
-                Ok(()) => batches.entry(broker.name()).or_insert_with(|| Batch::of(broker)).push(at, mark, out),
-                Err(injected) => failed.push((mark, injected.into())),
+                Ok(()) => {
+                    let batch = batches.entry((broker.name(), apart)).or_insert_with(|| Batch::of(broker, apart));
+                    batch.push(sent, out);
+                }
+                Err(injected) => failed.push(Unconfirmed::of(sent, injected.into())),
             }
         }
         let (marked_until, mut no_room) = (Instant::now() + CONFIRM_BOUND, Vec::new());
         let mut answered = select_all(batches.into_values().map(|batch| Box::pin(batch.send())));
         while let Some(some) = answered.next().await {
             let became = |answer: &Result<_, _>| if answer.is_ok() { Published::Confirmed } else { Published::Later };
-            tell(&some.iter().map(|((at, _), answer)| (*at, became(answer))).collect::<Vec<_>>());
-            let confirmed = some.iter().filter_map(|((_, mark), answer)| answer.is_ok().then_some(*mark));
+            tell(&some.iter().map(|(sent, answer)| (sent.at, became(answer))).collect::<Vec<_>>());
+            self.hear(&some);
+            let confirmed = some.iter().filter_map(|(sent, answer)| answer.is_ok().then_some(sent.mark));
             no_room.extend(self.mark_later(confirmed));
-            failed.extend(some.into_iter().filter_map(|((_, mark), answer)| Some((mark, answer.err()?))));
+            failed.extend(some.into_iter().filter_map(|(sent, answer)| Some(Unconfirmed::of(sent, answer.err()?))));
         }
         self.mark_when_there_is_room(no_room, marked_until).await;
         failed
@@ -210,7 +229,7 @@ impl Relay {
         lock(&self.0.unmarked).remove(&tx_id);
     }
 
-    fn out_message(&self, message: Claimed) -> Option<(&Broker, OutMessage)> {
+    fn out_message(&self, message: Claimed) -> Option<(&Broker, &Destination, OutMessage)> {
         let destination = self.destination(&message.destination)?;
         let broker = self.0.brokers.get(&destination.connection)?;
         let home: Option<HomeId> = match message.mode {
@@ -221,37 +240,14 @@ impl Relay {
         let published_at = self.0.clock.now()?;
         let queue = destination.queue.clone();
         let (attempts, redone) = (message.attempts, message.suspect);
-        Some((broker, OutMessage { queue, envelope: message.envelope, attempts, published_at, home, redone }))
-    }
-
-    /// Whether a message for this destination would be taken now; the text says why not.
-    pub fn ready(&self, destination: &Destination) -> Result<(), String> {
-        let settings = self.destination(destination).ok_or_else(|| format!("{destination} is not configured"))?;
-        let broker = self.0.brokers.get(&settings.connection);
-        let broker = broker.ok_or_else(|| format!("connection {} is not configured", settings.connection))?;
-        match broker.publish_status() {
-            LinkStatus::Up => {}
-            LinkStatus::Down { reason, .. } => return Err(format!("{} is down: {reason}", settings.connection)),
-            LinkStatus::Blocked { reason, .. } => {
-                return Err(format!("{} takes no messages: {reason}", settings.connection));
-            }
-        }
-        if !broker.publisher().is_ready() {
-            return Err(format!("too much is waiting to be published on {}", settings.connection));
-        }
-        self.0.board.verified(destination)
+        let out = OutMessage { queue, envelope: message.envelope, attempts, published_at, home, redone };
+        Some((broker, &destination.destination, out))
     }
 
     /// As last counted.
     #[must_use]
     pub fn open(&self, destination: &Destination) -> OpenCounts {
         self.0.board.open(destination)
-    }
-
-    /// Something is not where it was: look again before anything is accepted.
-    pub(super) fn unverify_all(&self) {
-        self.0.board.doubt_all();
-        self.0.wake.notify_one();
     }
 
     /// The sweeper has something to do before its next look.

@@ -149,15 +149,18 @@ impl Sweeper {
 
     fn decide_all(&mut self, rows: &[OpenRow], empty: &BTreeSet<Destination>) -> Actions {
         let live = self.shared.live();
-        let mut actions = Actions::default();
+        let (mut actions, mut tried) = (Actions::default(), BTreeSet::new());
         for row in rows {
             let next = self.next(row, &live, empty);
             self.note_suspicion(row, next);
             match next {
-                Next::Publish => actions.publish.push(row.clone()),
+                Next::Publish => match self.relay.may_go(&row.destination, &mut tried) {
+                    Ok(()) => actions.publish.push(row.clone()),
+                    Err(pause) if row.has_due_row => actions.later.entry(pause).or_default().push(row.tx_id.0),
+                    Err(_) => {}
+                },
                 Next::Dispatch => actions.dispatch.push(row.clone()),
                 Next::GiveUp => actions.give_up.push(row.clone()),
-                Next::Unpublishable => actions.unpublishable.push(row.clone()),
                 Next::NoConsumer => {
                     if self.unserved.insert(row.destination.clone()) {
                         tracing::warn!(destination = %row.destination, "no live instance consumes it; its messages wait");
@@ -181,7 +184,7 @@ impl Sweeper {
             known: relay.destination(&row.destination).is_some(),
             served_here: relay.route(&row.destination).is_some(),
             served: self.shared.served(&row.destination),
-            publishable: relay.ready(&row.destination).is_ok(),
+            publishable: relay.reachable(&row.destination).is_ok(),
             queue_empty: empty.contains(&row.destination),
             seen: self.shared.latest_seen(&row.destination),
         };

@@ -35,7 +35,7 @@ pub async fn verify_destinations(relay: Relay) {
         }
         let pause = if doubt { DOUBT } else { FINE };
         let mut waited = Duration::ZERO;
-        // A returned message puts all destinations in doubt at once.
+        // A returned message puts its destination in doubt at once.
         while waited < pause && !soft.is_cancelled() && (doubt || relay.0.board.all_verified()) {
             tokio::select! {
                 () = tokio::time::sleep(DOUBT) => waited += DOUBT,

@@ -23,7 +23,7 @@ pub struct Mark {
 pub struct Unpublished {
     pub tx_id: TxId,
     pub attempts: i32,
-    /// Something may have reached the broker, or never will; ten of those are enough.
+    /// The broker does not take this very message; ten of those are enough.
     pub counts: bool,
 }
 
@@ -52,7 +52,8 @@ picked AS (
 open AS (
     UPDATE posthaste.journal j
     SET publishes = j.publishes + picked.counts,
-        publish_after = clock_timestamp() + $4 * power(2, least(j.publishes, 8)) * interval '1 second'
+        publish_after = clock_timestamp()
+            + $4 * CASE picked.counts WHEN 0 THEN 1 ELSE power(2, least(j.publishes, 8)) END * interval '1 second'
     FROM picked WHERE j.tx_id = picked.tx_id RETURNING j.tx_id, j.publish_after)
 INSERT INTO posthaste.due (tx_id, at) SELECT tx_id, publish_after FROM open ORDER BY tx_id
 ON CONFLICT (tx_id) DO UPDATE SET at = excluded.at";
@@ -72,7 +73,7 @@ impl Store {
 
     /// The last publish of these failed: whoever comes next waits longer, and the sweeper is told when. Does not wait for the
     /// disk: a lost note is a publish that comes early. Rows overtaken meanwhile, or held by somebody who does so, are left
-    /// alone. `spacing`: the first wait; it doubles with every publish that counts.
+    /// alone. `spacing`: how long; for what counts it is the first wait, which doubles with every publish.
     pub async fn publish_failed(&self, failed: &[Unpublished], spacing: Duration) -> Result<(), StoreError> {
         let tx_ids: Vec<Uuid> = failed.iter().map(|one| one.tx_id.0).collect();
         let attempts: Vec<i32> = failed.iter().map(|one| one.attempts).collect();

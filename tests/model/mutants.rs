@@ -60,6 +60,8 @@ mutants! {
     DirectUncounted caught_by I7 in "adopt",
     /// The sweeper publishes what is not due.
     DelayIgnored caught_by Delay in "retry",
+    /// A publish that the queue or the connection kept back counts as one that the broker does not take.
+    BackPressureCounts caught_by Blamed in "refused",
     /// Messages for queues of others carry our home id.
     HandoverWithOwnHeader caught_by I1 in "handover",
     /// Clean-up removes E rows.

@@ -3,12 +3,13 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use posthaste::broker::PublishError;
 use posthaste::inbound::verdict::{self, AfterFailure};
 use posthaste::model::{AdapterName, Destination, Incarnation, JournalState, SlotId, TransactionAttribute, TxId};
 use posthaste::pipeline::FailureKind;
 use posthaste::receiver::ReceiverSettings;
 use posthaste::receiver::attempt::{self, Unclaimed, Verdict};
-use posthaste::relay::{Facts, Next, decide, redo_after};
+use posthaste::relay::{AfterPublish, Facts, Next, after_publish as follows, decide, redo_after};
 use posthaste::store::{JournalRow, OpenRow, StoreError};
 use uuid::Uuid;
 
@@ -117,6 +118,12 @@ pub fn sweep(db: &Database, row: &Row, me: Instance, running_here: bool, queue_e
         seen: None,
     };
     decide(&open, &facts)
+}
+
+/// What follows a publish that was not confirmed. `refused`: the broker does not take that very message.
+pub fn after_publish(refused: bool, publishes: u8) -> AfterPublish {
+    let error = if refused { PublishError::Refused { reason: "406".into() } } else { PublishError::Nacked };
+    follows(&error, i32::from(publishes))
 }
 
 /// Whether a row is published to the broker and not settled.

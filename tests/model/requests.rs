@@ -185,7 +185,14 @@ fn accepted(lab: &Lab, world: &mut World, request: Request) {
         world.record.broken = Some(Rule::I1);
     }
     if lab.scenario.consumed {
-        world.tasks.push(Task::Publish(Publish { instance, tx, attempts: 0, redone: false, sent: false }));
+        world.tasks.push(Task::Publish(Publish {
+            instance,
+            tx,
+            attempts: 0,
+            redone: false,
+            sent: false,
+            publishes: 0,
+        }));
     }
 }
 

@@ -1,4 +1,4 @@
-//! What must hold: the invariants of the protocol (§2) and two of its other rules, in every state and at every end.
+//! What must hold: the invariants of the protocol (§2) and some of its other rules, in every state and at every end.
 
 use posthaste::model::{JournalState, Mode, StoreType};
 use stateright::Property;
@@ -26,6 +26,8 @@ pub enum Rule {
     Carried,
     /// Nothing is published or processed before its time (§3, `not_before`).
     Delay,
+    /// Nothing is given up for a full queue, a confirm that does not come or a channel that is lost (§4, step 4).
+    Blamed,
     /// When nothing goes wrong any more, everything comes to its end. Asked of a sample of states, because cycles hide
     /// an end that is never reached.
     Settles,
@@ -42,6 +44,7 @@ impl Rule {
         Self::I8,
         Self::Carried,
         Self::Delay,
+        Self::Blamed,
         Self::Settles,
     ];
 
@@ -56,6 +59,7 @@ impl Rule {
             Self::I8 => "I8",
             Self::Carried => "published messages are with the broker",
             Self::Delay => "delays are kept",
+            Self::Blamed => "back-pressure is not the message's fault",
             Self::Settles => "everything comes to its end",
         }
     }
@@ -71,6 +75,7 @@ impl Rule {
             Self::I8 => clean_up_keeps_what_is_needed,
             Self::Carried => published_is_carried,
             Self::Delay => |_, world| !world.broke(Self::Delay),
+            Self::Blamed => |_, world| !world.broke(Self::Blamed),
             Self::Settles => settles,
         };
         Property::always(self.name(), holds)

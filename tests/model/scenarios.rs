@@ -43,6 +43,7 @@ pub fn all(depth: Depth) -> Vec<Scenario> {
         resend(more),
         astray(more),
         handover(more),
+        refused(more),
         retention(more),
         journey(more),
     ]
@@ -73,9 +74,15 @@ impl Scenario {
     }
 
     /// Its publish is about to be sent.
-    fn being_published(mut self, mode: Mode) -> Self {
-        let row = self.accepted(0, |row| row.mode = mode);
-        let publish = Publish { instance: 0, tx: row.tx, attempts: 0, redone: false, sent: false };
+    fn being_published(self, mode: Mode) -> Self {
+        self.being_published_again(mode, 0)
+    }
+
+    /// The same, after so many publishes that counted.
+    fn being_published_again(mut self, mode: Mode, publishes: u8) -> Self {
+        let row = self.accepted(0, |row| (row.mode, row.publishes) = (mode, publishes));
+        let publish =
+            Publish { instance: 0, tx: row.tx, attempts: 0, redone: false, sent: false, publishes: row.publishes };
         self.start.tasks.push(Task::Publish(publish));
         self
     }
@@ -182,6 +189,12 @@ fn astray(more: u8) -> Scenario {
 fn handover(more: u8) -> Scenario {
     let left = Budget { crashes: 1, cuts: 1, haste: more, ..Budget::default() };
     Scenario::new("handover", 1, 2, left).being_published(Mode::Handover)
+}
+
+/// A message that the broker does not take, or that a full queue keeps back, before its last publish that counts.
+fn refused(more: u8) -> Scenario {
+    let left = Budget { cuts: 2, refusals: 2, crashes: 1, haste: more, losses: more, ..Budget::default() };
+    Scenario::new("refused", 1, 2, left).being_published_again(Mode::Own, 8)
 }
 
 /// Clean-up beside a message on its way and one that waits for a person.

@@ -1,14 +1,14 @@
 //! The relay: what a sweeper reads and does, publishes and marks (protocol §4, steps 3 and 4).
 
 use posthaste::model::Mode;
-use posthaste::relay::Next;
+use posthaste::relay::{AfterPublish, Next};
 
 use super::mutants::Mutant;
 use super::postgres::{Instance, Row, Tx};
 use super::product;
 use super::rules::Rule;
 use super::sent;
-use super::statements::{self, Failed, Seen};
+use super::statements::{self, Failed, GaveUp, Seen};
 use super::tasks::{Choice, Task};
 use super::work::{self, At, Work};
 use super::world::{Copy, Lab, World};
@@ -34,6 +34,8 @@ pub struct Publish {
     pub attempts: u8,
     pub redone: bool,
     pub sent: bool,
+    /// Before this one, as it was claimed.
+    pub publishes: u8,
 }
 
 /// What an instance's sweeper would do with a row, by the product's decision. One look at a row at a time.
@@ -54,7 +56,7 @@ pub fn next(lab: &Lab, world: &World, instance: Instance, tx: Tx) -> Option<Swee
         Next::Publish => Then::Publish,
         Next::Dispatch => Then::Dispatch,
         Next::GiveUp if lab.is(Mutant::NobodyGivesUp) => return None,
-        Next::GiveUp | Next::Unpublishable => Then::GiveUp,
+        Next::GiveUp => Then::GiveUp,
         Next::NoConsumer | Next::Later(_) => return None,
     };
     Some(Sweep { instance, seen, then })
@@ -88,7 +90,8 @@ pub fn act(lab: &Lab, world: &mut World, sweep: Sweep, choice: Choice) -> Option
     match then {
         Then::Publish => {
             let redone = suspect && !lab.is(Mutant::RedoneUncounted);
-            world.tasks.push(Task::Publish(Publish { instance, tx, attempts, redone, sent: false }));
+            let publishes = world.db.row(tx).map(|row| row.publishes)?;
+            world.tasks.push(Task::Publish(Publish { instance, tx, attempts, redone, sent: false, publishes }));
         }
         // Every attempt of a dispatched row is started.
         Then::Dispatch if !world.runs(instance, tx) => {
@@ -102,7 +105,7 @@ pub fn act(lab: &Lab, world: &mut World, sweep: Sweep, choice: Choice) -> Option
 
 /// A publish: sent, then confirmed; or one of both not.
 pub fn publish(lab: &Lab, world: &mut World, publish: Publish, choice: Choice) -> Option<()> {
-    let Publish { instance, tx, attempts, redone, sent } = publish;
+    let Publish { instance, tx, attempts, redone, sent, .. } = publish;
     match (sent, choice) {
         (false, Choice::Go) => {
             let row = world.db.row(tx)?;
@@ -112,16 +115,36 @@ pub fn publish(lab: &Lab, world: &mut World, publish: Publish, choice: Choice) -
             world.tasks.push(Task::Publish(Publish { sent: true, ..publish }));
         }
         (true, Choice::Go) => world.tasks.push(Task::Mark { instance, tx, attempts }),
+        // The queue is full, or its channel is lost: nothing is wrong with the message.
         (_, Choice::CutBefore) => {
-            // When that cannot be noted, `publish_after` passes by itself.
-            statements::publish_failed(&mut world.db, tx, attempts, sent);
+            if in_vain(lab, world, publish, lab.is(Mutant::BackPressureCounts)) {
+                world.record.broken = Some(Rule::Blamed);
+            }
         }
-        (
-            _,
-            Choice::CutAfter | Choice::TimeOut | Choice::Fail | Choice::Broken | Choice::Refuse | Choice::CancelWait,
-        ) => return None,
+        (false, Choice::Refuse) => {
+            world.left.refusals = world.left.refusals.checked_sub(1)?;
+            let _given_up = in_vain(lab, world, publish, true);
+        }
+        (true, Choice::Refuse) => return None,
+        (_, Choice::CutAfter | Choice::TimeOut | Choice::Fail | Choice::Broken | Choice::CancelWait) => return None,
     }
     Some(())
+}
+
+/// It is noted that a publish was not confirmed; true: the message was given up for that. When it cannot be noted,
+/// `publish_after` passes by itself.
+fn in_vain(lab: &Lab, world: &mut World, publish: Publish, refused: bool) -> bool {
+    let Publish { tx, attempts, publishes, .. } = publish;
+    match product::after_publish(refused, publishes) {
+        AfterPublish::Wait => statements::publish_failed(&mut world.db, tx, attempts, false),
+        AfterPublish::Count => statements::publish_failed(&mut world.db, tx, attempts, true),
+        AfterPublish::GiveUp { .. } => {
+            let Some(queue) = world.db.row(tx).map(|row| row.queue) else { return false };
+            let answer = sent::give_up(lab, world, Failed { tx, queue, seen: attempts, n: attempts });
+            return matches!(answer, Ok(GaveUp::Kept(_)));
+        }
+    }
+    false
 }
 
 /// The mark of a confirmed publish, or its loss.

@@ -44,7 +44,7 @@ pub enum Choice {
     Fail,
     /// The transaction is broken and nobody has noticed.
     Broken,
-    /// The request is refused before its statement is sent.
+    /// The request is refused before its statement is sent; the broker does not take the message.
     Refuse,
     /// Somebody cancels the commit's wait for the standby: it is answered, with a warning.
     CancelWait,
@@ -102,7 +102,7 @@ impl Task {
         let cut = world.left.cuts > 0;
         let (request, publishing) = (matches!(self, Self::Request(_)), matches!(self, Self::Publish(_)));
         let waits = request && world.standby == Standby::Away && world.left.restarts > 0;
-        let (fails, refused) = (lab.scenario.steps_fail || request, request && world.left.refusals > 0);
+        let (fails, refused) = (lab.scenario.steps_fail || request, (request || publishing) && world.left.refusals > 0);
         Choice::ALL.into_iter().filter(move |choice| match choice {
             Choice::Go => true,
             Choice::CutAfter => cut && !publishing,

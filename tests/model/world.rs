@@ -47,7 +47,7 @@ pub struct Budget {
     pub haste: u8,
     /// Requests that clients send (each again).
     pub posts: u8,
-    /// Requests that are refused before their statement is sent.
+    /// Requests that are refused before their statement is sent, and messages that the broker does not take.
     pub refusals: u8,
     /// Resends by operators.
     pub resends: u8,

@@ -7,6 +7,7 @@ use crate::broker::{NodeFacts, ServerVersion};
 const REACHABLE: Check = Check::new("reachable", "the server answers", &[]);
 const MANAGEMENT: Check =
     Check::new("management", "queue types, limits, policies, consumers, alarms and partitions can be seen", &[]);
+const SIZE: Check = Check::new("message-size", "what is accepted the broker takes, too", &[]);
 const ALARM: Check = Check::new("alarm", "messages are accepted", &["I2"]);
 const NODES: Check = Check::new("nodes", "every node of the cluster runs", &[]);
 const PARTITIONS: Check = Check::new("partitions", "what the broker has confirmed it keeps", &["I1"]);
@@ -22,6 +23,15 @@ pub(super) struct SeenBroker {
     pub version: Option<ServerVersion>,
     pub management: SeenManagement,
     pub queues: Vec<SeenQueue>,
+    /// Adapters that accept messages for it.
+    pub inlets: Vec<Inlet>,
+}
+
+/// An adapter that accepts messages for a broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Inlet {
+    pub adapter: String,
+    pub max_body: usize,
 }
 
 /// What the plugin says.
@@ -43,6 +53,7 @@ pub(super) fn judge(broker: &SeenBroker) -> Vec<Finding> {
         count = nodes.len();
     }
     let around = Around { version: broker.version, nodes: count };
+    found.extend(broker.inlets.iter().map(|inlet| size(broker, inlet)));
     found.extend(broker.queues.iter().flat_map(|queue| judge_queue(queue, around)));
     found
 }
@@ -75,6 +86,42 @@ fn management(broker: &SeenBroker) -> Finding {
         }
         SeenManagement::Nodes(_) => MANAGEMENT.ok(place, "the management plugin answers"),
     }
+}
+
+const MIB: usize = 1024 * 1024;
+
+/// The largest message that a broker takes unless its `max_message_size` says otherwise. Neither AMQP nor the management
+/// plugin tells the setting itself.
+fn largest(version: ServerVersion) -> usize {
+    if version >= ServerVersion(4, 0, 0) {
+        16 * MIB
+    } else if version >= ServerVersion(3, 8, 0) {
+        128 * MIB
+    } else {
+        2048 * MIB
+    }
+}
+
+fn size(broker: &SeenBroker, inlet: &Inlet) -> Finding {
+    let (adapter, bytes) = (&inlet.adapter, inlet.max_body);
+    let Some(version) = broker.version else {
+        let found =
+            format!("the broker does not tell its version, and with it what it takes; maxBody is {bytes} bytes");
+        return SIZE.unseen(adapter, found, "compare maxBody with max_message_size in rabbitmq.conf");
+    };
+    let limit = largest(version);
+    if bytes <= limit {
+        let found = format!(
+            "maxBody {bytes} bytes; RabbitMQ {version} takes {limit} unless max_message_size is set to less, which cannot be seen"
+        );
+        return SIZE.ok(adapter, found);
+    }
+    let found = format!(
+        "maxBody is {bytes} bytes, and RabbitMQ {version} takes {limit} unless max_message_size is set to more, which cannot be \
+         seen: a larger message is accepted, refused by the broker, and ends in the error store"
+    );
+    let change = format!("set maxBody to {limit} or less, or max_message_size in rabbitmq.conf to {bytes} or more");
+    SIZE.warning(adapter, found, change)
 }
 
 fn alarm(broker: &SeenBroker, nodes: &[NodeFacts]) -> Finding {

@@ -15,6 +15,7 @@ fn broker(management: SeenManagement) -> SeenBroker {
         version: Some(ServerVersion(3, 10, 8)),
         management,
         queues: Vec::new(),
+        inlets: Vec::new(),
     }
 }
 
@@ -76,4 +77,23 @@ fn a_partition_voids_only_where_a_queue_is_no_quorum_queue() {
     };
     assert_eq!(parted(&["quorum"]), Some(Level::Warning));
     assert_eq!(parted(&["quorum", "classic"]), Some(Level::Void));
+}
+
+#[test]
+fn a_body_that_the_broker_would_refuse_is_found_by_its_version() {
+    const MIB: usize = 1024 * 1024;
+    let size = |version, max_body| {
+        let inlets = vec![Inlet { adapter: "a".to_owned(), max_body }];
+        let broker = SeenBroker { version, inlets, ..broker(SeenManagement::NotGiven) };
+        judge(&broker).into_iter().find(|one| one.check == "message-size").unwrap()
+    };
+    for (version, limit) in [((3, 7, 28), 2048), ((3, 8, 0), 128), ((3, 13, 7), 128), ((4, 0, 0), 16), ((4, 2, 1), 16)]
+    {
+        let version = ServerVersion(version.0, version.1, version.2);
+        assert_eq!(size(Some(version), limit * MIB).level, Level::Ok, "{version}");
+        let above = size(Some(version), limit * MIB + 1);
+        assert_eq!((above.level, above.place.as_str()), (Level::Warning, "a"), "{version}");
+        assert!(above.found.contains(&(limit * MIB).to_string()), "{above:?}");
+    }
+    assert_eq!(size(None, MIB).level, Level::Unseen);
 }

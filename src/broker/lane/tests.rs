@@ -6,12 +6,16 @@ use super::*;
 
 type Say = oneshot::Sender<Said>;
 
+fn just(answer: Answer) -> Said {
+    Said { answer, returned: None, end: None }
+}
+
 /// So many publishes without an answer.
 fn open(many: usize) -> (Vec<Option<Say>>, Flight<'static>) {
     let (say, publishes): (Vec<_>, Vec<_>) = (0..many)
         .map(|_| {
             let (say, said) = oneshot::channel();
-            let publish: Publish<'static> = said.map(|said| said.unwrap_or((Answer::Failed, None))).boxed();
+            let publish: Publish<'static> = said.map(|said| said.unwrap_or(just(Answer::Failed))).boxed();
             (Some(say), Some(publish))
         })
         .unzip();
@@ -20,14 +24,14 @@ fn open(many: usize) -> (Vec<Option<Say>>, Flight<'static>) {
 
 fn ack(say: &mut [Option<Say>], which: &[usize]) {
     for at in which {
-        say[*at].take().unwrap().send((Answer::Acked, None)).unwrap();
+        say[*at].take().unwrap().send(just(Answer::Acked)).unwrap();
     }
 }
 
 /// Acknowledged, with a return in the hand.
 fn ack_with_a_return(say: &mut [Option<Say>], at: usize) {
     let returned = ReturnedMessage { tx_id: None, queue: "q".to_owned(), reason: "NO_ROUTE".to_owned() };
-    say[at].take().unwrap().send((Answer::Acked, Some(returned))).unwrap();
+    say[at].take().unwrap().send(Said { returned: Some(returned), ..just(Answer::Acked) }).unwrap();
 }
 
 /// Who is told while nothing more is answered.
@@ -59,7 +63,7 @@ async fn who_stands_behind_an_open_one_is_told_when_that_is_answered_whatever_th
     // Its channel has ended.
     drop(say[0].take());
     assert_eq!(told(&mut flight).await, [1]);
-    say[2].take().unwrap().send((Answer::Nacked, None)).unwrap();
+    say[2].take().unwrap().send(just(Answer::Nacked)).unwrap();
     assert_eq!(told(&mut flight).await, [3]);
     assert_eq!(flight.answers, [Answer::Failed, Answer::Acked, Answer::Nacked, Answer::Acked, Answer::Open]);
     assert_eq!(flight.told, [false, true, false, true, false]);
@@ -109,4 +113,16 @@ async fn once_something_has_come_back_nobody_is_told_any_more() {
     ack(&mut say, &[2, 3]);
     assert_eq!((told(&mut flight).await, flight.is_over()), (vec![], true));
     assert_eq!(flight.told, [true, false, false, false]);
+}
+
+#[tokio::test]
+async fn the_broker_s_reason_is_that_of_the_first_who_heard_one() {
+    let (mut say, mut flight) = open(3);
+    drop(say[0].take());
+    for (at, reason) in [(1, "406 too large"), (2, "504 closed")] {
+        let end = End { about: super::super::end::About::Message, scope: Scope::Channel, reason: reason.into() };
+        say[at].take().unwrap().send(Said { end: Some(end), ..just(Answer::Failed) }).unwrap();
+    }
+    assert!(told(&mut flight).await.is_empty() && flight.is_over());
+    assert_eq!(flight.end.unwrap().reason.as_ref(), "406 too large");
 }
