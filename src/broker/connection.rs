@@ -132,12 +132,31 @@ impl Handle {
         channel
     }
 
+    /// Whether the broker still answers on it, within a bound: on a channel that is nobody's.
+    pub(super) async fn answers(&self, bound: Duration) -> bool {
+        let asked = async {
+            let channel = self.0.connection.create_channel().await?;
+            channel.close(200, "it answers".into()).await
+        };
+        matches!(tokio::time::timeout(bound, asked).await, Ok(Ok(())))
+    }
+
     /// Ends the connection at once, without a word to the broker: it has stopped answering.
     /// Everything that waits on it fails.
     pub(super) fn give_up(&self, reason: &'static str) {
         if self.0.given_up.set(reason).is_ok() {
             tracing::warn!(reason, "the connection to the broker is given up");
         }
+        self.end();
+    }
+
+    /// The same for a connection that is nobody else's, and of which nobody need hear.
+    pub(super) fn abandon(&self) {
+        let _known = self.0.given_up.set("a channel of it hangs");
+        self.end();
+    }
+
+    fn end(&self) {
         shut(&self.0.socket);
         self.0.given_up_now.cancel();
     }

@@ -105,6 +105,9 @@ impl Lane {
         if !settled && !blocked {
             settled = flight.give_up(handle, channel, &mut tell).await;
             self.open = None;
+            if !settled {
+                self.way.abandon();
+            }
         }
         let sent: Vec<_> = recipients.iter().map(|recipient| recipient.message()).collect();
         let end = flight.end.as_ref().map(|end| Ended { end, alone: self.was_alone(&sent, end.scope) });
@@ -283,8 +286,9 @@ impl<'a> Flight<'a> {
         true
     }
 
-    /// Gives up what has no answer. Closing the channel makes the broker's earlier words arrive first; without an answer
-    /// even to that, the whole connection is given up. True: everything the broker said has been read.
+    /// Gives up what has no answer. Closing the channel makes the broker's earlier words arrive first. Without an answer even to
+    /// that, it is the channel that hangs (RabbitMQ closes none while a quorum queue has its messages and does not answer), or
+    /// the connection: another channel tells. True: everything the broker said has been read.
     async fn give_up(&mut self, handle: &Handle, channel: &Channel, mut tell: impl FnMut(usize, Confirmed)) -> bool {
         // Those that were not asked lately may have been written long ago.
         poll_fn(|cx| {
@@ -299,7 +303,9 @@ impl<'a> Flight<'a> {
         }
         let close = channel.close(200, "no confirm in time".into());
         if !matches!(tokio::time::timeout(CLOSE_BOUND, close).await, Ok(Ok(()))) {
-            handle.give_up("the broker does not answer");
+            if !handle.answers(CLOSE_BOUND).await {
+                handle.give_up("the broker does not answer");
+            }
             return false;
         }
         self.land(Instant::now() + CLOSE_BOUND, tell).await;

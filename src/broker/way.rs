@@ -62,6 +62,18 @@ impl Way {
         }
     }
 
+    /// A channel of it hangs: a connection of one's own is left without a word, which would not be answered.
+    pub(super) fn abandon(&mut self) {
+        match self {
+            Self::Shared(_) => {}
+            Self::Apart(apart) => {
+                if let Some(handle) = apart.open.take() {
+                    handle.abandon();
+                }
+            }
+        }
+    }
+
     /// Nothing waits: a connection of one's own is closed.
     pub(super) async fn rest(&mut self) {
         match self {

@@ -74,10 +74,14 @@ adapters:
       - { name: cut, query: { database: main, sql: 'SELECT pg_terminate_backend(pg_backend_pid()) WHERE $1::text IS NOT NULL', params: [messageId] } }
 "#;
 
-pub async fn started() -> (App, Amqp) {
-    let mut app = App::lay_out(Servers::shared().await, Options::default()).await;
+pub fn configured(app: &App) {
     app.write("configurations/bytes/adapters.yml", ADAPTERS);
     app.write("configurations/bytes/migrations/main/V1__tables.sql", TABLES);
+}
+
+pub async fn started() -> (App, Amqp) {
+    let mut app = App::lay_out(Servers::shared().await, Options::default()).await;
+    configured(&app);
     app.migrate();
     app.run();
     app.ready(LONG).await;
@@ -86,7 +90,7 @@ pub async fn started() -> (App, Amqp) {
 }
 
 impl App {
-    async fn send(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> client::Reply {
+    pub async fn send(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> client::Reply {
         let mut request = client::request(&self.http, Method::POST, self.api, path).body(body.to_vec());
         for (name, value) in headers {
             request = request.header(*name, *value);

@@ -18,6 +18,8 @@ mod adopt;
 #[cfg(test)]
 mod alarms;
 #[cfg(test)]
+mod backpressure;
+#[cfg(test)]
 mod bytes;
 #[cfg(test)]
 mod contract;
