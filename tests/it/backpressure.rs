@@ -18,9 +18,10 @@ const HURRY: &str = "WITH hurried AS (
     INSERT INTO posthaste.due (tx_id, at) SELECT tx_id, clock_timestamp() FROM hurried ORDER BY tx_id
     ON CONFLICT (tx_id) DO UPDATE SET at = excluded.at";
 
-fn three_and_no_more() -> FieldTable {
+/// Of a queue that refuses what comes beyond so many messages.
+pub fn full_at(messages: i32) -> FieldTable {
     let mut arguments = FieldTable::default();
-    arguments.insert("x-max-length".into(), AMQPValue::LongInt(3));
+    arguments.insert("x-max-length".into(), AMQPValue::LongInt(messages));
     arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
     arguments
 }
@@ -106,7 +107,7 @@ impl App {
 #[test]
 fn a_full_queue_keeps_messages_waiting_however_often_they_were_tried_and_once_there_is_room_they_are_processed() {
     run(async {
-        let (mut app, _amqp) = with_queue(Servers::shared().await, three_and_no_more()).await;
+        let (mut app, _amqp) = with_queue(Servers::shared().await, full_at(3)).await;
         app.stop_adapter("writeDb").await;
         let ids = app.accepted("full", 30).await;
         app.tried_in_vain("nacked").await;
@@ -128,7 +129,7 @@ fn a_full_queue_of_others_keeps_messages_waiting_until_its_reader_comes() {
         let mut app = App::lay_out(Servers::shared().await, Options::default()).await;
         crate::bytes::configured(&app);
         let amqp = Amqp::connect(app.amqp_url()).await;
-        amqp.declare_with(crate::bytes::OTHERS, three_and_no_more()).await;
+        amqp.declare_with(crate::bytes::OTHERS, full_at(3)).await;
         app.migrate();
         app.run();
         app.ready(LONG).await;
@@ -154,7 +155,7 @@ fn a_full_queue_of_others_keeps_messages_waiting_until_its_reader_comes() {
 }
 
 /// The process of a quorum queue on its node.
-fn process(app: &App) -> String {
+pub fn process(app: &App) -> String {
     let vhost = app.amqp_url().rsplit('/').next().unwrap();
     let queue = format!("rabbit_misc:r(<<\"{vhost}\">>, queue, <<\"{QUEUE}\">>)");
     format!("whereis(element(1, amqqueue:get_pid(element(2, rabbit_amqqueue:lookup({queue})))))")

@@ -1,34 +1,53 @@
-//! A message for a queue of others that could not be published waits in the error store, and a resend publishes it.
+//! A message for a queue of others that the broker does not take waits in the error store, and a resend publishes it.
+
+use std::sync::Arc;
 
 use reqwest::Method;
 
-use crate::bytes::{OTHERS, started};
-use crate::support::{LONG, SOON, eventually, run};
+use crate::bytes::{OTHERS, configured};
+use crate::support::{Amqp, App, LONG, Options, SOON, Servers, eventually, run};
 
-/// A row whose ten publishes have failed, as the relay leaves it.
+/// A row of which the broker has not taken nine publishes, as the relay leaves it.
 const TIRED: &str = "
 WITH body AS (
     INSERT INTO posthaste.payload (tx_id, message_id, correlation_id, message)
-    VALUES ('01900000-0000-7000-8000-000000000001', 'tired', 'tired', 'at last'::bytea)),
+    VALUES ('01900000-0000-7000-8000-000000000001', 'tired', 'tired', convert_to(repeat('x', 100001), 'UTF8'))),
 job AS (
     INSERT INTO posthaste.journal (tx_id, root_id, sha256, mode, destination, max_attempts, publishes)
-    VALUES ('01900000-0000-7000-8000-000000000001', '01900000-0000-7000-8000-000000000001', sha256('at last'), 'HANDOVER',
-            'rabbit/others', 10, 10))
+    VALUES ('01900000-0000-7000-8000-000000000001', '01900000-0000-7000-8000-000000000001',
+            sha256(convert_to(repeat('x', 100001), 'UTF8')), 'HANDOVER', 'rabbit/others', 10, 9))
 INSERT INTO posthaste.due (tx_id, at) VALUES ('01900000-0000-7000-8000-000000000001', clock_timestamp())";
 
 const STORED: &str = "FROM ibisstore WHERE type = 'E' AND slotid = 'rabbit/others' AND messageid = 'tired'";
 
 #[test]
-fn a_handover_that_ten_publishes_could_not_deliver_waits_in_its_own_slot_and_a_resend_delivers_it() {
+fn a_handover_that_the_broker_does_not_take_waits_in_its_own_slot_and_a_resend_delivers_it() {
     run(async {
-        let (app, amqp) = started().await;
+        let servers = Servers::own().await;
+        let largest = async |bytes: u32| {
+            let set = format!("application:set_env(rabbit, max_message_size, {bytes})");
+            assert_eq!(servers.rabbit.lock().await.eval(&set).await.unwrap(), "ok");
+        };
+        largest(100_000).await;
+        let mut app = App::lay_out(Arc::clone(&servers), Options::default()).await;
+        configured(&app);
+        app.migrate();
+        app.run();
+        app.ready(LONG).await;
+        let amqp = Amqp::connect(app.amqp_url()).await;
         app.db.rows(TIRED, &[]).await;
         let kept = format!("SELECT comments {STORED}");
         let comments: String = eventually("it is in the error store", LONG, async || {
             app.db.column::<String>(&kept, &[]).await.pop().ok_or_else(|| "no row".to_owned())
         })
         .await;
-        assert!(comments.contains("cannot be published"), "{comments}");
+        assert!(comments.contains("cannot be published") && comments.contains("message size 100001"), "{comments}");
+
+        // A channel keeps the bound that it began with.
+        largest(200_000).await;
+        assert_eq!(app.stop().await, Some(0));
+        app.run();
+        app.ready(LONG).await;
 
         let key: i64 = app.db.one(&format!("SELECT messagekey {STORED}"), &[]).await;
         let path = format!("/api/v1/stores/rabbit%2Fothers/messages/{key}/resend");
@@ -36,7 +55,7 @@ fn a_handover_that_ten_publishes_could_not_deliver_waits_in_its_own_slot_and_a_r
         assert_eq!((reply.status, reply.body.as_str()), (200, r#"{"outcome":"succeeded"}"#));
 
         let taken = amqp.take(OTHERS).await;
-        assert_eq!(taken.body, b"at last");
+        assert_eq!(taken.body, [b'x'; 100_001]);
         let left: Vec<String> = app.db.column(&kept, &[]).await;
         assert!(left.is_empty(), "{left:?}");
         let open = "SELECT count(*) FROM posthaste.journal WHERE state IN ('READY', 'PUBLISHED')";
