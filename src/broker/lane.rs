@@ -301,9 +301,10 @@ impl<'a> Flight<'a> {
             handle.give_up("the broker does not read");
             return false;
         }
-        let close = channel.close(200, "no confirm in time".into());
-        if !matches!(tokio::time::timeout(CLOSE_BOUND, close).await, Ok(Ok(()))) {
-            if !handle.answers(CLOSE_BOUND).await {
+        let close = tokio::time::timeout(CLOSE_BOUND, channel.close(200, "no confirm in time".into()));
+        let (closed, answers) = tokio::join!(close, handle.answers(CLOSE_BOUND));
+        if !matches!(closed, Ok(Ok(()))) {
+            if !answers {
                 handle.give_up("the broker does not answer");
             }
             return false;

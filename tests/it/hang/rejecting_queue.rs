@@ -23,14 +23,14 @@ fn a_queue_that_is_full_and_then_does_not_confirm_costs_nothing() {
             some_seconds(2).await;
             app.stop_adapter("writeDb").await;
             app.not_ready(LONG).await;
-            some_seconds(10).await;
+            some_seconds(5).await;
             app.start_adapter("writeDb").await;
             app.ready(LONG).await;
             some_seconds(2).await;
             let eval = async |what: &str| servers.rabbit.lock().await.eval(what).await.unwrap();
             assert_eq!(eval(&format!("sys:suspend({process})")).await, "ok");
             app.not_ready(LONG).await;
-            some_seconds(10).await;
+            some_seconds(5).await;
             assert_eq!(eval(&format!("sys:resume({process})")).await, "ok");
             app.ready(LONG).await;
         }
