@@ -14,7 +14,7 @@ use crate::trial::{Trial, seed};
 fn a_queue_that_is_full_and_then_does_not_confirm_costs_nothing() {
     run(async {
         let servers = Servers::own().await;
-        let mut arguments = full_at(50);
+        let mut arguments = full_at(200);
         arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
         let (mut app, _amqp) = with_queue(Arc::clone(&servers), arguments).await;
         let process = process(&app);
