@@ -11,7 +11,7 @@ use crate::config::Settings;
 use crate::lifecycle::Lifecycle;
 use crate::relay::Fenced;
 use crate::store::migrate::{ApplicationMigrations, Applied, MigrateError, migrate as migrate_database};
-use crate::store::{HomeCheck, HomeDecision, HomeSettled, Registration, settle_home};
+use crate::store::{HomeCheck, HomeDecision, HomeSettled, PostgresSettings, Registration, no_sessions, settle_home};
 
 /// Between two tries to reach the home database.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -103,6 +103,7 @@ pub async fn migrate(settings: &Settings, plan: bool, home: Option<HomeDecision>
     for postgres in &settings.postgres {
         let is_home = postgres.name == settings.instance.home;
         let applications = applications(settings, &postgres.name);
+        refuse_pooler(postgres).await?;
         let applied = migrate_database(postgres, is_home, &applications, plan).await;
         let failed = |error| match error {
             MigrateError::Unreachable(reason) => RunError::Unreachable(format!("database {}: {reason}", postgres.name)),
@@ -117,6 +118,18 @@ pub async fn migrate(settings: &Settings, plan: bool, home: Option<HomeDecision>
     }
     report.queues = declare_queues(settings, plan).await?;
     Ok(report)
+}
+
+/// Migrations hold a lock in their session.
+async fn refuse_pooler(postgres: &PostgresSettings) -> Result<(), RunError> {
+    let place = format!("postgres entry {} ({})", postgres.name, postgres.address());
+    match no_sessions(postgres).await {
+        Ok(None) => Ok(()),
+        Ok(Some(reason)) => Err(RunError::Configuration(format!("{place}: {reason}"))),
+        Err(error) => {
+            Err(RunError::Unreachable(format!("database {}: {} ({error})", postgres.name, postgres.address())))
+        }
+    }
 }
 
 /// Who is at the command line, for the record.

@@ -10,7 +10,9 @@ use super::boot::{RunError, applications};
 use crate::config::Settings;
 use crate::lifecycle::Lifecycle;
 use crate::store::migrate::{MigrateError, refuse_other_schema};
-use crate::store::{PostgresSettings, PreparedLimit, Store, StoreError, prepared_limit, refuse_small_limits};
+use crate::store::{
+    PostgresSettings, PreparedLimit, Store, StoreError, no_sessions, prepared_limit, refuse_small_limits,
+};
 
 /// Between two looks at those that are waited for.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -71,6 +73,13 @@ async fn look_at(settings: &Settings, entry: &PostgresSettings) -> Result<Prepar
         }
     };
     let look = async {
+        if let Some(reason) = no_sessions(entry)
+            .await
+            .map_err(|error| Wait::Later(format!("waiting for database {}: {error}", entry.name)))?
+        {
+            let place = format!("postgres entry {} ({})", entry.name, entry.address());
+            return Err(Wait::Refuse(RunError::Configuration(format!("{place}: {reason}"))));
+        }
         match refuse_other_schema(entry, is_home, &applications(settings, &entry.name)).await.map_err(waits)? {
             None => prepared_limit(entry).await.map_err(waits),
             Some(reason) => Err(Wait::Refuse(RunError::Schema(reason))),
@@ -97,7 +106,7 @@ pub(super) async fn admit(store: &Store, reached: &Reached) {
 
 /// Answers why it is not used.
 async fn take_in(store: &Store, name: &str) -> Result<(), String> {
-    match tokio::time::timeout(ANSWER, store.databases.admit(name)).await {
+    match tokio::time::timeout(ANSWER, store.admit(name)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(format!("waiting for database {name}: {error}")),
         Err(_elapsed) => Err(silent(name)),

@@ -26,7 +26,7 @@ use crate::inbound::{InboundSettings, Path};
 use crate::lifecycle::Lifecycle;
 use crate::pipeline::DEFAULT_TRANSACTION_TIMEOUT;
 use crate::relay::DestinationSettings;
-use crate::store::{ServerFacts, StoreError, server_facts};
+use crate::store::{ServerFacts, StoreError, no_sessions, rehearse_at, server_facts};
 
 /// Longest wait for a broker.
 const BROKER_BOUND: Duration = Duration::from_secs(10);
@@ -37,13 +37,24 @@ const BROKER_BOUND: Duration = Duration::from_secs(10);
 /// `Configuration`: a url that cannot be used.
 pub async fn doctor(settings: &Settings) -> Result<Report, RunError> {
     let databases = databases(settings).await;
+    let rehearsed = Box::pin(rehearse(settings, &databases)).await;
     let brokers = Box::pin(brokers(settings)).await?;
-    Ok(judge(settings, &databases, &brokers))
+    Ok(judge(settings, &databases, &rehearsed, &brokers))
 }
 
-type Databases = BTreeMap<String, Result<ServerFacts, StoreError>>;
+type Databases = BTreeMap<String, SeenDatabase>;
 
-fn judge(settings: &Settings, databases: &Databases, brokers: &[SeenBroker]) -> Report {
+enum SeenDatabase {
+    Seen(Box<ServerFacts>),
+    /// Its sessions are none, and why.
+    Pooled(String),
+    Unreachable(StoreError),
+}
+
+/// Whether what is prepared can be finished, by entry.
+type Rehearsed = BTreeMap<String, Result<(), StoreError>>;
+
+fn judge(settings: &Settings, databases: &Databases, rehearsed: &Rehearsed, brokers: &[SeenBroker]) -> Report {
     let transaction = settings.receivers.iter().map(|receiver| receiver.transaction_timeout).max();
     let transaction = transaction.unwrap_or(DEFAULT_TRANSACTION_TIMEOUT);
     let (mut findings, mut unreachable, mut servers) = (Vec::new(), Vec::new(), Vec::new());
@@ -52,11 +63,12 @@ fn judge(settings: &Settings, databases: &Databases, brokers: &[SeenBroker]) -> 
         let branches = postgres.branches;
         let asked = database::Asked { transaction, hash: &settings.hash, prepares: branches > 0 };
         match databases.get(place) {
-            Some(Ok(facts)) => {
+            Some(SeenDatabase::Seen(facts)) => {
                 findings.extend(database::judge(place, facts, asked));
                 servers.push(Server { place, is_home: place == settings.instance.home, branches, facts });
             }
-            Some(Err(error)) => {
+            Some(SeenDatabase::Pooled(reason)) => findings.push(database::pooled(place, reason)),
+            Some(SeenDatabase::Unreachable(error)) => {
                 findings.push(database::unreachable(place, &format!("{}: {error}", postgres.address())));
                 unreachable.push(place.to_owned());
             }
@@ -64,6 +76,7 @@ fn judge(settings: &Settings, databases: &Databases, brokers: &[SeenBroker]) -> 
         }
     }
     findings.extend(across::prepared(&servers));
+    findings.extend(rehearsed.iter().map(|(place, answer)| across::rehearsal(place, answer.as_ref())));
     findings.extend(across::clocks(&servers));
     findings.extend(across::retention(&needs::memories(settings)));
     for broker in brokers {
@@ -82,10 +95,34 @@ async fn databases(settings: &Settings) -> Databases {
     let mut found = BTreeMap::new();
     for postgres in &settings.postgres {
         let is_home = postgres.name == settings.instance.home;
-        let facts = server_facts(postgres, is_home, &applications(settings, &postgres.name)).await;
-        found.insert(postgres.name.clone(), facts);
+        let seen = match no_sessions(postgres).await {
+            Ok(Some(reason)) => SeenDatabase::Pooled(reason),
+            Err(error) => SeenDatabase::Unreachable(error),
+            Ok(None) => match server_facts(postgres, is_home, &applications(settings, &postgres.name)).await {
+                Ok(facts) => SeenDatabase::Seen(Box::new(facts)),
+                Err(error) => SeenDatabase::Unreachable(error),
+            },
+        };
+        found.insert(postgres.name.clone(), seen);
     }
     found
+}
+
+/// Where transactions are prepared: nowhere in the home's own database.
+async fn rehearse(settings: &Settings, databases: &Databases) -> Rehearsed {
+    let place = |name: &str| match databases.get(name) {
+        Some(SeenDatabase::Seen(facts)) => Some((facts.system.clone(), facts.database.clone())),
+        Some(SeenDatabase::Pooled(_) | SeenDatabase::Unreachable(_)) | None => None,
+    };
+    let home = place(&settings.instance.home);
+    let mut rehearsed = Rehearsed::new();
+    for postgres in settings.postgres.iter().filter(|postgres| postgres.branches > 0) {
+        let Some(SeenDatabase::Seen(facts)) = databases.get(&postgres.name) else { continue };
+        if !facts.in_recovery && place(&postgres.name) != home {
+            rehearsed.insert(postgres.name.clone(), rehearse_at(postgres).await);
+        }
+    }
+    rehearsed
 }
 
 async fn brokers(settings: &Settings) -> Result<Vec<SeenBroker>, RunError> {

@@ -22,7 +22,7 @@ macro_rules! shapes {
 shapes! {
     RESOURCES = "resources.yml", "resources.yml": ["instance", "postgres", "amqp", "http"];
     INSTANCE = "instance", "`instance`": ["name", "home", "lease", "stopTimeout"];
-    POSTGRES = "postgres[]", "a postgres entry": ["name", "url", "username", "password", "poolMaxSize"];
+    POSTGRES = "postgres[]", "a postgres entry": ["name", "url", "username", "password", "role", "poolMaxSize"];
     AMQP = "amqp[]", "an amqp entry":
         ["name", "url", "username", "password", "managementUrl", "createDestination", "queues"];
     QUEUE = "amqp[].queues[]", "a queue": ["name", "retryDelays"];

@@ -36,6 +36,7 @@ pub(super) struct Postgres {
     pub url: Text,
     pub username: Option<Text>,
     pub password: Option<Text>,
+    pub role: Option<Text>,
     pub pool_max_size: At<usize>,
 }
 
@@ -143,6 +144,7 @@ fn postgres_entry(mut section: Section, cx: &mut Context<'_>) -> Postgres {
     let url = section.required("url", cx);
     let username = section.text_or_nothing("username", cx);
     let password = section.text_or_nothing("password", cx);
+    let role = section.text("role", cx).filter(|role| checked("role", role, values::role, cx).is_some());
     let pool = section.parsed("poolMaxSize", |text| values::number(text, 1, 1000), cx);
     let at = if name.is_absent() { section.at } else { name.at };
     section.finish(cx);
@@ -152,6 +154,7 @@ fn postgres_entry(mut section: Section, cx: &mut Context<'_>) -> Postgres {
         url,
         username,
         password,
+        role,
         pool_max_size: pool.map_or(At { value: 16, at }, |pool| At {
             value: usize::try_from(pool.value).unwrap_or(1000),
             at: pool.at,

@@ -76,6 +76,7 @@ fn postgres_settings(entry: super::resources::Postgres, home: &str, demand: &Dem
         url: SecretString::from(entry.url.value),
         username: entry.username.map(|username| username.value),
         password: entry.password.map(|password| SecretString::from(password.value)),
+        role: entry.role.map(|role| role.value),
         pool_max_size: entry.pool_max_size.value,
     }
 }

@@ -44,6 +44,7 @@ pub(super) fn postgres_url(parsed: &Url, url: &str) -> Result<(), WrongUrl> {
         name: String::new(),
         url: SecretString::from(url.to_owned()),
         username: None,
+        role: None,
         password: None,
         pool_max_size: 1,
         branches: 0,

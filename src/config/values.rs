@@ -149,6 +149,17 @@ pub(super) fn name(text: &str) -> Result<(), Wrong> {
     ))
 }
 
+/// A role of PostgreSQL, which cuts off longer names and keeps `none` for itself.
+pub(super) fn role(text: &str) -> Result<(), Wrong> {
+    if (1..=63).contains(&text.len()) && !text.contains('\0') && text != "none" {
+        return Ok(());
+    }
+    Err(Wrong::new(
+        "the name of a role, of 1 to 63 bytes",
+        "as it stands in pg_roles, without quotes; leave the key out for the role that the user has by itself",
+    ))
+}
+
 pub(super) fn slot_id(text: &str) -> Result<(), Wrong> {
     if (1..=100).contains(&text.len()) && text.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {
         return Ok(());

@@ -12,7 +12,7 @@ use super::{Accept, DuplicateKey, Groups, InboundSettings, Path};
 use crate::model::{Envelope, MessageId};
 use crate::pipeline::{AdapterRegistry, AmqpSenderSettings, Engine, FailureKind, NotCommitted, Pipelines, StepFailure};
 use crate::relay::Relay;
-use crate::store::{AcceptRequest, Claimed, Inserted, LogEntry, Outgoing, Store, StoreError, Winner};
+use crate::store::{AcceptRequest, Claimed, Inserted, LogEntry, Outgoing, Plans, Store, StoreError, Winner};
 
 /// Longest search for a definite answer after the connection was lost; then the answer is unknown.
 const SEARCH: Duration = Duration::from_secs(10);
@@ -260,30 +260,46 @@ impl Acceptor {
 
     /// Log row first, then the steps; COMMIT decides, and a failing step rolls everything back.
     async fn in_transaction(&self, inbound: &InboundSettings, envelope: Envelope, room: &Room) -> Answer {
+        for plans in [Plans::Kept, Plans::New] {
+            if let Some(answer) = self.in_one_transaction(plans, inbound, &envelope, room).await {
+                return answer;
+            }
+        }
+        Answer::Refused { reason: "its statements changed under it".to_owned() }
+    }
+
+    /// `None`: rolled back, and a plan that the session had kept may be to blame.
+    async fn in_one_transaction(
+        &self,
+        plans: Plans,
+        inbound: &InboundSettings,
+        envelope: &Envelope,
+        room: &Room,
+    ) -> Option<Answer> {
         let refused = |error: StoreError| Answer::Refused { reason: error.to_string() };
-        let transaction = match self.store.begin_submit().await {
+        let transaction = match self.store.begin_submit(plans).await {
             Ok(transaction) => transaction,
-            Err(error) => return refused(error),
+            Err(error) => return Some(refused(error)),
         };
-        if let Some(entry) = log_entry(inbound, &envelope) {
-            match transaction.insert_log(&self.store, &entry, &envelope, &self.host).await {
+        if let Some(entry) = log_entry(inbound, envelope) {
+            match transaction.insert_log(&self.store, &entry, envelope, &self.host).await {
                 Ok(true) => {}
                 Ok(false) => {
                     transaction.roll_back(&self.store).await;
-                    let answer = self.read_winner(inbound, &envelope, entry.dedup_key.as_ref()).await;
-                    return match answer {
+                    let answer = self.read_winner(inbound, envelope, entry.dedup_key.as_ref()).await;
+                    return Some(match answer {
                         Ok(Some(answer)) => answer,
                         Ok(None) => Answer::Unknown { reason: "the accepted row is gone".to_owned() },
                         Err(error) => Answer::Unknown { reason: error.to_string() },
-                    };
+                    });
                 }
                 // Another session may hold the same id.
                 Err(error) => {
                     transaction.roll_back(&self.store).await;
-                    return match after_failure(&error, false) {
+                    return Some(match after_failure(&error, false) {
                         AfterFailure::None => refused(error),
                         AfterFailure::Accepted | AfterFailure::Again => Answer::Unknown { reason: error.to_string() },
-                    };
+                    });
                 }
             }
         }
@@ -291,7 +307,7 @@ impl Acceptor {
         let mint = move || relay.mint();
         let engine = Engine { store: &self.store, registry: &self.registry, mint: &mint };
         let (adapter, bound) = (&inbound.adapter, inbound.transaction_timeout);
-        match self.pipelines.run_and_commit(adapter, &envelope, transaction, engine, bound).await {
+        Some(match self.pipelines.run_and_commit(adapter, envelope, transaction, engine, bound).await {
             Ok(committed) => {
                 let sent = committed.sent.into_iter();
                 let messages = sent.map(|(row, body)| row.into_message(Envelope { body, ..envelope.clone() }));
@@ -301,13 +317,14 @@ impl Acceptor {
             Err(NotCommitted::Failed(StepFailure { step, chain, reason, kind })) => {
                 let step = format!("{chain} > {step}");
                 match kind {
+                    FailureKind::StalePlan => return None,
                     // The same message may well pass a moment later.
                     FailureKind::Infrastructure => Answer::Refused { reason: format!("{step}: {reason}") },
                     FailureKind::Step | FailureKind::Permanent => Answer::Failed { step, reason },
                 }
             }
             Err(NotCommitted::Unknown(error)) => Answer::Unknown { reason: error.to_string() },
-        }
+        })
     }
 }
 

@@ -68,14 +68,27 @@ pub enum FailureKind {
     Permanent,
     /// The database or the way to it: nobody's fault.
     Infrastructure,
+    /// Perhaps a plan that the session had kept: only a new session tells whether it is the message.
+    StalePlan,
 }
 
 impl FailureKind {
+    /// In a session that has kept none.
+    pub(super) fn without_plans(self) -> Self {
+        match self {
+            Self::StalePlan => Self::Step,
+            Self::Step | Self::Permanent | Self::Infrastructure => self,
+        }
+    }
+
     /// Whether the class of an SQLSTATE blames the data.
     #[must_use]
     pub fn of(error: &StoreError) -> Self {
         if error.is_infrastructure() {
             return Self::Infrastructure;
+        }
+        if error.may_be_stale_plan() {
+            return Self::StalePlan;
         }
         match error.sqlstate().and_then(|sqlstate| sqlstate.get(..2)) {
             Some("22" | "23") => Self::Permanent,

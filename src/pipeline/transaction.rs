@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use super::pipe::{FailureKind, StepFailure, Work};
 use super::{AdapterRegistry, Pipelines};
 use crate::model::{AdapterName, Envelope, HomeId, TxId};
-use crate::store::{BranchTransaction, Database, Outgoing, Store, StoreError, Target, WorkTransaction};
+use crate::store::{BranchTransaction, Database, Outgoing, Plans, Store, StoreError, Target, WorkTransaction};
 use crate::txn::driver::{Coordinator, NotCommitted as Undecided, commit};
 use crate::txn::ports::Participant as _;
 
@@ -41,6 +41,15 @@ pub enum NotCommitted {
 pub struct Transaction {
     pub home: WorkTransaction,
     branches: Vec<(String, BranchTransaction)>,
+    /// The statement that failed for a value, which a kept plan may have read as another type.
+    doubtful: Option<Doubtful>,
+}
+
+#[derive(Debug)]
+struct Doubtful {
+    /// `None`: in the home.
+    branch: Option<String>,
+    sql: String,
 }
 
 impl Transaction {
@@ -48,7 +57,7 @@ impl Transaction {
     #[must_use]
     pub fn of(home: WorkTransaction, branches: Vec<BranchTransaction>) -> Self {
         let named = branches.into_iter().map(|branch| (branch.database().name().to_owned(), branch));
-        Self { home, branches: named.collect() }
+        Self { home, branches: named.collect(), doubtful: None }
     }
 
     /// Runs a step's statement in a database; the first one there opens its branch.
@@ -62,10 +71,16 @@ impl Transaction {
         sql: &str,
         params: &[Option<Bytes>],
     ) -> Result<u64, StoreError> {
-        match store.databases.target(database)? {
+        let target = store.databases.target(database)?;
+        let answer = match target {
             Target::Home => self.home.execute_step(sql, params).await,
             Target::Branch(database) => self.branch(database).await?.execute_step(sql, params).await,
+        };
+        if answer.as_ref().is_err_and(StoreError::blames_a_value) && self.home.plans() == Plans::Kept {
+            let branch = target.branch().map(|database| database.name().to_owned());
+            self.doubtful = Some(Doubtful { branch, sql: sql.to_owned() });
         }
+        answer
     }
 
     /// The branch in this database, opened by now.
@@ -76,7 +91,7 @@ impl Transaction {
         let at = match self.branches.iter().position(|(name, _)| name == database.name()) {
             Some(at) => at,
             None => {
-                self.branches.push((database.name().to_owned(), database.begin().await?));
+                self.branches.push((database.name().to_owned(), database.begin_with(self.home.plans()).await?));
                 self.branches.len() - 1
             }
         };
@@ -86,10 +101,26 @@ impl Transaction {
         }
     }
 
-    /// Rolls back everywhere; a connection that does not answer is closed.
-    pub async fn roll_back(mut self, store: &Store) {
-        join_all(self.branches.iter_mut().map(|(_, branch)| branch.roll_back())).await;
-        self.home.roll_back(store).await;
+    /// Rolls back everywhere; a connection that does not answer is closed. Answers whether the statement that failed for a
+    /// value had a stale plan.
+    pub async fn roll_back(mut self, store: &Store) -> bool {
+        let doubtful = self.doubtful.take();
+        let at_home = doubtful.as_ref().filter(|doubtful| doubtful.branch.is_none());
+        let branches = self.branches.iter_mut().map(async |(name, branch)| match &doubtful {
+            Some(Doubtful { branch: Some(at), sql }) if at == name => branch.roll_back_after(sql).await,
+            Some(_) | None => {
+                branch.roll_back().await;
+                false
+            }
+        });
+        let stale = join_all(branches).await.contains(&true);
+        match at_home {
+            Some(doubtful) => self.home.roll_back_after(store, &doubtful.sql).await,
+            None => {
+                self.home.roll_back(store).await;
+                stale
+            }
+        }
     }
 
     /// Ends what runs, after a time-out; the connections are closed.
@@ -126,6 +157,11 @@ impl Pipelines {
         engine: Engine<'_>,
         bound: Duration,
     ) -> Result<Committed, NotCommitted> {
+        // In a new session there is no stale plan to blame.
+        let believed = match home.plans() {
+            Plans::Kept => std::convert::identity,
+            Plans::New => FailureKind::without_plans,
+        };
         let mut transaction = Transaction::of(home, Vec::new());
         let mut work = Work {
             store: engine.store,
@@ -145,15 +181,16 @@ impl Pipelines {
             Ok(Ok(())) => match transaction.commit(engine.store, envelope.tx_id, &[]).await {
                 Ok(()) => Ok(Committed { sent }),
                 Err(Undecided::RolledBack(error)) => {
-                    let kind = FailureKind::of(&error);
+                    let kind = believed(FailureKind::of(&error));
                     Err(NotCommitted::Failed(at(adapter, "commit", error.to_string(), kind)))
                 }
                 Err(Undecided::Unknown(error)) => Err(NotCommitted::Unknown(error)),
                 Err(Undecided::Defect(reason)) => Err(NotCommitted::Unknown(StoreError::Unexpected(reason))),
             },
             Ok(Err(failure)) => {
-                transaction.roll_back(engine.store).await;
-                Err(NotCommitted::Failed(failure))
+                let stale = transaction.roll_back(engine.store).await;
+                let kind = if stale { FailureKind::StalePlan } else { believed(failure.kind) };
+                Err(NotCommitted::Failed(StepFailure { kind, ..failure }))
             }
             Err(_elapsed) => {
                 transaction.cancel().await;

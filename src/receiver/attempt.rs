@@ -85,7 +85,7 @@ pub fn after_failure(kind: FailureKind, n: i32, max_attempts: i32, settings: &Re
     match kind {
         FailureKind::Infrastructure => Verdict::HandBack,
         FailureKind::Permanent if !settings.retry_permanent_errors => Verdict::GiveUp,
-        FailureKind::Permanent | FailureKind::Step => {
+        FailureKind::Permanent | FailureKind::Step | FailureKind::StalePlan => {
             if n >= max_attempts {
                 Verdict::GiveUp
             } else {

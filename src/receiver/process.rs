@@ -9,9 +9,9 @@ use super::Pace;
 use super::ReceiverSettings;
 use super::attempt::{Unclaimed, Verdict, after_failure, unclaimed};
 use crate::model::{Envelope, TxId};
-use crate::pipeline::{AdapterRegistry, Committed, Engine, NotCommitted, Pipelines, StepFailure};
+use crate::pipeline::{AdapterRegistry, Committed, Engine, FailureKind, NotCommitted, Pipelines, StepFailure};
 use crate::relay::Relay;
-use crate::store::{Claim, FailedAttempt, GivenUpBy, Outgoing, Store, StoreError, WorkTransaction};
+use crate::store::{Claim, FailedAttempt, GivenUpBy, Outgoing, Plans, Store, StoreError, WorkTransaction};
 
 /// What every attempt needs. Cheap to clone.
 #[derive(Clone)]
@@ -94,22 +94,31 @@ impl Processor {
     ) -> AttemptEnd {
         let n = if started { seen } else { seen + 1 };
         let span = attempt_span(settings, envelope, n);
-        self.attempt_in_span(settings, envelope, seen, started, n).instrument(span).await
+        let attempt = async |plans| self.attempt_with(plans, settings, envelope, seen, started, n).await;
+        let at_most_twice = async {
+            match attempt(Plans::Kept).await {
+                Some(end) => end,
+                None => attempt(Plans::New).await.unwrap_or(AttemptEnd::HandBack),
+            }
+        };
+        at_most_twice.instrument(span).await
     }
 
-    async fn attempt_in_span(
+    /// `None`: rolled back, and a plan that the session had kept may be to blame.
+    async fn attempt_with(
         &self,
+        plans: Plans,
         settings: &ReceiverSettings,
         envelope: &Envelope,
         seen: i32,
         started: bool,
         n: i32,
-    ) -> AttemptEnd {
+    ) -> Option<AttemptEnd> {
         let began = Instant::now();
         let sha256 = envelope.sha256();
-        let transaction = match self.store.begin_work().await {
+        let transaction = match self.store.begin_work_with(plans).await {
             Ok(transaction) => transaction,
-            Err(error) => return undone(&error),
+            Err(error) => return Some(undone(&error)),
         };
         let claim = Claim {
             tx_id: envelope.tx_id,
@@ -122,14 +131,14 @@ impl Processor {
             Ok(Some(max_attempts)) => max_attempts,
             Ok(None) => {
                 transaction.roll_back(&self.store).await;
-                return self.read_unclaimed(settings, envelope).await;
+                return Some(self.read_unclaimed(settings, envelope).await);
             }
             Err(error) => {
                 transaction.roll_back(&self.store).await;
-                return undone(&error);
+                return (plans == Plans::New || !error.may_be_stale_plan()).then(|| undone(&error));
             }
         };
-        match self.run(settings, envelope, transaction).await {
+        Some(match self.run(settings, envelope, transaction).await {
             Ok(Committed { sent }) => {
                 self.pace.single(began.elapsed());
                 count_processed(settings, 1);
@@ -141,11 +150,12 @@ impl Processor {
                 tracing::info!(txn.outcome = "unknown", reason = %error);
                 AttemptEnd::Infrastructure { reason: error.to_string(), undone: false }
             }
+            Err(NotCommitted::Failed(failure)) if failure.kind == FailureKind::StalePlan => return None,
             Err(NotCommitted::Failed(failure)) => {
                 let failed = Failed { seen, n, max_attempts, took: began.elapsed() };
                 self.failed(settings, envelope, &failed, failure).await
             }
-        }
+        })
     }
 
     /// What a commit is followed by for each of its messages, which are [counted](count_processed) together.

@@ -6,7 +6,7 @@ use super::ReceiverSettings;
 use super::attempt::{Blame, blame};
 use super::group::{Member, Together, Tried, bound, infrastructure};
 use super::process::Processor;
-use crate::store::{Claim, StoreError, WorkTransaction};
+use crate::store::{Claim, StepCall, StoreError, WorkTransaction};
 use crate::txn::faults::{Point, reach};
 
 impl Processor {
@@ -74,6 +74,12 @@ impl Processor {
             (Blame::Nobody, _) => Err(failed.error),
             (Blame::Message, Some(step)) => {
                 transaction.undo(&self.store).await?;
+                if let StepCall::Query { sql, .. } = &step.call
+                    && failed.error.blames_a_value()
+                    && transaction.is_outdated(&self.store, sql).await
+                {
+                    return Ok(Tried::Unclear);
+                }
                 Ok(Tried::Failed { failure: step.failed(&failed.error), max_attempts, took: began.elapsed() })
             }
             (Blame::Unclear, _) | (Blame::Message, None) => {

@@ -1,5 +1,6 @@
 //! An attempt's transaction in a database beside the home: work, PREPARE, and the end (protocol §6).
 
+use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,9 +9,10 @@ use tokio_postgres::Row;
 
 use super::database::Database;
 use super::durable::cover;
+use super::ending::end_sessions;
 use super::step::{Tidy, cancel, end_with, execute_prepared, step_params};
 use super::work::PROBE;
-use super::{Pool, Session, StoreError};
+use super::{Plans, Pool, Session, StoreError};
 use crate::txn::Gid;
 use crate::txn::faults::{Point, reach};
 use crate::txn::ports::{Finished, Mark, Participant, Prepared};
@@ -36,8 +38,9 @@ pub(super) const WROTE: &str = "/* branch_wrote */
 SELECT pg_catalog.pg_current_xact_id_if_assigned()::text, pg_catalog.pg_backend_pid(),
        ('x' || pg_catalog.lpad(pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8),
                                16, '0'))::bit(64)::bigint";
-const END_BACKEND: &str = "/* end_backend */
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND application_name = $2";
+/// Nobody but its owner may finish a prepared transaction: the role in which it was prepared.
+const OWNER: &str = "/* branch_owner */ SELECT owner::text FROM pg_catalog.pg_prepared_xacts WHERE gid = $1";
+const AS_OWNER: &str = "/* as_owner */ SELECT pg_catalog.set_config('role', $1, false)";
 const BACKEND_LIVES: &str = "/* backend_lives */
 SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND application_name = $2)";
 /// Between two looks whether a server process has ended.
@@ -46,8 +49,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const LOOKS: u32 = 100;
 
 impl BranchTransaction {
-    pub(super) async fn begin(database: &Database) -> Result<Self, StoreError> {
-        let session = database.work.session().await?;
+    pub(super) async fn begin(database: &Database, plans: Plans) -> Result<Self, StoreError> {
+        let session = database.work.session_with(plans).await?;
         // By itself: a step that is sent with a BEGIN that fails would be a transaction of its own.
         let begun = async { Ok(session.client()?.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?) };
         database.work.bounded(begun).await?;
@@ -60,14 +63,25 @@ impl BranchTransaction {
     /// The same.
     pub async fn execute_step(&mut self, sql: &str, params: &[Option<Bytes>]) -> Result<u64, StoreError> {
         let client = self.session()?.client()?;
-        let (step, wrote) = (client.prepare_cached(sql).await?, client.prepare_cached(WROTE).await?);
-        // Sent together, executed one after the other.
-        let params = step_params(params);
-        let (rows, wrote) =
-            tokio::join!(biased; execute_prepared(client, &step, &params), client.query_one(&wrote, &[]));
-        let (rows, wrote) = (rows?, wrote?);
+        let step = async {
+            let (step, wrote) = (client.prepare_cached(sql).await?, client.prepare_cached(WROTE).await?);
+            // Sent together, executed one after the other.
+            let params = step_params(params);
+            let (rows, wrote) =
+                tokio::join!(biased; execute_prepared(client, &step, &params), client.query_one(&wrote, &[]));
+            Ok((rows?, wrote?))
+        };
+        let (rows, wrote) = self.heed(step.await)?;
         self.learn(&wrote)?;
         Ok(rows)
+    }
+
+    pub(super) fn heed<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        answer.inspect_err(|error| self.session.iter().for_each(|session| session.heed(error)))
+    }
+
+    pub(super) fn take_session(&mut self) -> Option<Session> {
+        self.session.take()
     }
 
     /// What [`WROTE`] was answered.
@@ -138,8 +152,10 @@ impl BranchTransaction {
     /// Ends the server process of a lost session, and waits until it is gone: what it was told last could still happen.
     async fn end_backend(&self) -> Result<(), String> {
         let name = &self.database.application_name;
-        let ended = self.database.house.run(async |client| {
-            client.execute(END_BACKEND, &[&self.backend, name]).await?;
+        let house = &self.database.house;
+        let asked = house.transaction(async |client| end_sessions(client, &[self.backend], name).await);
+        asked.await.map_err(|error| error.to_string())?;
+        let ended = house.run(async |client| {
             for _look in 0..LOOKS {
                 let lives: bool = client.query_one(BACKEND_LIVES, &[&self.backend, name]).await?.get(0);
                 if !lives {
@@ -206,6 +222,7 @@ impl Participant for BranchTransaction {
             // A refused PREPARE rolls back; the session must prove that it lives.
             Err(refused @ StoreError::Refused { .. }) => match self.say("ROLLBACK").await {
                 Ok(Tidy::Yes) => {
+                    self.session.iter().for_each(|session| session.heed(&refused));
                     self.release();
                     Prepared::Refused(refused)
                 }
@@ -262,7 +279,7 @@ impl Participant for BranchTransaction {
 pub(super) async fn finish_on(
     pool: &Pool,
     session: Session,
-    gid: &Gid,
+    gid: &(dyn fmt::Display + Sync),
     outcome: Outcome,
 ) -> Result<(Finished, Session), String> {
     let word = match outcome {
@@ -271,7 +288,13 @@ pub(super) async fn finish_on(
     };
     let sql = format!("{word} PREPARED '{gid}'");
     session.expect_no_warning();
-    match pool.bounded(async { Ok(session.client()?.batch_execute(&sql).await?) }).await {
+    let mut answer = pool.bounded(async { Ok(session.client()?.batch_execute(&sql).await?) }).await;
+    if let Err(refused @ StoreError::Refused { .. }) = &answer
+        && refused.sqlstate() == Some("42501")
+    {
+        answer = as_owner(pool, &session, &gid.to_string(), &sql).await;
+    }
+    match answer {
         Ok(()) => session.waited().map(|()| (Finished::Done, session)).map_err(|error| error.to_string()),
         // Somebody was faster: what he did must not be lost when nobody remembers it any more.
         Err(StoreError::Refused { sqlstate, .. }) if sqlstate == "42704" => match pool.bounded(cover(&session)).await {
@@ -280,5 +303,34 @@ pub(super) async fn finish_on(
         },
         Err(refused @ StoreError::Refused { .. }) => Ok((Finished::NotYet(refused.to_string()), session)),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// By an instance before this one, which had another role: as its owner, if this session's user may be it.
+async fn as_owner(pool: &Pool, session: &Session, gid: &str, sql: &str) -> Result<(), StoreError> {
+    session.spoil();
+    let done = async {
+        let client = session.client()?;
+        // Gone meanwhile: the word says so itself.
+        let owner: Option<String> = client.query_opt(OWNER, &[&gid]).await?.map(|row| row.get(0));
+        if let Some(owner) = owner {
+            client.query(AS_OWNER, &[&owner]).await.map_err(|error| belongs_to(&owner, error.into()))?;
+        }
+        Ok(client.batch_execute(sql).await?)
+    };
+    pool.bounded(done).await
+}
+
+fn belongs_to(owner: &str, error: StoreError) -> StoreError {
+    match error {
+        StoreError::Refused { sqlstate, message, constraint } => StoreError::Refused {
+            message: format!(
+                "it belongs to the role {owner}, which this entry's user may not take on: GRANT \"{owner}\" TO that user, \
+                 and give the entry the key role, the same for all instances ({message}"
+            ) + ")",
+            sqlstate,
+            constraint,
+        },
+        error @ (StoreError::Unreachable(_) | StoreError::Unknown(_) | StoreError::Unexpected(_)) => error,
     }
 }

@@ -60,7 +60,7 @@ impl BranchTransaction {
                 Request::Query(sql, _) => client.prepare_cached(sql).await.map_err(StoreError::from),
                 Request::Send(..) => Err(StoreError::Unexpected("messages are sent by the home alone".to_owned())),
             };
-            statements.push(prepared.map_err(|error| FailedCall { at, error })?);
+            statements.push(self.heed(prepared).map_err(|error| FailedCall { at, error })?);
         }
         let sent = requests.iter().zip(&statements).map(|(request, statement)| async move {
             match request {
@@ -70,7 +70,7 @@ impl BranchTransaction {
         });
         let (answers, wrote) = tokio::join!(biased; in_order(sent), client.query_one(&wrote, &[]));
         for (at, answer) in answers.into_iter().enumerate() {
-            answer.map_err(|error| FailedCall { at, error })?;
+            self.heed(answer).map_err(|error| FailedCall { at, error })?;
         }
         let wrote = wrote.map_err(|error| after(error.into()))?;
         self.learn(&wrote).map_err(after)

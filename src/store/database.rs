@@ -10,8 +10,9 @@ use deadpool_postgres::ClientWrapper;
 use super::branch::finish_on;
 use super::durable::Durable;
 use super::pool::{WHERE, another_server};
+use super::rehearsal::{REHEARSAL, rehearse};
 use super::together::PlainTables;
-use super::{BranchTransaction, Pool, PostgresSettings, SessionTimeouts, StoreError};
+use super::{BranchTransaction, Plans, Pool, PostgresSettings, SessionTimeouts, Store, StoreError};
 use crate::model::{HomeId, Incarnation};
 use crate::txn::Gid;
 use crate::txn::faults::{Point, reach};
@@ -33,6 +34,8 @@ pub struct Database {
     pub(super) application_name: String,
     /// Where many rows may go in one statement.
     pub(super) plain_tables: PlainTables,
+    /// Whether adapters may have transactions prepared there.
+    prepares: bool,
     /// Where it is, once it was found fit.
     place: Arc<OnceLock<String>>,
     /// Until then: why it is not used.
@@ -63,7 +66,9 @@ const WHO_ANSWERS: &str = "/* who_answers */
 SELECT pg_is_in_recovery(), (pg_control_system()).system_identifier::text || '/' || current_database()";
 const IN_DOUBT: &str = "/* in_doubt */
 SELECT gid, extract(epoch FROM clock_timestamp() - prepared)::float8 AS age FROM pg_prepared_xacts
-WHERE database = current_database() AND gid LIKE $1 || '%' ORDER BY prepared";
+WHERE database = current_database() AND (gid LIKE $1 || '%' OR gid LIKE 'posthaste-rehearsal:%') ORDER BY prepared";
+/// A rehearsal takes some milliseconds: what is older is nobody's.
+const FORGOTTEN: Duration = Duration::from_secs(60);
 /// Not for every round: it stops the lock manager for a moment.
 const LOCKS: &str = "/* in_doubt_locks */
 SELECT p.gid, count(*) FROM pg_prepared_xacts p
@@ -112,6 +117,7 @@ impl Databases {
                 house,
                 application_name: super::pool::application_name(incarnation),
                 plain_tables: PlainTables::default(),
+                prepares: entry.branches > 0,
                 place,
                 waits: Arc::new(Mutex::new(format!("database {} was not reached yet", entry.name))),
             };
@@ -134,10 +140,13 @@ impl Databases {
     /// Takes an entry into use: from now on adapters may write there.
     ///
     /// # Errors
-    /// It did not answer, and is not used.
+    /// It did not answer, or what is prepared there could not be finished; it is not used.
     pub async fn admit(&self, name: &str) -> Result<(), StoreError> {
         if let Some(entry) = self.entries.get(name) {
             let place = place_of(&entry.house).await?;
+            if entry.prepares && self.home_place.get() != Some(&place) {
+                rehearse(&entry.work, &entry.house).await?;
+            }
             let mut used = lock(&self.used);
             used.entry(place.clone()).or_insert_with(|| name.to_owned());
             // Whoever uses a database knows where it is: its sessions are compared with that.
@@ -191,6 +200,19 @@ impl Databases {
     }
 }
 
+impl Store {
+    /// As [`Databases::admit`], once it is known where the home is.
+    ///
+    /// # Errors
+    /// The same, and when the home does not answer.
+    pub async fn admit(&self, name: &str) -> Result<(), StoreError> {
+        if self.databases.home_place.get().is_none() {
+            self.databases.locate_home(&self.house).await?;
+        }
+        self.databases.admit(name).await
+    }
+}
+
 impl Database {
     /// The `postgres` entry.
     #[must_use]
@@ -200,7 +222,21 @@ impl Database {
 
     /// Opens a branch.
     pub async fn begin(&self) -> Result<BranchTransaction, StoreError> {
-        BranchTransaction::begin(self).await
+        self.begin_with(Plans::Kept).await
+    }
+
+    /// The same.
+    pub async fn begin_with(&self, plans: Plans) -> Result<BranchTransaction, StoreError> {
+        BranchTransaction::begin(self, plans).await
+    }
+
+    /// Whoever has tried whether this database prepares was killed in the middle.
+    async fn forget_rehearsal(&self, gid: &String) {
+        let Ok(session) = self.house.session().await else { return };
+        match finish_on(&self.house, session, gid, Outcome::Abort).await {
+            Ok((_, session)) => session.release(),
+            Err(reason) => tracing::debug!(gid, reason, "a rehearsal's transaction stays for now"),
+        }
     }
 
     /// How many locks each prepared transaction of this home holds here.
@@ -257,6 +293,12 @@ impl ports::Database for Database {
                 Ok(client.query(IN_DOUBT, &[&prefix]).await?)
             })
             .await?;
+        for row in rows.iter().filter(|row| row.get::<_, f64>(1) > FORGOTTEN.as_secs_f64()) {
+            let gid: String = row.get(0);
+            if gid.starts_with(REHEARSAL) {
+                self.forget_rehearsal(&gid).await;
+            }
+        }
         let read = |row: &tokio_postgres::Row| {
             let gid = Gid::parse(row.get(0))?;
             let age = Duration::try_from_secs_f64(row.get(1)).unwrap_or_default();

@@ -51,6 +51,22 @@ impl StoreError {
     }
 }
 
+impl StoreError {
+    /// Whether a plan that the session has kept may be to blame, for a table that is not what it was, and not what was
+    /// asked: another result (0A000), other types of columns and parameters (42804, 42883, 42P18), or a statement that is
+    /// gone (26000). A step may raise any of these itself: what fails in a new session is no plan's fault.
+    #[must_use]
+    pub fn may_be_stale_plan(&self) -> bool {
+        matches!(self.sqlstate(), Some("0A000" | "26000" | "42804" | "42883" | "42P18"))
+    }
+
+    /// Whether what was given does not fit its type, which may have been another one when the plan was made.
+    #[must_use]
+    pub fn blames_a_value(&self) -> bool {
+        self.sqlstate().is_some_and(|sqlstate| sqlstate.starts_with("22"))
+    }
+}
+
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
         match error.as_db_error() {

@@ -1,6 +1,7 @@
 //! Fencing an instance that seems dead (protocol §6): from then on it decides nothing any more.
 
 use super::decision::fence_key;
+use super::ending::end_sessions;
 use super::pool::application_name;
 use super::{Store, StoreError};
 use crate::model::Incarnation;
@@ -15,8 +16,8 @@ const SIGN_OFF: &str = "/* sign_off */
 UPDATE posthaste.instance SET state = 'FENCED', fenced_at = clock_timestamp(), fenced_by = incarnation
 WHERE incarnation = $1 AND state = 'LIVE'";
 /// A process that stands still inside a decision would keep everybody waiting for ever.
-const END_SESSIONS: &str = "/* end_sessions */
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1 AND pid <> pg_backend_pid()
+const SESSIONS: &str = "/* sessions_of */
+SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND pid <> pg_backend_pid()
   AND EXISTS (SELECT FROM posthaste.instance WHERE incarnation = $2 AND heartbeat = $3 AND state = 'LIVE')";
 
 impl Store {
@@ -29,8 +30,10 @@ impl Store {
                 let name = application_name(incarnation);
                 let ended = self
                     .house
-                    .run(async |client| {
-                        Ok(client.query(END_SESSIONS, &[&name, &incarnation.0, &heartbeat]).await?.len())
+                    .transaction(async |client| {
+                        let those = client.query(SESSIONS, &[&name, &incarnation.0, &heartbeat]).await?;
+                        let pids: Vec<i32> = those.iter().map(|row| row.get(0)).collect();
+                        end_sessions(client, &pids, &name).await
                     })
                     .await?;
                 tracing::warn!(instance = %incarnation, ended, "ended the sessions of an instance that stands still");

@@ -1,5 +1,6 @@
 //! The end of a message that cannot be processed: the error store (protocol §5, "Exhausted").
 
+use super::pool::PLANNED_ANEW;
 use super::receive::comment;
 use super::{FailedAttempt, Store, StoreError};
 use crate::model::{MessageKey, SlotId};
@@ -77,6 +78,7 @@ impl Store {
             if observed {
                 client.batch_execute(OBSERVER_WAIT).await?;
             }
+            client.batch_execute(PLANNED_ANEW).await?;
             let statement = client.prepare_cached(GIVE_UP).await?;
             let row = client
                 .query_one(

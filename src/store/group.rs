@@ -80,7 +80,7 @@ impl WorkTransaction {
             let rows = client.query(&statement, &[&tx_ids, &hashes, &destination.as_str(), &0_i32]).await?;
             Ok(rows.iter().map(|row| (TxId(row.get(0)), row.get(1))).collect())
         };
-        store.work.bounded(taken).await
+        self.heed(store.work.bounded(taken).await)
     }
 
     /// Runs these calls one after the other, and proves the transaction whole; each is sent without waiting for the answer
@@ -97,12 +97,12 @@ impl WorkTransaction {
         let mut statements: Vec<Statement> = Vec::with_capacity(requests.len());
         for (at, request) in requests.iter().enumerate() {
             let prepared = async { request.prepare(self.session().client()?).await };
-            statements.push(prepared.await.map_err(|error| FailedCall { at, error })?);
+            statements.push(self.heed(prepared.await).map_err(|error| FailedCall { at, error })?);
         }
         let sent = requests.iter().zip(&statements).map(|(request, statement)| self.send(store, request, statement));
         let (answers, probed) = tokio::join!(biased; in_order(sent), self.probe());
         for (at, answer) in answers.into_iter().enumerate() {
-            answer.map_err(|error| FailedCall { at, error })?;
+            self.heed(answer).map_err(|error| FailedCall { at, error })?;
         }
         probed.map_err(|error| FailedCall { at: requests.len(), error })
     }

@@ -136,8 +136,10 @@ pub(super) async fn connect(settings: &PostgresSettings) -> Result<Client, Migra
     let unreachable = |reason: String| MigrateError::Unreachable(format!("{} ({reason})", settings.address()));
     let config =
         settings.client_config().map_err(|error| MigrateError::Unreachable(format!("{}: {error}", settings.name)))?;
-    let (client, connection) =
-        config.connect(NoTls).await.map_err(|error| unreachable(StoreError::from(error).to_string()))?;
+    let (client, connection) = config
+        .connect(NoTls)
+        .await
+        .map_err(|error| unreachable(settings.advice(&StoreError::from(error).to_string())))?;
     #[expect(clippy::disallowed_methods, reason = "ends with the client, a few lines below")]
     tokio::spawn(connection);
     client

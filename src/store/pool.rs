@@ -3,19 +3,21 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use deadpool_postgres::{ClientWrapper, HookError, QueueMode, Runtime, Timeouts};
+use deadpool_postgres::{ClientWrapper, QueueMode, Runtime, Timeouts};
 use tokio_postgres::config::TargetSessionAttrs;
 
 use super::abandoned::Places;
-use super::connection::{Connection, Hook, Manager};
-use super::{Gate, PostgresSettings, Session, SessionTimeouts, StoreError};
+use super::connection::Manager;
+use super::opening::{Opening, session_config};
+use super::{Gate, Plans, PostgresSettings, Session, SessionTimeouts, StoreError};
 use crate::model::Incarnation;
 
 /// For a role that is called like the engine's schema, `"$user"` in the search path means that schema: its tables would
 /// stand in the way of the application's, and `ibisstore` would be made there.
+/// No backslash: it means another thing where standard_conforming_strings is off.
 pub(super) const OWN_SCHEMA_HIDDEN: &str = r"/* own_schema_hidden */
 SELECT set_config('search_path',
-                  coalesce(nullif(regexp_replace(current_setting('search_path'), '.\$user.(\s*,\s*)?', ''), ''), 'public'),
+                  coalesce(nullif(regexp_replace(current_setting('search_path'), '.[$]user.([[:space:]]*,[[:space:]]*)?', ''), ''), 'public'),
                   false)
 WHERE current_user = 'posthaste'";
 
@@ -24,7 +26,7 @@ macro_rules! settings {
     () => {
         "pg_catalog.concat_ws('|', pg_catalog.current_setting('synchronous_commit'), pg_catalog.current_setting('lock_timeout'), \
          pg_catalog.current_setting('statement_timeout'), pg_catalog.current_setting('idle_in_transaction_session_timeout'), \
-         pg_catalog.current_setting('role'), pg_catalog.current_setting('search_path'), \
+         pg_catalog.current_setting('session_authorization'), pg_catalog.current_setting('role'), pg_catalog.current_setting('search_path'), \
          pg_catalog.current_setting('default_transaction_read_only'))"
     };
 }
@@ -33,14 +35,22 @@ pub(super) use settings;
 /// Keeps it for comparison, for as long as the session lives.
 pub(super) const REMEMBER: &str = concat!("SELECT set_config('posthaste.session', ", settings!(), ", false)");
 
+/// For the rest of a transaction: a plan that was made while the journal was small reads all of it when it has grown.
+pub(super) const PLANNED_ANEW: &str = "SET LOCAL plan_cache_mode = force_custom_plan";
+
 /// Which database answers.
 pub(super) const WHERE: &str =
     "/* place */ SELECT (pg_control_system()).system_identifier::text || '/' || current_database()";
+
+/// Sessions at a time in which is tried again what stale plans have broken.
+const FRESH_CONNECTIONS: usize = 2;
 
 /// A pool for one purpose. Accepting, working and housekeeping have one each, so that none starves another.
 #[derive(Clone, Debug)]
 pub struct Pool {
     inner: deadpool::managed::Pool<Manager>,
+    /// Its sessions are used once each.
+    fresh: deadpool::managed::Pool<Manager>,
     /// Longest wait of a caller for one answer: the server's own statement time-out comes first.
     answer: Duration,
     places: Places,
@@ -59,10 +69,7 @@ impl Pool {
         timeouts: SessionTimeouts,
         max_size: usize,
     ) -> Result<Self, StoreError> {
-        let post_create = Hook::async_fn(|client: &mut Connection, _metrics| {
-            Box::pin(async move { prepare_session(client).await.map_err(HookError::Backend) })
-        });
-        Self::with_hook(settings, incarnation, timeouts, max_size, post_create)
+        Self::opening(settings, incarnation, timeouts, max_size, &Opening::default())
     }
 
     /// As `new`, for sessions that write only in transactions that say so: should a BEGIN fail, what was sent behind it
@@ -76,14 +83,8 @@ impl Pool {
         timeouts: SessionTimeouts,
         max_size: usize,
     ) -> Result<Self, StoreError> {
-        let post_create = Hook::async_fn(|client: &mut Connection, _metrics| {
-            Box::pin(async move {
-                // Not as a start-up option: the client would take the server for a standby.
-                client.batch_execute("SET default_transaction_read_only = on").await.map_err(HookError::Backend)?;
-                prepare_session(client).await.map_err(HookError::Backend)
-            })
-        });
-        Self::with_hook(settings, incarnation, timeouts, max_size, post_create)
+        let opening = Opening { reads_only: true, only: None };
+        Self::opening(settings, incarnation, timeouts, max_size, &opening)
     }
 
     /// As `new`, for sessions of one database alone: a server that has taken its place gets none. `place` may be told
@@ -95,45 +96,37 @@ impl Pool {
         max_size: usize,
         place: &Arc<OnceLock<String>>,
     ) -> Result<Self, StoreError> {
-        let (name, place): (Arc<str>, _) = (settings.name.as_str().into(), place.clone());
-        let post_create = Hook::async_fn(move |client: &mut Connection, _metrics| {
-            let (name, place) = (name.clone(), place.clone());
-            Box::pin(async move {
-                prepare_session(client).await.map_err(HookError::Backend)?;
-                let found: String = client.query_one(WHERE, &[]).await.map_err(HookError::Backend)?.get(0);
-                another_server(&name, place.get(), &found).map_or(Ok(()), |reason| Err(HookError::message(reason)))
-            })
-        });
-        Self::with_hook(settings, incarnation, timeouts, max_size, post_create)
+        let only = Some((settings.name.as_str().into(), place.clone()));
+        Self::opening(settings, incarnation, timeouts, max_size, &Opening { reads_only: false, only })
     }
 
-    fn with_hook(
+    fn opening(
         settings: &PostgresSettings,
         incarnation: Incarnation,
         timeouts: SessionTimeouts,
         max_size: usize,
-        post_create: Hook,
+        opening: &Opening,
     ) -> Result<Self, StoreError> {
         let unreadable = |error: &dyn std::fmt::Display| StoreError::Unexpected(format!("{}: {error}", settings.name));
-        let mut config = settings.client_config().map_err(|error| unreadable(&error))?;
+        let mut config = session_config(settings, timeouts).map_err(|error| unreadable(&error))?;
         config.application_name(application_name(incarnation));
         // A standby holds what its primary has prepared, and shows nothing of it.
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-        // As start-up options they win over whatever role and database say, and survive a RESET.
-        let given = config.get_options().map(|given| format!("{given} ")).unwrap_or_default();
-        config.options(format!("{given}{}", session_options(timeouts)));
         let second = Duration::from_secs(5);
-        let inner = deadpool::managed::Pool::builder(Manager { config })
-            .max_size(max_size.max(1))
-            // The few that are used most keep their plans and buffers warm; the others stay small.
-            .queue_mode(QueueMode::Lifo)
-            .runtime(Runtime::Tokio1)
-            .post_create(post_create)
-            .timeouts(Timeouts { wait: Some(second), create: Some(second), recycle: Some(second) })
-            .build()
-            .map_err(|error| unreadable(&error))?;
+        let build = |size| {
+            deadpool::managed::Pool::builder(Manager { config: config.clone() })
+                .max_size(size)
+                // The few that are used most keep their plans and buffers warm; the others stay small.
+                .queue_mode(QueueMode::Lifo)
+                .runtime(Runtime::Tokio1)
+                .post_create(opening.hook())
+                .timeouts(Timeouts { wait: Some(second), create: Some(second), recycle: Some(second) })
+                .build()
+                .map_err(|error| unreadable(&error))
+        };
+        let (inner, fresh) = (build(max_size.max(1))?, build(FRESH_CONNECTIONS)?);
         let answer = timeouts.statement + Duration::from_secs(2);
-        Ok(Self { inner, answer, places: Places::of_pool(max_size), gate: Gate::default() })
+        Ok(Self { inner, fresh, answer, places: Places::of_pool(max_size), gate: Gate::default() })
     }
 
     /// Whoever gets no answer here shuts this gate.
@@ -147,11 +140,25 @@ impl Pool {
     /// # Errors
     /// `Unreachable`: there is none, or the server is still at work for too many that got no answer.
     pub async fn session(&self) -> Result<Session, StoreError> {
-        let object = self.inner.get().await?;
-        match self.places.take() {
-            Some(place) => Ok(Session::new(object, place)),
-            None => self.places.look(Session::new(object, self.places.one_more())).await,
+        self.session_with(Plans::Kept).await
+    }
+
+    /// # Errors
+    /// As for `session`.
+    pub(super) async fn session_with(&self, plans: Plans) -> Result<Session, StoreError> {
+        let pool = match plans {
+            Plans::Kept => &self.inner,
+            Plans::New => &self.fresh,
+        };
+        let object = pool.get().await?;
+        let session = match self.places.take() {
+            Some(place) => Session::new(object, place),
+            None => self.places.look(Session::new(object, self.places.one_more())).await?,
+        };
+        if plans == Plans::New {
+            session.spoil();
         }
+        Ok(session)
     }
 
     /// Sessions that were closed without an answer, and that the server may be at work for.
@@ -216,6 +223,7 @@ impl Pool {
                 Ok(value)
             }
             Ok(Err(error)) => {
+                session.heed(&error);
                 if matches!(error, StoreError::Refused { .. } | StoreError::Unexpected(_)) {
                     session.release();
                 }
@@ -238,6 +246,7 @@ impl Pool {
                 Ok(value)
             }
             Err(refused @ StoreError::Refused { .. }) => {
+                session.heed(&refused);
                 let proof = self.bounded(async { Ok(session.client()?.batch_execute("").await?) }).await;
                 match proof {
                     Ok(()) => {
@@ -260,12 +269,8 @@ impl Pool {
 
     pub fn close(&self) {
         self.inner.close();
+        self.fresh.close();
     }
-}
-
-async fn prepare_session(client: &ClientWrapper) -> Result<(), tokio_postgres::Error> {
-    client.batch_execute(OWN_SCHEMA_HIDDEN).await?;
-    client.batch_execute(REMEMBER).await
 }
 
 /// Why a server is not the one that was admitted.

@@ -71,6 +71,7 @@ mod tests {
             url: format!("postgres://localhost/{name}").into(),
             username: None,
             password: None,
+            role: None,
             pool_max_size: 16,
             branches,
         }

@@ -144,7 +144,15 @@ impl Rule {
                  WHERE NOT EXISTS (
                      SELECT FROM pg_index i WHERE i.indexrelid = to_regclass('ibisstore_dedup')
                        AND i.indrelid = 'ibisstore'::regclass AND i.indisunique AND i.indisvalid AND i.indisready
-                       AND pg_get_indexdef(i.indexrelid) LIKE '% (dedup_key, slotid text_pattern_ops)')"
+                       AND i.indpred IS NULL AND to_jsonb(i) ->> 'indnullsnotdistinct' IS DISTINCT FROM 'true'
+                       AND ARRAY['dedup_key default', 'slotid text_pattern_ops'] = (
+                           SELECT array_agg(a.attname || CASE WHEN c.opcdefault THEN ' default' ELSE ' ' || c.opcname END
+                                            ORDER BY k.n)
+                           FROM unnest(i.indkey::int2[], i.indclass::oid[], i.indcollation::oid[])
+                                WITH ORDINALITY k(attnum, opclass, indcollation, n)
+                           JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+                                AND a.attcollation = k.indcollation
+                           JOIN pg_opclass c ON c.oid = k.opclass))"
             }
             Self::StrangeRow => {
                 "SELECT tx_id, messageid::text AS message_id FROM ibisstore WHERE type NOT IN ('A', 'E', 'M', 'I', 'H', 'L')

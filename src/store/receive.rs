@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::{Store, StoreError};
@@ -111,22 +112,23 @@ impl Store {
         self.at_home()?;
         self.work
             .run(async |client| {
-                let statement = client.prepare_cached(START).await?;
-                let row = client
-                    .query_opt(
-                        &statement,
+                // Planned each time, here and below: a plan that was made while the journal was small reads all of it when it
+                // has grown.
+                let rows = client
+                    .query_typed(
+                        START,
                         &[
-                            &tx_id.0,
-                            &destination.as_str(),
-                            &sha256,
-                            &self.incarnation.0,
-                            &adapter,
-                            &watch.as_secs_f64(),
-                            &mine_runs,
+                            (&tx_id.0, Type::UUID),
+                            (&destination.as_str(), Type::TEXT),
+                            (&sha256, Type::BYTEA),
+                            (&self.incarnation.0, Type::UUID),
+                            (&adapter, Type::TEXT),
+                            (&watch.as_secs_f64(), Type::FLOAT8),
+                            (&mine_runs, Type::BOOL),
                         ],
                     )
                     .await?;
-                Ok(row.map(|row| row.get(0)))
+                Ok(rows.first().map(|row| row.get(0)))
             })
             .await
     }
@@ -144,14 +146,20 @@ impl Store {
     ) -> Result<bool, StoreError> {
         self.work
             .run(async |client| {
-                let statement = client.prepare_cached(EXCUSE).await?;
-                let row = client
-                    .query_opt(
-                        &statement,
-                        &[&tx_id.0, &destination.as_str(), &attempts, &self.incarnation.0, &comment(reason), &most],
+                let rows = client
+                    .query_typed(
+                        EXCUSE,
+                        &[
+                            (&tx_id.0, Type::UUID),
+                            (&destination.as_str(), Type::TEXT),
+                            (&attempts, Type::INT4),
+                            (&self.incarnation.0, Type::UUID),
+                            (&comment(reason), Type::TEXT),
+                            (&most, Type::INT4),
+                        ],
                     )
                     .await?;
-                Ok(row.is_some())
+                Ok(!rows.is_empty())
             })
             .await
     }
@@ -190,25 +198,24 @@ impl Store {
         let error = comment(failed.error);
         self.work
             .run(async |client| {
-                let statement = client.prepare_cached(RETRY).await?;
-                let row = client
-                    .query_opt(
-                        &statement,
+                let rows = client
+                    .query_typed(
+                        RETRY,
                         &[
-                            &failed.tx_id.0,
-                            &failed.destination.as_str(),
-                            &failed.seen,
-                            &failed.n,
-                            &delay.as_secs_f64(),
-                            &failed.adapter,
-                            &failed.step,
-                            &failed.took.as_secs_f64(),
-                            &error,
-                            &self.incarnation.0,
+                            (&failed.tx_id.0, Type::UUID),
+                            (&failed.destination.as_str(), Type::TEXT),
+                            (&failed.seen, Type::INT4),
+                            (&failed.n, Type::INT4),
+                            (&delay.as_secs_f64(), Type::FLOAT8),
+                            (&failed.adapter, Type::TEXT),
+                            (&failed.step, Type::TEXT),
+                            (&failed.took.as_secs_f64(), Type::FLOAT8),
+                            (&error, Type::TEXT),
+                            (&self.incarnation.0, Type::UUID),
                         ],
                     )
                     .await?;
-                Ok(row.is_some())
+                Ok(!rows.is_empty())
             })
             .await
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::pool::PLANNED_ANEW;
 use super::work::envelope_of;
 use super::{Store, StoreError};
 use crate::model::{Destination, Envelope, MessageKey, SlotId, TxId};
@@ -92,6 +93,7 @@ impl Store {
         let claim = self
             .work
             .transaction(async |client| {
+                client.batch_execute(PLANNED_ANEW).await?;
                 let statement = client.prepare_cached(CLAIM).await?;
                 let claimed = client
                     .query_opt(

@@ -9,7 +9,8 @@ use tokio_postgres::{Client, NoTls};
 
 use super::instance::{LIVE_INSTANCES, check_home_sql, home_check_of, instance_of};
 use super::migrate::{ApplicationMigrations, refuse_other_schema};
-use super::pool::{session_options, session_settings};
+use super::opening::session_config;
+use super::pool::session_settings;
 use super::privileges::{FUNCTIONS, Privilege, TABLES};
 use super::{HomeCheck, Instance, PostgresSettings, SessionTimeouts, StoreError};
 
@@ -21,7 +22,12 @@ const BOUND: Duration = Duration::from_secs(20);
 pub struct ServerFacts {
     pub version: String,
     pub database: String,
+    /// The one in force.
     pub role: String,
+    /// The user, for whom settings and memberships are.
+    pub login: String,
+    /// Users of live sessions of ours, of other instances too, that this session may not end.
+    pub beyond_reach: Vec<String>,
     /// A standby takes no writes.
     pub in_recovery: bool,
     /// Which cluster it is; `None`: the role may not ask.
@@ -107,7 +113,15 @@ const READ_ONLY: &str = "/* doctor_begin */ SET default_transaction_read_only = 
 
 const SERVER: &str = "/* doctor_server */
 SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS in_recovery, current_user::text AS role,
-       current_database()::text AS database";
+       session_user::text AS login, current_database()::text AS database";
+
+/// As [`super::ending`] asks it.
+const BEYOND_REACH: &str = "/* doctor_beyond_reach */
+SELECT DISTINCT usename::text FROM pg_stat_activity
+WHERE datname = current_database() AND application_name LIKE 'posthaste:%' AND NOT pg_has_role(session_user, usesysid, 'USAGE')
+  AND NOT pg_has_role(session_user, 'pg_signal_backend', 'USAGE')
+  AND NOT pg_has_role(current_user, usesysid, 'USAGE') AND NOT pg_has_role(current_user, 'pg_signal_backend', 'USAGE')
+ORDER BY 1";
 
 const SYSTEM: &str = "/* doctor_system */ SELECT (pg_control_system()).system_identifier::text";
 
@@ -135,7 +149,8 @@ ORDER BY 1, 2";
 const NEVER_VACUUMED: &str = "/* doctor_vacuum */
 SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE (n.nspname = 'posthaste' OR c.relname = 'ibisstore') AND c.relkind = 'r'
-  AND EXISTS (SELECT FROM unnest(c.reloptions) o WHERE o IN ('autovacuum_enabled=false', 'autovacuum_enabled=off'))
+  AND EXISTS (SELECT FROM pg_options_to_table(c.reloptions) o
+              WHERE o.option_name = 'autovacuum_enabled' AND NOT o.option_value::boolean)
 ORDER BY 1";
 
 /// Asks one server everything. `is_home`: also about our own tables.
@@ -169,6 +184,8 @@ async fn ask(
         version: row.get("version"),
         database: row.get("database"),
         role: row.get("role"),
+        login: row.get("login"),
+        beyond_reach: client.query(BEYOND_REACH, &[]).await?.iter().map(|row| row.get(0)).collect(),
         in_recovery: row.get("in_recovery"),
         system: client.query_one(SYSTEM, &[]).await.ok().map(|row| row.get(0)),
         clock: clock(&client).await?,
@@ -186,17 +203,17 @@ async fn ask(
     })
 }
 
-async fn open(settings: &PostgresSettings, options: Option<String>) -> Result<Client, StoreError> {
+async fn open(settings: &PostgresSettings, timeouts: Option<SessionTimeouts>) -> Result<Client, StoreError> {
     let unreachable = |error| match StoreError::from(error) {
-        StoreError::Unknown(reason) => StoreError::Unreachable(reason),
+        StoreError::Unknown(reason) => StoreError::Unreachable(settings.advice(&reason)),
         error @ (StoreError::Refused { .. } | StoreError::Unreachable(_) | StoreError::Unexpected(_)) => error,
     };
-    let mut config = settings.client_config().map_err(unreachable)?;
+    let config = match timeouts {
+        Some(timeouts) => session_config(settings, timeouts),
+        None => settings.client_config(),
+    };
+    let mut config = config.map_err(unreachable)?;
     config.application_name("posthaste:doctor");
-    if let Some(options) = options {
-        let given = config.get_options().map(|given| format!("{given} ")).unwrap_or_default();
-        config.options(format!("{given}{options}"));
-    }
     let (client, connection) = config.connect(NoTls).await.map_err(unreachable)?;
     #[expect(clippy::disallowed_methods, reason = "ends with the client, when the questions are answered")]
     tokio::spawn(connection);
@@ -212,7 +229,7 @@ async fn settings_of(client: &Client, names: &[&str]) -> Result<BTreeMap<String,
 /// A session made as our pools make theirs: what stands between may drop its start-up options.
 async fn own_session(settings: &PostgresSettings) -> Result<Vec<SessionSetting>, StoreError> {
     let timeouts = SessionTimeouts::default();
-    let client = open(settings, Some(session_options(timeouts))).await?;
+    let client = open(settings, Some(timeouts)).await?;
     let wanted = session_settings(timeouts);
     let found = settings_of(&client, &wanted.each_ref().map(|(name, _)| *name)).await?;
     let setting = |(name, wanted): (&'static str, String)| {

@@ -1,6 +1,6 @@
 //! A session: a connection that is closed when an answer of it may be unread.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use deadpool_postgres::ClientWrapper;
 
@@ -15,12 +15,14 @@ pub struct Session {
     place: Place,
     /// Of its server's words that a commit did not wait to the end: those that speak of earlier commits.
     before: AtomicU64,
+    /// It is closed even when it is released.
+    spoilt: AtomicBool,
 }
 
 impl Session {
     pub(super) fn new(object: Object, place: Place) -> Self {
         let before = object.waits_cancelled().into();
-        Self { object: Some(object), place, before }
+        Self { object: Some(object), place, before, spoilt: AtomicBool::new(false) }
     }
 
     fn waits_cancelled(&self) -> u64 {
@@ -52,7 +54,23 @@ impl Session {
 
     /// Back into the pool: every reply was read and no transaction is open.
     pub fn release(mut self) {
-        drop(self.object.take());
+        let Some(object) = self.object.take() else { return };
+        if self.spoilt.load(Ordering::Relaxed) {
+            // Its server has nothing left to do.
+            drop(Object::take(object));
+        }
+    }
+
+    /// Nobody is to have it after this.
+    pub(super) fn spoil(&self) {
+        self.spoilt.store(true, Ordering::Relaxed);
+    }
+
+    /// Plans that this error may come from are not used again.
+    pub(super) fn heed(&self, error: &StoreError) {
+        if error.may_be_stale_plan() {
+            self.spoil();
+        }
     }
 }
 

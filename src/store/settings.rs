@@ -15,6 +15,8 @@ pub struct PostgresSettings {
     pub username: Option<String>,
     /// Wins over the url's password; never parsed as url text.
     pub password: Option<SecretString>,
+    /// In force in every session from its start, whatever the user; `None`: the one that the log-in gives.
+    pub role: Option<String>,
     /// Connections that process messages. Default 16.
     pub pool_max_size: usize,
     /// Transactions that one instance may have prepared there at once; 0 for the home, and where nobody writes.
@@ -31,12 +33,30 @@ impl PostgresSettings {
         if let Some(password) = &self.password {
             config.password(password.expose_secret());
         }
+        if let Some(role) = &self.role {
+            // A start-up option: it wins over what is set for the user, and is what a RESET comes back to.
+            let given = config.get_options().map(|given| format!("{given} ")).unwrap_or_default();
+            config.options(format!("{given}-c role={}", escaped(role)));
+        }
         config.connect_timeout(Duration::from_secs(5));
         config.tcp_user_timeout(Duration::from_secs(10));
         config.keepalives_idle(Duration::from_secs(10));
         config.keepalives_interval(Duration::from_secs(3));
         config.keepalives_retries(3);
         Ok(config)
+    }
+
+    /// For people: what to look at when a session was refused for this reason.
+    #[must_use]
+    pub fn advice(&self, refused: &str) -> String {
+        match &self.role {
+            Some(role) if refused.contains(role.as_str()) => format!(
+                "{refused}: the postgres entry {} has the key role, and its user must be a member: GRANT \"{role}\" TO that user, \
+                 or correct the key",
+                self.name
+            ),
+            Some(_) | None => refused.to_owned(),
+        }
     }
 
     /// `host:port/database`, for people: no user, no password.
@@ -58,10 +78,23 @@ impl fmt::Debug for PostgresSettings {
         f.debug_struct("PostgresSettings")
             .field("name", &self.name)
             .field("address", &self.address())
+            .field("role", &self.role)
             .field("pool_max_size", &self.pool_max_size)
             .field("branches", &self.branches)
             .finish_non_exhaustive()
     }
+}
+
+/// As a value among start-up options, which are split at spaces.
+pub(super) fn escaped(value: &str) -> String {
+    let mut escaped = String::with_capacity(value.len());
+    for character in value.chars() {
+        if character.is_whitespace() || character == '\\' {
+            escaped.push('\\');
+        }
+        escaped.push(character);
+    }
+    escaped
 }
 
 /// Session bounds, in the order in which they must grow.
@@ -82,5 +115,16 @@ impl Default for SessionTimeouts {
             statement: Duration::from_secs(30),
             idle_in_transaction: Duration::from_secs(90),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escaped;
+
+    #[test]
+    fn a_value_among_start_up_options_keeps_its_spaces_and_backslashes() {
+        assert_eq!(escaped("owner"), "owner");
+        assert_eq!(escaped(r"Two words\"), r"Two\ words\\");
     }
 }

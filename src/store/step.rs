@@ -20,7 +20,7 @@ const UNTOUCHED: &str = concat!(
     " OPERATOR(pg_catalog.=) pg_catalog.current_setting('posthaste.session')"
 );
 const TIDY: &str = "RESET synchronous_commit; RESET lock_timeout; RESET statement_timeout;
-    RESET idle_in_transaction_session_timeout; RESET ROLE; RESET search_path; RESET default_transaction_read_only";
+    RESET idle_in_transaction_session_timeout; RESET SESSION AUTHORIZATION; RESET ROLE; RESET search_path; RESET default_transaction_read_only";
 
 impl WorkTransaction {
     /// Runs a step's statement with its parameters bound.
@@ -29,8 +29,11 @@ impl WorkTransaction {
     /// Any `Refused` leaves the transaction broken: roll back.
     pub async fn execute_step(&self, sql: &str, params: &[Option<Bytes>]) -> Result<u64, StoreError> {
         let client = self.session().client()?;
-        let statement = client.prepare_cached(sql).await?;
-        execute_prepared(client, &statement, &step_params(params)).await
+        let step = async {
+            let statement = client.prepare_cached(sql).await?;
+            execute_prepared(client, &statement, &step_params(params)).await
+        };
+        self.heed(step.await)
     }
 }
 

@@ -28,7 +28,7 @@ SELECT NOT EXISTS (
                       SELECT d.adbin::text AS tree FROM pg_catalog.pg_attrdef d WHERE d.adrelid = c.oid
                       UNION ALL
                       SELECT k.conbin::text FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c') x
-                  CROSS JOIN LATERAL pg_catalog.regexp_matches(x.tree, ':(?:op)?funcid (\d+)', 'g') called
+                  CROSS JOIN LATERAL pg_catalog.regexp_matches(x.tree, ':(?:op)?funcid ([0-9]+)', 'g') called
                   JOIN pg_catalog.pg_proc p ON p.oid = called[1]::pg_catalog.oid
                   WHERE p.oid >= 16384 OR p.provolatile <> 'i' AND p.proname NOT IN
                       ('nextval', 'now', 'transaction_timestamp', 'clock_timestamp', 'gen_random_uuid', 'random')))";

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
 use deadpool_postgres::ClientWrapper;
 use tokio_postgres::Statement;
 use tokio_postgres::types::{ToSql, Type};
@@ -10,9 +9,10 @@ use tokio_postgres::types::{ToSql, Type};
 use super::accept::Columns;
 use super::decision::prepare_decision;
 use super::one_trip::TOUCHED;
+pub(super) use super::row::envelope_of;
 use super::step::{Sent, Tidy, cancel, end_with, send_commit};
-use super::{LogEntry, Outgoing, Pool, Session, Store, StoreError};
-use crate::model::{Destination, Envelope, Headers, MessageId, RootId, TxId};
+use super::{LogEntry, Outgoing, Plans, Pool, Session, Store, StoreError};
+use crate::model::{Destination, Envelope, MessageId, TxId};
 use crate::txn::faults::{Point, reach};
 
 /// Which row an attempt claims, and what it saw of it.
@@ -30,9 +30,10 @@ pub struct Claim<'a> {
 /// An open transaction. Dropped before `commit` or `roll_back`, its connection is closed and nothing was done.
 #[derive(Debug)]
 pub struct WorkTransaction {
-    session: Session,
+    pub(super) session: Session,
     /// The last that it did was to prove itself whole.
     probed: AtomicBool,
+    pub(super) plans: Plans,
 }
 
 /// How a COMMIT ended.
@@ -69,8 +70,9 @@ VALUES ('A', $1, $2, $3, $4, $5, clock_timestamp() + $6 * interval '1 second', $
 ON CONFLICT (slotid, dedup_key) DO NOTHING";
 
 /// Fails in a broken transaction, and takes back what a step's function may have done to these settings: an asynchronous
-/// commit loses what was promised, and what another role has prepared its owner alone may finish.
-pub(super) const PROBE: &str = "SET LOCAL synchronous_commit = on; SET LOCAL ROLE NONE";
+/// commit loses what was promised, and what another role has prepared its owner alone may finish. The role is the one that
+/// every session of ours begins with, not the user's (ADR 15).
+pub(super) const PROBE: &str = "SET LOCAL synchronous_commit = on; SET LOCAL role TO DEFAULT";
 pub(super) const OUTGOING: &str = "/* add_outgoing */
 WITH sent AS (SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int4[]) s(tx_id, mode, destination, max_attempts)),
 body AS (
@@ -86,20 +88,25 @@ FROM sent";
 impl Store {
     /// Opens a transaction of a receiver, explicitly READ COMMITTED.
     pub async fn begin_work(&self) -> Result<WorkTransaction, StoreError> {
+        self.begin_work_with(Plans::Kept).await
+    }
+
+    /// The same.
+    pub async fn begin_work_with(&self, plans: Plans) -> Result<WorkTransaction, StoreError> {
         for point in [Point::DQ4, Point::DQ6, Point::DQ7] {
             reach(point).await?;
         }
-        self.begin(&self.work).await
+        self.begin(&self.work, plans).await
     }
 
     /// Opens the transaction of an accepting pipeline.
-    pub async fn begin_submit(&self) -> Result<WorkTransaction, StoreError> {
-        self.begin(&self.submit).await
+    pub async fn begin_submit(&self, plans: Plans) -> Result<WorkTransaction, StoreError> {
+        self.begin(&self.submit, plans).await
     }
 
-    async fn begin(&self, pool: &Pool) -> Result<WorkTransaction, StoreError> {
+    async fn begin(&self, pool: &Pool, plans: Plans) -> Result<WorkTransaction, StoreError> {
         self.at_home()?;
-        let session = pool.session().await?;
+        let session = pool.session_with(plans).await?;
         let begun = async {
             session.client()?.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
             if !self.databases.is_empty() {
@@ -109,14 +116,14 @@ impl Store {
             Ok(())
         };
         pool.bounded(begun).await?;
-        Ok(WorkTransaction::about_to_begin(session))
+        Ok(WorkTransaction { plans, ..WorkTransaction::about_to_begin(session) })
     }
 }
 
 impl WorkTransaction {
     /// In a session whose BEGIN is about to be sent.
     pub(super) fn about_to_begin(session: Session) -> Self {
-        Self { session, probed: AtomicBool::new(false) }
+        Self { session, probed: AtomicBool::new(false), plans: Plans::Kept }
     }
 
     /// The compare-and-set: answers the row's `max_attempts`. `None`: somebody else has, had or may yet have the row;
@@ -143,7 +150,7 @@ impl WorkTransaction {
             };
             Ok(row.map(|row| row.get("max_attempts")))
         };
-        store.work.bounded(taken).await
+        self.heed(store.work.bounded(taken).await)
     }
 
     /// Inserts the message log's row. `false`: the key is taken; roll back.
@@ -261,6 +268,7 @@ impl WorkTransaction {
                 Err(CommitError::RolledBack(told(error)))
             }
             Sent::Both { proved: Err(broken @ StoreError::Refused { .. }), commit } => {
+                self.session.heed(&broken);
                 // A broken transaction can only be rolled back, whatever became of its COMMIT.
                 if let Ok(Tidy::Yes) = commit
                     && broken.sqlstate() != Some(TOUCHED)
@@ -319,27 +327,4 @@ impl WorkTransaction {
         self.probed.store(false, Ordering::Relaxed);
         &self.session
     }
-}
-
-/// A message as the database holds it.
-pub(super) fn envelope_of(row: &tokio_postgres::Row) -> Result<Envelope, StoreError> {
-    let bad = |what: &str| StoreError::Unexpected(format!("column {what}"));
-    let message_id: String = row.try_get("message_id")?;
-    let message_id = MessageId::parse(&message_id).map_err(|_error| bad("message_id"))?;
-    let correlation_id: Option<String> = row.try_get("correlation_id")?;
-    let correlation_id = match correlation_id {
-        Some(text) => MessageId::parse(&text).map_err(|_error| bad("correlation_id"))?,
-        None => message_id.clone(),
-    };
-    let headers: serde_json::Value = row.try_get("headers")?;
-    let headers: Headers = serde_json::from_value(headers).map_err(|_error| bad("headers"))?;
-    Ok(Envelope {
-        tx_id: TxId(row.try_get("tx_id")?),
-        root_id: RootId(row.try_get("root_id")?),
-        message_id,
-        correlation_id,
-        content_type: row.try_get("content_type")?,
-        headers,
-        body: Bytes::from(row.try_get::<_, Vec<u8>>("message")?),
-    })
 }

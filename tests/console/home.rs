@@ -50,6 +50,7 @@ impl Home {
             url: url.clone().into(),
             username: None,
             password: None,
+            role: None,
             pool_max_size: 4,
             branches: 0,
         };

@@ -63,7 +63,7 @@ impl Pair {
 
 fn entry(name: &str, url: &str) -> PostgresSettings {
     let (name, url) = (name.to_owned(), url.to_owned().into());
-    PostgresSettings { name, url, username: None, password: None, pool_max_size: 1, branches: 8 }
+    PostgresSettings { name, url, username: None, password: None, role: None, pool_max_size: 1, branches: 8 }
 }
 
 fn store(home: &str, other: &str) -> Store {

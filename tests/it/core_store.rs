@@ -2,6 +2,7 @@
 
 mod attempts;
 mod homes;
+mod small_plans;
 
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ impl Home {
             url: url.clone().into(),
             username: None,
             password: None,
+            role: None,
             pool_max_size: 1,
             branches: 0,
         };

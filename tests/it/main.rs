@@ -52,6 +52,10 @@ mod logs;
 #[cfg(test)]
 mod outage;
 #[cfg(test)]
+mod plans;
+#[cfg(test)]
+mod poolers;
+#[cfg(test)]
 mod prove;
 #[cfg(test)]
 mod relay;

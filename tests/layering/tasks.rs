@@ -30,6 +30,7 @@ const SPAWNS: &[(&str, usize, &str)] = &[
     ("store/connection.rs", 1, "one connection, which is lost with it, and whose client is told"),
     ("store/durable.rs", 2, "one write for all that wait, and whoever tells them its outcome, a panic as unknown"),
     ("store/migrate.rs", 1, "one connection of a command or of a start, which ends with its client"),
+    ("store/pooled.rs", 1, "one connection of a look, which ends with its client"),
     ("store/server_facts.rs", 1, "one connection of a look, which ends with its client"),
 ];
 

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use super::finding::{Check, Finding};
 use super::needs::Memory;
-use crate::store::{ClockReading, ServerFacts};
+use crate::store::{ClockReading, ServerFacts, StoreError};
 
 const CLOCK: Check = Check::new("clock", "times in logs and in tables can be lined up", &[]);
 const PREPARED: Check = Check::new("max_prepared_transactions", "all or nothing across databases", &["I6"]);
+const REHEARSAL: Check =
+    Check::new("rehearsal", "what one session has prepared another can commit and roll back", &["I6"]);
 const FENCING: Check = Check::new("fencing", "a stopped instance's transactions are ended, not waited for", &["I6"]);
 const RETENTION: Check =
     Check::new("retention", "a repeat is recognised for as long as the first message may be tried", &["I4", "I8"]);
@@ -98,11 +100,35 @@ fn prepared_at(place: &str, wanted: usize, limit: Option<&str>) -> Finding {
     }
 }
 
+/// Tried for real: two empty transactions were prepared and finished.
+pub(super) fn rehearsal(place: &str, answer: Result<&(), &StoreError>) -> Finding {
+    match answer {
+        Ok(()) => REHEARSAL.ok(place, "what one session prepared another has finished"),
+        Err(StoreError::Unexpected(reason)) => REHEARSAL.void(
+            place,
+            reason.clone(),
+            "give the entry the key `role`: a role of which the users of all instances are members",
+        ),
+        Err(error @ (StoreError::Refused { .. } | StoreError::Unreachable(_) | StoreError::Unknown(_))) => {
+            REHEARSAL.unseen(place, error.to_string(), "see the findings on max_prepared_transactions and reachable")
+        }
+    }
+}
+
 /// Needed only where something is prepared: a hung instance's session is ended before its outcome is settled.
 fn fencing(server: &Server<'_>) -> Finding {
     if server.facts.refused_functions.iter().any(|name| name == "pg_terminate_backend") {
         let change = format!("GRANT EXECUTE ON FUNCTION pg_terminate_backend TO \"{}\"", server.facts.role);
         return FENCING.void(server.place, "the role may not end its own sessions", change);
+    }
+    if let [_, ..] = server.facts.beyond_reach.as_slice() {
+        let found = format!(
+            "sessions of other instances have the user {}, and {} may not end them",
+            server.facts.beyond_reach.join(", "),
+            server.facts.login
+        );
+        let change = format!("GRANT pg_signal_backend TO \"{}\"", server.facts.role);
+        return FENCING.void(server.place, found, change);
     }
     FENCING.ok(server.place, "the role may end its own sessions")
 }

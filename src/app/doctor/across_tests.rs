@@ -94,3 +94,23 @@ fn a_log_that_forgets_before_the_last_attempt_is_named() {
     let found = retention(&[memory(Duration::from_secs(90), 3 * day)]).remove(0);
     assert!(found.found.starts_with("messageLog.retention is 90 s, and the last attempt may end 3 days"), "{found:?}");
 }
+
+#[test]
+fn sessions_of_other_instances_that_may_not_be_ended_void_the_fence() {
+    let home = server("a", "1", 0, 0);
+    let other = ServerFacts { beyond_reach: vec!["app2".to_owned()], ..server("b", "2", 0, 0) };
+    let found = prepared(&with_branches(&[("main", &home), ("other", &other)], &[0, 8]));
+    let fencing: Vec<_> = found.iter().filter(|one| one.check == "fencing").collect();
+    assert_eq!(fencing.iter().map(|one| one.level).collect::<Vec<_>>(), [Level::Ok, Level::Void]);
+    assert!(fencing[1].found.contains("app2"), "{}", fencing[1].found);
+    assert_eq!(fencing[1].change.as_deref(), Some("GRANT pg_signal_backend TO \"app\""));
+}
+
+#[test]
+fn a_rehearsal_that_cannot_be_finished_voids_the_promise_and_one_that_was_not_made_is_unseen() {
+    assert_eq!(rehearsal("a", Ok(&())).level, Level::Ok);
+    let refused = StoreError::Unexpected("it belongs to the role app1".to_owned());
+    let found = rehearsal("a", Err(&refused));
+    assert!(found.level == Level::Void && found.found.contains("app1"), "{found:?}");
+    assert_eq!(rehearsal("a", Err(&StoreError::Unreachable("gone".to_owned()))).level, Level::Unseen);
+}

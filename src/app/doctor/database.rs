@@ -40,6 +40,12 @@ pub(super) fn unreachable(place: &str, reason: &str) -> Finding {
     REACHABLE.unseen(place, reason, format!("make it reachable from here, or correct the postgres entry {place}"))
 }
 
+/// Nothing more is asked of such a place: what it answers belongs to nobody's session.
+pub(super) fn pooled(place: &str, reason: &str) -> Finding {
+    let change = format!("let the url of the postgres entry {place} lead to PostgreSQL itself");
+    SESSION.void(place, reason, change)
+}
+
 pub(super) fn judge(place: &str, facts: &ServerFacts, asked: Asked<'_>) -> Vec<Finding> {
     let mut found = vec![
         REACHABLE.ok(place, format!("PostgreSQL {}", facts.version)),
@@ -243,7 +249,7 @@ fn origin(setting: &Setting) -> &str {
 
 /// The statement that changes a setting where it was set.
 fn set(assignment: &str, setting: &Setting, facts: &ServerFacts) -> String {
-    let (role, database) = (quoted(&facts.role), quoted(&facts.database));
+    let (role, database) = (quoted(&facts.login), quoted(&facts.database));
     match setting.source.as_str() {
         "user" => format!("ALTER ROLE {role} SET {assignment}"),
         "database" => format!("ALTER DATABASE {database} SET {assignment}"),

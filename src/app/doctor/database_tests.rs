@@ -25,6 +25,8 @@ pub(in super::super) fn facts() -> ServerFacts {
         version: "15.18".to_owned(),
         database: "db".to_owned(),
         role: "app".to_owned(),
+        login: "app".to_owned(),
+        beyond_reach: Vec::new(),
         in_recovery: false,
         system: Some("1".to_owned()),
         clock: ClockReading { ahead: 0, uncertain: 500 },

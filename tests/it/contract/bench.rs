@@ -46,6 +46,7 @@ impl Bench {
             url: url.clone().into(),
             username: None,
             password: None,
+            role: None,
             pool_max_size: 6,
             branches: 0,
         };

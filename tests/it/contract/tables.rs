@@ -32,6 +32,7 @@ fn process(bench: &Bench) -> Store {
         url: bench.url.clone().into(),
         username: None,
         password: None,
+        role: None,
         pool_max_size: 2,
         branches: 0,
     };

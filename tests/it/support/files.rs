@@ -28,6 +28,22 @@ impl App {
         fs::write(file, text.replace(from, to)).unwrap();
     }
 
+    /// From its next start on, and for its commands: as this user at PostgreSQL, in this role if one is given.
+    pub fn log_in_as(&self, user: &str, password: &str, role: Option<&str>) {
+        let file = self.folder.path().join("resources.yml");
+        let text = fs::read_to_string(&file).unwrap();
+        let mut lines = Vec::new();
+        let before = ["    username: ", "    password: ", "    role: "];
+        for line in text.lines().filter(|line| !before.iter().any(|key| line.starts_with(key))) {
+            lines.push(line.to_owned());
+            if line.starts_with("    url: postgres") {
+                lines.extend([format!("    username: {user}"), format!("    password: {password}")]);
+                lines.extend(role.map(|role| format!("    role: {role}")));
+            }
+        }
+        fs::write(file, lines.join("\n") + "\n").unwrap();
+    }
+
     /// With user and password.
     pub fn amqp_url(&self) -> &str {
         &self.amqp_url

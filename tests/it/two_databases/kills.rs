@@ -25,18 +25,19 @@ async fn settled(app: &App, left: &[String]) {
 }
 
 /// Whoever writes a decision waits.
-const HOLD: &str = "BEGIN; LOCK TABLE posthaste.decision IN EXCLUSIVE MODE";
+pub(super) const HOLD: &str = "BEGIN; LOCK TABLE posthaste.decision IN EXCLUSIVE MODE";
 /// The sessions that wait to write one for a message; the janitor's do not count.
-const WAITING: &str = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+pub(super) const WAITING: &str = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
     AND query LIKE '/* decide */%'";
 /// The sessions, a dead process's too, that write there or wait for it.
-const WRITING: &str = "pg_locks WHERE relation = 'posthaste.decision'::regclass AND mode = 'RowExclusiveLock'
+pub(super) const WRITING: &str =
+    "pg_locks WHERE relation = 'posthaste.decision'::regclass AND mode = 'RowExclusiveLock'
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
 /// Those of all processes.
 const SESSIONS: &str = "pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'posthaste%'";
 
 /// What a process has prepared and not decided upon, once there is something. Nobody can decide meanwhile.
-async fn undecided(app: &App) -> Vec<String> {
+pub(super) async fn undecided(app: &App) -> Vec<String> {
     let who = "SELECT incarnation FROM posthaste.instance WHERE pid = $1 AND state = 'LIVE'";
     let incarnation: Uuid = app.db.one(who, &[&app.pid()]).await;
     eventually("something is prepared and not decided upon", SOON, async || {

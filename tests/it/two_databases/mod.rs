@@ -4,6 +4,7 @@ mod alone;
 mod by_hand;
 mod kills;
 mod outage;
+mod roles;
 mod shared;
 mod start;
 mod steps;

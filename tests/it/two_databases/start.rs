@@ -49,6 +49,30 @@ fn who_writes_to_the_home_alone_starts_without_prepared_transactions() {
     });
 }
 
+#[test]
+fn a_ledger_in_which_nothing_can_be_prepared_now_is_kept_out_until_it_can_and_is_left_clean() {
+    run(async {
+        let other = other_server().await;
+        restart_with(&other, 16).await;
+        let mut app = App::install(Servers::shared().await, Options { beside: Some(other.clone()), ..ledgers() }).await;
+        let a = app.database("ledgerA");
+        for number in 0..16 {
+            a.batch(&format!("BEGIN; PREPARE TRANSACTION 'somebody-{number}'")).await;
+        }
+        app.run();
+        app.ready(LONG).await;
+        app.says_of_itself("maximum number of prepared transactions reached").await;
+        assert_eq!(app.transfer("t-1", "alice", "bob", 25).await.status, 202);
+        for number in 0..15 {
+            a.batch(&format!("ROLLBACK PREPARED 'somebody-{number}'")).await;
+        }
+        app.transferred("t-1", LONG).await;
+        let counted: i64 = app.db.one("SELECT max(attempts)::bigint FROM posthaste.journal", &[]).await;
+        assert_eq!(counted, 1, "waiting is no attempt");
+        assert_eq!(a.column::<String>("SELECT gid FROM pg_prepared_xacts", &[]).await, ["somebody-15"]);
+    });
+}
+
 impl App {
     /// Nobody gets into one of its databases any more, and who is in it is thrown out. Answers its name.
     async fn shut(&self, entry: &str) -> String {
