@@ -25,6 +25,7 @@ async fn home(statement: Duration) -> (Store, Database, Standby) {
         url: url.clone().into(),
         username: None,
         password: None,
+        role: None,
         pool_max_size: 4,
         branches: 0,
     };
