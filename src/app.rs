@@ -1,5 +1,6 @@
 //! Putting the parts together: what `run` starts, in which order, and how it ends.
 
+mod auditing;
 mod boot;
 mod cleaning;
 mod databases;
@@ -7,6 +8,7 @@ mod destinations;
 mod doctor;
 mod prove;
 mod readiness;
+mod steady;
 mod tasks;
 mod verdict;
 
@@ -129,7 +131,6 @@ fn assemble(settings: Settings, lifecycle: &Lifecycle) -> Result<Parts, RunError
     let relay_settings = RelaySettings {
         destinations: destinations::of(&settings),
         watch: destinations::watch(&settings),
-        late_commits: destinations::late_commits(&settings),
         lease: settings.instance.lease,
         host: host.to_string(),
     };

@@ -80,6 +80,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("posthaste_heuristic_total", "Prepared transactions finished by hand, or by somebody unknown."),
     ("posthaste_adopted_without_id_total", "Messages of others without an id: repeats cannot be told."),
     ("posthaste_task_restarts_total", "Tasks of this process that ended too early and began anew."),
+    ("posthaste_unwatched_found_total", "Open messages that nobody would have looked for, found by the audit."),
 ];
 
 impl MetricsHandle {
@@ -131,6 +132,7 @@ impl MetricsHandle {
             "posthaste_adopted_total",
             "posthaste_adopted_without_id_total",
             "posthaste_heuristic_total",
+            "posthaste_unwatched_found_total",
         ] {
             metrics::counter!(name).absolute(0);
         }

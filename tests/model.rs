@@ -5,6 +5,9 @@
 #[path = "model/chance.rs"]
 mod chance;
 #[cfg(test)]
+#[path = "model/finder.rs"]
+mod finder;
+#[cfg(test)]
 #[path = "model/harness.rs"]
 mod harness;
 #[cfg(test)]

@@ -37,7 +37,6 @@ INSERT INTO posthaste.journal (tx_id, root_id, log_key, sha256, mode, destinatio
 SELECT tx_id, root_id, messagekey, sha256, 'OWN', '{DESTINATION}', 2, 'DONE', 1, messagedate + interval '10 seconds',
        NULL, messagedate + interval '20 milliseconds'
 FROM ibisstore ORDER BY messagekey;
-UPDATE posthaste.home SET open_from = (SELECT tx_id FROM posthaste.journal ORDER BY tx_id DESC LIMIT 1);
 DROP TABLE past";
 
 impl Templates {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::steady::{Look, SteadyClock};
 use crate::lifecycle::{Lifecycle, NeededFor, Task};
 use crate::store::{Part, Retention, Store};
 
@@ -29,7 +30,7 @@ struct Pace {
 }
 
 /// Removes what is past its time, until the stop.
-pub(super) async fn keep_clean(store: Store, lifecycle: Lifecycle) {
+pub(super) async fn keep_clean(store: Store, lifecycle: Lifecycle, clock: &mut SteadyClock) {
     let retention = Retention::default();
     let mut paces: Vec<Pace> = Vec::new();
     let mut looked_again = Instant::now();
@@ -47,7 +48,7 @@ pub(super) async fn keep_clean(store: Store, lifecycle: Lifecycle) {
             if again {
                 pace.part.look_again();
             }
-            if !round(&store, &lifecycle, retention, pace).await {
+            if !round(&store, &lifecycle, retention, pace, clock).await {
                 return;
             }
         }
@@ -68,12 +69,19 @@ fn known(paces: Vec<Pace>, parts: Vec<Part>, rows: i64) -> Vec<Pace> {
 }
 
 /// Batches of one part until there is no more. `false`: the stop has come.
-async fn round(store: &Store, lifecycle: &Lifecycle, retention: Retention, pace: &mut Pace) -> bool {
+async fn round(
+    store: &Store,
+    lifecycle: &Lifecycle,
+    retention: Retention,
+    pace: &mut Pace,
+    clock: &mut SteadyClock,
+) -> bool {
     let mut more = true;
     while more {
         lifecycle.watch.turn(NAME);
         let began = Instant::now();
-        let answer = store.clean(&mut pace.part, retention, pace.rows).await;
+        let believed = |micros| believed(clock.look(micros, Instant::now()));
+        let answer = store.clean_by(&mut pace.part, retention, pace.rows, believed).await;
         let took = began.elapsed();
         let rows = rows_after(pace.rows, took).min(retention.batch);
         more = match answer {
@@ -90,6 +98,22 @@ async fn round(store: &Store, lifecycle: &Lifecycle, retention: Retention, pace:
     }
     pace.part.end_round();
     true
+}
+
+/// A clock that has jumped is told, and not believed for an hour.
+fn believed(look: Look) -> bool {
+    match look {
+        Look::Steady => true,
+        Look::Settling => false,
+        Look::Jumped(micros) => {
+            let seconds = micros / 1_000_000;
+            tracing::warn!(
+                seconds,
+                "the database's clock has jumped: nothing is cleaned up until it has gone steadily for an hour"
+            );
+            false
+        }
+    }
 }
 
 /// How many rows come next, after a batch of so many took so long: bodies of a megabyte take a thousand times as long as

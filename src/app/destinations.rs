@@ -7,7 +7,7 @@ use crate::config::Settings;
 use crate::model::{Destination, SlotId};
 use crate::pipeline::StepKind;
 use crate::relay::DestinationSettings;
-use crate::store::SessionTimeouts;
+use crate::store::LONGEST_PAUSE;
 
 /// Queues that are consumed here, and queues that are only sent to.
 pub fn of(settings: &Settings) -> Vec<DestinationSettings> {
@@ -19,6 +19,7 @@ pub fn of(settings: &Settings) -> Vec<DestinationSettings> {
             queue: receiver.queue.clone(),
             error_slot: receiver.error_slot.clone(),
             adapter: receiver.adapter.clone(),
+            longest_delay: receiver.retry_delays.iter().max().copied().unwrap_or(Duration::from_secs(1)),
         };
         found.insert(receiver.destination.clone(), destination);
     }
@@ -31,6 +32,7 @@ pub fn of(settings: &Settings) -> Vec<DestinationSettings> {
                 queue: sender.queue.clone(),
                 error_slot: SlotId::new(sender.destination.as_str()),
                 adapter: adapter.name.clone(),
+                longest_delay: LONGEST_PAUSE,
             });
         }
     }
@@ -41,12 +43,4 @@ pub fn of(settings: &Settings) -> Vec<DestinationSettings> {
 pub fn watch(settings: &Settings) -> Duration {
     let longest = settings.receivers.iter().map(|receiver| receiver.transaction_timeout).max();
     longest.unwrap_or(Duration::from_secs(30)) + Duration::from_secs(10)
-}
-
-/// How much later than its id a journal row may be committed: a transaction makes it, and a process that is stopped in
-/// between is cut off by the bound on idle transactions.
-pub fn late_commits(settings: &Settings) -> Duration {
-    let inbound = settings.inbound.iter().map(|inbound| inbound.transaction_timeout);
-    let longest = settings.receivers.iter().map(|receiver| receiver.transaction_timeout).chain(inbound).max();
-    longest.unwrap_or_default() + 2 * SessionTimeouts::default().idle_in_transaction
 }

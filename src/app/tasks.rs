@@ -4,7 +4,8 @@ use futures_util::FutureExt;
 use jiff::Timestamp;
 
 use super::databases::{self, Reached};
-use super::{Parts, cleaning};
+use super::steady::SteadyClock;
+use super::{Parts, auditing, cleaning};
 use crate::lifecycle::{Lifecycle, NeededFor, Task};
 use crate::receiver::supervise;
 use crate::relay::{self, Fenced, heartbeat, recover, sweep, verify_destinations};
@@ -20,10 +21,15 @@ pub(super) fn start(parts: &Parts, reached: Reached, lifecycle: &Lifecycle) {
     // All that it knows stands in the databases.
     let state = (parts.relay.clone(), parts.shared.clone());
     lifecycle.spawn_watched(relay::recovery(), state, |(relay, shared)| recover(relay.clone(), shared.clone()).boxed());
-    // It begins at the first slot again.
-    let state = (parts.store.clone(), lifecycle.clone());
-    lifecycle.spawn_watched(cleaning::task(), state, |(store, lifecycle)| {
-        cleaning::keep_clean(store.clone(), lifecycle.clone()).boxed()
+    // It begins at the first slot again, and knows what the clock has done.
+    let state = (parts.store.clone(), lifecycle.clone(), SteadyClock::default());
+    lifecycle.spawn_watched(cleaning::task(), state, |(store, lifecycle, clock)| {
+        cleaning::keep_clean(store.clone(), lifecycle.clone(), clock).boxed()
+    });
+    // It begins somewhere.
+    let state = (parts.store.clone(), parts.shared.clone(), lifecycle.clone());
+    lifecycle.spawn_watched(auditing::task(), state, |(store, shared, lifecycle)| {
+        auditing::audit(store.clone(), shared.clone(), lifecycle.clone()).boxed()
     });
     for receiver in &parts.settings.receivers {
         let (processor, shared) = (parts.processor.clone(), parts.shared.clone());

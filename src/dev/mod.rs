@@ -23,6 +23,7 @@ pub use postgres::PrivatePostgres;
 pub use rabbit::PrivateRabbit;
 pub use session::{Action, Running, Server, Session, Wanted, ask_running};
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Where a private server keeps its data and where its binaries are looked for.
@@ -34,6 +35,8 @@ pub struct Options {
     pub binaries: Option<PathBuf>,
     /// Start RabbitMQ with its management plugin, on a port of its own. Default: without; it starts seconds faster.
     pub management: bool,
+    /// More for PostgreSQL's environment. Default: nothing.
+    pub postgres_environment: Vec<(&'static str, OsString)>,
 }
 
 /// Starts both servers at the same time.

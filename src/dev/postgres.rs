@@ -1,5 +1,6 @@
 //! A private PostgreSQL.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ pub struct PrivatePostgres {
     pub(super) log: PathBuf,
     pub(super) port: u16,
     pub(super) password: String,
+    pub(super) environment: Vec<(&'static str, OsString)>,
     pub(super) folder: Folder,
 }
 
@@ -45,7 +47,8 @@ impl PrivatePostgres {
         // another program's, and PostgreSQL would refuse to start.
         let _stale = fs::remove_file(data.join("postmaster.pid"));
         let log = folder.path().join("postgres.log");
-        let mut server = Self { process: None, programs, data, log, port: 0, password, folder };
+        let environment = options.postgres_environment.clone();
+        let mut server = Self { process: None, programs, data, log, port: 0, password, environment, folder };
         server.start_on_a_free_port().await?;
         Ok(server)
     }
@@ -77,7 +80,7 @@ impl PrivatePostgres {
             name: NAME,
             program: &self.programs.join("postgres"),
             arguments: vec!["-D".into(), self.data.clone().into()],
-            environment: Vec::new(),
+            environment: self.environment.clone(),
             log: self.log.clone(),
             input: false,
             at_once: Signal::SIGQUIT,

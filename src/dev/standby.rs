@@ -28,8 +28,8 @@ impl PrivatePostgres {
         folder.write(&data.join("postgresql.auto.conf"), &follow, 0o600)?;
         folder.write(&data.join("standby.signal"), "", 0o600)?;
         let log = folder.path().join("postgres.log");
-        let password = self.password.clone();
-        let mut standby = Self { process: None, programs, data, log, port: 0, password, folder };
+        let (password, environment) = (self.password.clone(), self.environment.clone());
+        let mut standby = Self { process: None, programs, data, log, port: 0, password, environment, folder };
         standby.start_on_a_free_port().await?;
         Ok(standby)
     }

@@ -40,6 +40,8 @@ pub struct DestinationSettings {
     pub error_slot: SlotId,
     /// Who consumes it here, if anybody; else who sends to it.
     pub adapter: AdapterName,
+    /// The longest wait between two attempts.
+    pub longest_delay: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -47,8 +49,6 @@ pub struct RelaySettings {
     pub destinations: Vec<DestinationSettings>,
     /// How long an attempt may take before it is nobody's.
     pub watch: Duration,
-    /// How much later than its id a row may be committed; the walk over open rows stays behind by as much.
-    pub late_commits: Duration,
     pub lease: Duration,
     pub host: String,
 }
@@ -277,7 +277,7 @@ impl Relay {
         lock(&self.0.running).contains(&tx_id)
     }
 
-    /// A new row's id, by the database's clock: the walk over open rows relies on their order.
+    /// A new row's id, by the database's clock: what comes in the order of ids lies together on the disk.
     #[must_use]
     pub fn mint(&self) -> TxId {
         self.0.clock.now().map_or_else(TxId::mint, TxId::mint_at)

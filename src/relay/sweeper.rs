@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::act::Actions;
-use super::walk::{Walk, millis_of};
+use super::walk::{Place, Walk};
 use super::{Facts, Next, OpenCounts, Relay, Shared, decide};
 use crate::lifecycle::{NeededFor, Task};
 use crate::model::{Destination, JournalState, Mode};
@@ -20,10 +20,10 @@ const BREATH: Duration = Duration::from_millis(20);
 const WALK: Duration = Duration::from_secs(5);
 /// The longest such pause: a row that nobody watches is looked at least so often.
 const WALK_MAX: Duration = Duration::from_secs(60);
-/// Rows per statement.
+/// Rows per statement, or entries; each names as many rows as were accepted together.
 const PAGE: i64 = 500;
-/// Rows per walk; the next one goes on where it stopped.
-const WALK_PAGES: usize = 40;
+/// How long a round stays with a walk; the next one goes on where it stopped.
+const WALK_PART: Duration = Duration::from_millis(500);
 /// Between two looks at a row that nobody consumes.
 const NO_CONSUMER: Duration = Duration::from_secs(30);
 /// How old the news of an empty queue may be. Far less than T_redo: what was published so recently is not looked at.
@@ -75,7 +75,6 @@ struct Sweeper {
     /// A walk that has not come to its end.
     walk: Option<Walk>,
     known_live: BTreeSet<Uuid>,
-    counts: BTreeMap<Destination, OpenCounts>,
     /// Destinations with published rows old enough to be asked about: their queues are looked at before the next read.
     suspected: BTreeSet<Destination>,
     /// Those whose queues were empty, and when that was asked.
@@ -91,7 +90,6 @@ impl Sweeper {
             next_walk: Instant::now(),
             walk: None,
             known_live: BTreeSet::new(),
-            counts: BTreeMap::new(),
             suspected: BTreeSet::new(),
             empty: (None, BTreeSet::new()),
             unserved: BTreeSet::new(),
@@ -192,7 +190,8 @@ impl Sweeper {
     }
 
     fn note_suspicion(&mut self, row: &OpenRow, next: Next) {
-        let old = row.published.is_some_and(|age| age >= super::redo_after(row.publishes));
+        // When it was published nobody knows where a clock was ahead.
+        let old = row.published.is_none_or(|age| age >= super::redo_after(row.publishes));
         if row.mode == Mode::Own && row.state == JournalState::Published && old {
             self.suspected.insert(row.destination.clone());
         }
@@ -204,69 +203,55 @@ impl Sweeper {
     /// Counts what is open and does what must be done with rows that nobody watches; what is left after its part is done
     /// in the next rounds.
     async fn walk(&mut self, empty: &BTreeSet<Destination>) -> Result<(), StoreError> {
-        let mut walk = match self.walk.take() {
-            Some(walk) => walk,
-            None => self.begin_walk().await?,
-        };
         let store = self.relay.store().clone();
-        for _page in 0..WALK_PAGES {
+        let clock = self.relay.clock().now().unwrap_or(0) / 1000;
+        let begin = || Walk::begin(u64::try_from(clock).unwrap_or(0));
+        let mut walk = self.walk.take().unwrap_or_else(begin);
+        let part = Instant::now();
+        while part.elapsed() < WALK_PART {
             self.relay.0.lifecycle.watch.turn(NAME);
             let began = Instant::now();
-            let rows = store.open_rows(walk.after, PAGE).await?;
+            let (unwatched, last) = match walk.place {
+                Place::Unsettled(after) => {
+                    let page = store.look_through(after, PAGE).await?;
+                    page.rows.iter().for_each(|row| walk.count(row));
+                    let unwatched = page.rows.into_iter().filter(|row| !row.has_due_row);
+                    (unwatched.collect::<Vec<OpenRow>>(), page.last)
+                }
+                Place::Due(after) => {
+                    let page = store.count_due(after, PAGE).await?;
+                    page.counts.iter().for_each(|counts| walk.count_all(counts));
+                    (Vec::new(), page.last)
+                }
+            };
             walk.reading += began.elapsed();
-            for row in &rows {
-                walk.pass(row);
-                self.count(row, walk.clock_ms);
-            }
-            let complete = rows.len() < usize::try_from(PAGE).unwrap_or(usize::MAX);
-            let unwatched: Vec<OpenRow> = rows.into_iter().filter(|row| !row.has_due_row).collect();
             let actions = self.decide_all(&unwatched, empty);
             actions.take(&self.relay).await?;
-            if complete {
-                return self.end_walk(&walk).await;
+            if !walk.pass(last) {
+                self.next_walk = Instant::now() + (walk.reading * 20).clamp(WALK, WALK_MAX);
+                self.share_counts(&walk.counts);
+                return self.pull_back().await;
             }
         }
         self.walk = Some(walk);
         Ok(())
     }
 
-    async fn begin_walk(&mut self) -> Result<Walk, StoreError> {
-        let store = self.relay.store();
-        let (open_from, clock_ms) = store.open_from().await?;
-        let walk = Walk::begin(open_from, clock_ms, self.relay.settings().late_commits);
-        self.counts.clear();
-        for before in store.open_before(walk.after).await? {
-            let counts = self.counts.entry(before.destination).or_default();
-            counts.open = before.open;
-            counts.unpublished = before.unpublished;
-            counts.oldest_seconds = clock_ms.saturating_sub(millis_of(before.oldest)) / 1000;
-        }
-        Ok(walk)
-    }
-
-    async fn end_walk(&mut self, walk: &Walk) -> Result<(), StoreError> {
-        self.next_walk = Instant::now() + (walk.reading * 20).clamp(WALK, WALK_MAX);
-        self.share_counts();
-        let mark = walk.next_mark();
-        // It moves seldom: a walk over settled rows costs less than a write each time.
-        if millis_of(mark) > millis_of(walk.from).saturating_add(30_000) {
-            self.relay.store().set_open_from(mark).await?;
+    /// What a clock has left behind that was ahead shall not keep messages waiting.
+    async fn pull_back(&self) -> Result<(), StoreError> {
+        let destinations = self.relay.settings().destinations.iter();
+        let delays: Vec<_> = destinations.map(|one| (one.destination.clone(), one.longest_delay)).collect();
+        let rows = self.relay.store().pull_back(&delays).await?;
+        if rows > 0 {
+            tracing::warn!(rows, "the database's clock has gone back: messages that waited for it wait no longer");
         }
         Ok(())
     }
 
-    fn count(&mut self, row: &OpenRow, clock_ms: u64) {
-        let counts = self.counts.entry(row.destination.clone()).or_default();
-        counts.open += 1;
-        counts.unpublished += u64::from(row.state == JournalState::Ready);
-        let age = clock_ms.saturating_sub(millis_of(row.tx_id.0)) / 1000;
-        counts.oldest_seconds = counts.oldest_seconds.max(age);
-    }
-
-    fn share_counts(&mut self) {
+    fn share_counts(&mut self, found: &BTreeMap<Destination, OpenCounts>) {
         let mut total = OpenCounts::default();
         for one in &self.relay.settings().destinations {
-            let counts = self.counts.get(&one.destination).copied().unwrap_or_default();
+            let counts = found.get(&one.destination).copied().unwrap_or_default();
             self.relay.0.board.set_open(&one.destination, counts);
             if counts.open == 0 {
                 self.suspected.remove(&one.destination);

@@ -1,85 +1,92 @@
-//! How far the walk over open rows has come: pure. A walk may take several rounds, and what its first part saw counts
-//! until its end: a mark that forgot it would leave open rows behind for ever.
+//! One walk through all that is open: how far it has come, and what it has counted. Each begins at the beginning: no mark
+//! that is kept could hide a row (protocol §2, I9). A walk may take several rounds.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::store::OpenRow;
+use super::OpenCounts;
+use crate::model::{Destination, JournalState};
+use crate::store::{OpenCount, OpenRow};
 
-/// One walk from the mark to the youngest row.
+/// The next page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Of `unsettled`, after this entry.
+    Unsettled(Uuid),
+    /// Of `due`, after this row.
+    Due(Uuid),
+}
+
 #[derive(Debug)]
 pub(super) struct Walk {
-    /// The mark at its beginning.
-    pub from: Uuid,
-    /// The last row that was read.
-    pub after: Uuid,
+    pub place: Place,
     /// The database's clock at the beginning, in milliseconds since 1970.
-    pub clock_ms: u64,
-    /// Everything older was committed before the walk began.
-    settled: Uuid,
-    /// The oldest row that no row of `due` watches.
-    oldest_unwatched: Option<Uuid>,
+    clock_ms: u64,
+    pub counts: BTreeMap<Destination, OpenCounts>,
     /// Time spent on reading.
     pub reading: Duration,
 }
 
 impl Walk {
-    /// A walk from the mark, or from where commits may still come in when the clock has gone back behind it.
-    pub fn begin(open_from: Uuid, clock_ms: u64, late_commits: Duration) -> Self {
-        let late = u64::try_from(late_commits.as_millis()).unwrap_or(u64::MAX);
-        let settled = id_at(clock_ms.saturating_sub(late));
-        Self {
-            from: open_from,
-            after: open_from.min(settled),
-            clock_ms,
-            settled,
-            oldest_unwatched: None,
-            reading: Duration::ZERO,
-        }
+    pub fn begin(clock_ms: u64) -> Self {
+        Self { place: Place::Unsettled(Uuid::nil()), clock_ms, counts: BTreeMap::new(), reading: Duration::ZERO }
     }
 
-    /// Takes note of a row, in the order of the ids.
-    pub fn pass(&mut self, row: &OpenRow) {
-        self.after = row.tx_id.0;
+    /// Counts an open row that an entry names; one that stands in `due` is counted there.
+    pub fn count(&mut self, row: &OpenRow) {
         if !row.has_due_row {
-            self.oldest_unwatched.get_or_insert(row.tx_id.0);
+            let unpublished = u64::from(row.state == JournalState::Ready);
+            self.add(&row.destination, 1, unpublished, row.tx_id.0);
         }
     }
 
-    /// Where the next walk may begin, once this one has come to its end.
-    pub fn next_mark(&self) -> Uuid {
-        self.oldest_unwatched.map_or(self.settled, |oldest| before(oldest).min(self.settled))
+    /// Counts rows that stand in `due`.
+    pub fn count_all(&mut self, rows: &OpenCount) {
+        self.add(&rows.destination, rows.open, rows.unpublished, rows.oldest);
+    }
+
+    fn add(&mut self, destination: &Destination, open: u64, unpublished: u64, oldest: Uuid) {
+        let counts = self.counts.entry(destination.clone()).or_default();
+        counts.open += open;
+        counts.unpublished += unpublished;
+        let age = self.clock_ms.saturating_sub(millis_of(oldest)) / 1000;
+        counts.oldest_seconds = counts.oldest_seconds.max(age);
+    }
+
+    /// Goes on behind a page, by its last row. `false`: this was the end.
+    pub fn pass(&mut self, last: Option<Uuid>) -> bool {
+        self.place = match (self.place, last) {
+            (Place::Unsettled(_), Some(last)) => Place::Unsettled(last),
+            (Place::Unsettled(_), None) => Place::Due(Uuid::nil()),
+            (Place::Due(_), Some(last)) => Place::Due(last),
+            (Place::Due(_), None) => return false,
+        };
+        true
     }
 }
 
-/// The smallest UUIDv7 of a millisecond.
-fn id_at(millis: u64) -> Uuid {
-    Uuid::from_u128(u128::from(millis) << 80)
-}
-
-fn before(id: Uuid) -> Uuid {
-    Uuid::from_u128(id.as_u128().saturating_sub(1))
-}
-
-/// The time in an id, in milliseconds since 1970.
-pub(super) fn millis_of(id: Uuid) -> u64 {
+/// The time in an id, in milliseconds since 1970; for people, not for decisions.
+fn millis_of(id: Uuid) -> u64 {
     u64::try_from(id.as_u128() >> 80).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Destination, JournalState, Mode, TxId};
+    use crate::model::{Mode, TxId};
 
-    const LATE: Duration = Duration::from_secs(100);
+    fn id_at(millis: u64) -> Uuid {
+        Uuid::from_u128(u128::from(millis) << 80)
+    }
 
-    fn row(millis: u64, has_due_row: bool) -> OpenRow {
+    fn row(millis: u64, state: JournalState, has_due_row: bool) -> OpenRow {
         OpenRow {
             tx_id: TxId(id_at(millis)),
             destination: Destination::queue("rabbit", "myQueue"),
             mode: Mode::Own,
-            state: JournalState::Published,
+            state,
             attempts: 0,
             max_attempts: 6,
             publishes: 0,
@@ -95,34 +102,30 @@ mod tests {
     }
 
     #[test]
-    fn the_time_in_an_id_is_read_back() {
-        let id = Uuid::now_v7();
-        assert!(id_at(millis_of(id)) <= id && id < id_at(millis_of(id) + 1));
-        assert!(before(id) < id);
+    fn a_walk_goes_through_both_tables_from_their_beginnings_to_their_ends() {
+        let mut walk = Walk::begin(0);
+        assert_eq!(walk.place, Place::Unsettled(Uuid::nil()));
+        for (last, place) in [
+            (Some(id_at(7)), Place::Unsettled(id_at(7))),
+            (None, Place::Due(Uuid::nil())),
+            (Some(id_at(3)), Place::Due(id_at(3))),
+        ] {
+            assert!(walk.pass(last));
+            assert_eq!(walk.place, place);
+        }
+        assert!(!walk.pass(None));
     }
 
     #[test]
-    fn a_walk_in_several_parts_keeps_its_mark_before_the_oldest_row_that_nobody_watches() {
-        let mut walk = Walk::begin(Uuid::nil(), 1_000_000, LATE);
-        walk.pass(&row(5_000, true));
-        walk.pass(&row(6_000, false));
-        // The second part of the same walk.
-        walk.pass(&row(500_000, false));
-        assert_eq!(millis_of(walk.next_mark()), 5_999);
-        assert!(walk.next_mark() < id_at(6_000));
-    }
-
-    #[test]
-    fn the_mark_stays_behind_what_may_still_be_committed() {
-        let mut walk = Walk::begin(Uuid::nil(), 1_000_000, LATE);
-        assert_eq!(walk.next_mark(), id_at(900_000));
-        walk.pass(&row(999_000, false));
-        assert_eq!(walk.next_mark(), id_at(900_000));
-    }
-
-    #[test]
-    fn a_clock_that_went_back_hides_no_row() {
-        let walk = Walk::begin(id_at(900_000), 500_000, LATE);
-        assert_eq!(walk.after, id_at(400_000));
+    fn each_open_row_is_counted_once_and_the_oldest_is_told_whatever_order_ids_come_in() {
+        let mut walk = Walk::begin(10_000);
+        walk.count(&row(8_000, JournalState::Ready, false));
+        walk.count(&row(20_000, JournalState::Published, false));
+        walk.count(&row(1_000, JournalState::Ready, true));
+        let destination = Destination::queue("rabbit", "myQueue");
+        let found = |walk: &Walk| walk.counts[&destination];
+        assert_eq!(found(&walk), OpenCounts { open: 2, unpublished: 1, oldest_seconds: 2 });
+        walk.count_all(&OpenCount { destination: destination.clone(), open: 5, unpublished: 4, oldest: id_at(1_000) });
+        assert_eq!(found(&walk), OpenCounts { open: 7, unpublished: 5, oldest_seconds: 9 });
     }
 }

@@ -7,6 +7,7 @@ use deadpool_postgres::ClientWrapper;
 use uuid::Uuid;
 
 use super::durable::standby;
+use super::entry::journal_rows;
 use super::{Claimed, Pool, Store, StoreError};
 use crate::model::{Destination, Envelope, MessageId, Mode, SlotId, TxId};
 use crate::txn::faults::{Point, reach};
@@ -98,45 +99,53 @@ pub struct Seen<T> {
 /// How long the accepting instance has for publishing before a sweeper may do it.
 pub const PUBLISH_AFTER: Duration = Duration::from_secs(10);
 
-/// Neither takes an id that is a minute old: a process that was stopped after it had made the id comes too late with it.
-/// The walk over open rows has gone by, and nobody would ever find the row again.
-const LOGGED: &str = "/* accept_logged */
+const LOGGED: &str = concat!(
+    "/* accept_logged */
 WITH log AS (
     INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, message, expirydate, dedup_key,
                            tx_id, root_id, content_type, headers, sha256)
-    SELECT 'A', $1, $2, $3, $4, $5, clock_timestamp() + $6 * interval '1 second', $7, $8, $9, $10, $11, $12
-    WHERE $8 >= (lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint - 60000), 12, '0') || repeat('0', 20))::uuid
+    VALUES ('A', $1, $2, $3, $4, $5, clock_timestamp() + $6 * interval '1 second', $7, $8, $9, $10, $11, $12)
     ON CONFLICT (slotid, dedup_key) DO NOTHING
     RETURNING messagekey),
 kin AS (
     INSERT INTO posthaste.lineage (root_id, tx_id, parent_id, cause)
     SELECT $9, sent.tx_id, $8, 'OUTGOING' FROM log, unnest($13::uuid[]) sent(tx_id) WHERE sent.tx_id <> $9),
-job AS (
-    INSERT INTO posthaste.journal (tx_id, root_id, log_key, sha256, mode, destination, max_attempts, owner, publish_after)
-    SELECT sent.tx_id, $9, log.messagekey, $12, sent.mode, sent.destination, sent.max_attempts, $17,
+",
+    journal_rows!(
+        each,
+        "tx_id, root_id, log_key, sha256, mode, destination, max_attempts, owner, publish_after",
+        "SELECT sent.tx_id, $9, log.messagekey, $12, sent.mode, sent.destination, sent.max_attempts, $17,
            clock_timestamp() + $18 * interval '1 second'
-    FROM log, unnest($13::uuid[], $14::text[], $15::text[], $16::int4[]) sent(tx_id, mode, destination, max_attempts))
-SELECT messagekey FROM log";
+    FROM log, unnest($13::uuid[], $14::text[], $15::text[], $16::int4[]) sent(tx_id, mode, destination, max_attempts)"
+    ),
+    "
+SELECT messagekey FROM log"
+);
 
-const UNLOGGED: &str = "/* accept_unlogged */
-WITH sent AS (SELECT * FROM unnest($8::uuid[], $9::text[], $10::text[], $11::int4[]) s(tx_id, mode, destination, max_attempts)
-    WHERE $6 >= (lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint - 60000), 12, '0') || repeat('0', 20))::uuid),
+const UNLOGGED: &str = concat!(
+    "/* accept_unlogged */
+WITH sent AS (SELECT * FROM unnest($8::uuid[], $9::text[], $10::text[], $11::int4[]) s(tx_id, mode, destination, max_attempts)),
 body AS (
     INSERT INTO posthaste.payload (tx_id, message_id, correlation_id, content_type, headers, message)
     SELECT sent.tx_id, $1, $2, $3, $4, $5 FROM sent),
 kin AS (
     INSERT INTO posthaste.lineage (root_id, tx_id, parent_id, cause)
-    SELECT $6, sent.tx_id, $6, 'OUTGOING' FROM sent WHERE sent.tx_id <> $6)
-INSERT INTO posthaste.journal (tx_id, root_id, sha256, mode, destination, max_attempts, owner, publish_after)
-SELECT sent.tx_id, $6, $7, sent.mode, sent.destination, sent.max_attempts, $12, clock_timestamp() + $13 * interval '1 second'
-FROM sent";
+    SELECT $6, sent.tx_id, $6, 'OUTGOING' FROM sent WHERE sent.tx_id <> $6),
+",
+    journal_rows!(
+        last,
+        "tx_id, root_id, sha256, mode, destination, max_attempts, owner, publish_after",
+        "SELECT sent.tx_id, $6, $7, sent.mode, sent.destination, sent.max_attempts, $12,
+           clock_timestamp() + $13 * interval '1 second'
+    FROM sent"
+    )
+);
 
 const WINNER: &str =
     concat!("/* winner */ SELECT tx_id, sha256, ", standby!(), " FROM ibisstore WHERE slotid = $1 AND dedup_key = $2");
 
 impl Store {
-    /// Sends the accepting statement once, for one message. Its implicit COMMIT is the decision. An id that is a minute
-    /// old is not taken: `Conflict` without a winner, or `Unexpected` where no key is compared.
+    /// Sends the accepting statement once, for one message. Its implicit COMMIT is the decision.
     ///
     /// # Errors
     /// `Refused` is only answered when the session answered again afterwards (ReadyForQuery).
@@ -276,7 +285,7 @@ async fn insert_unlogged(client: &ClientWrapper, request: &AcceptRequest, owner:
         )
         .await?;
     if inserted == 0 {
-        return Err(StoreError::Unexpected("the id is too old".to_owned()));
+        return Err(StoreError::Unexpected("no journal row was inserted".to_owned()));
     }
     Ok(Inserted::Yes)
 }

@@ -9,6 +9,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::accept::{AcceptRequest, Inserted, PUBLISH_AFTER};
+use super::entry::journal_rows;
 use super::{LogEntry, Outgoing, SessionTimeouts, Store, StoreError};
 use crate::model::{Headers, MessageId, TxId};
 
@@ -18,8 +19,9 @@ const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// For each message what `accept_logged` does, in the order in which they are given: of two with the same key the first
-/// wins. That an id is not a minute old is told from the statement's beginning.
-const MIXED: &str = r"/* accept_group */
+/// wins.
+const MIXED: &str = concat!(
+    "/* accept_group */
 WITH log AS (
     INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, message, expirydate, dedup_key,
                            tx_id, root_id, content_type, headers, sha256)
@@ -28,7 +30,6 @@ WITH log AS (
     FROM unnest($2::text[], $3::text[], $4::bytea[], $5::text[], $6::uuid[], $7::text[], $8::jsonb[], $9::bytea[],
                 $10::text[], $11::float8[])
          given(messageid, correlationid, message, dedup_key, tx_id, content_type, headers, sha256, slotid, retention)
-    WHERE tx_id >= (SELECT (lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint - 60000), 12, '0') || repeat('0', 20))::uuid)
     ON CONFLICT (slotid, dedup_key) DO NOTHING
     RETURNING messagekey, tx_id, sha256),
 sent AS (
@@ -38,16 +39,22 @@ sent AS (
 kin AS (
     INSERT INTO posthaste.lineage (root_id, tx_id, parent_id, cause)
     SELECT parent_id, tx_id, parent_id, 'OUTGOING' FROM sent WHERE tx_id <> parent_id),
-job AS (
-    INSERT INTO posthaste.journal (tx_id, root_id, log_key, sha256, mode, destination, max_attempts, owner, publish_after)
-    SELECT tx_id, parent_id, messagekey, sha256, mode, destination, max_attempts, $17,
+",
+    journal_rows!(
+        together,
+        "tx_id, root_id, log_key, sha256, mode, destination, max_attempts, owner, publish_after",
+        "SELECT tx_id, parent_id, messagekey, sha256, mode, destination, max_attempts, $17,
            clock_timestamp() + $18 * interval '1 second'
-    FROM sent)
-SELECT tx_id FROM log";
+    FROM sent"
+    ),
+    "
+SELECT tx_id FROM log"
+);
 
 /// The same for messages of one adapter that sends each of them to one queue: what they share is given once, and nothing is
 /// joined.
-const ALIKE: &str = r"/* accept_group */
+const ALIKE: &str = concat!(
+    "/* accept_group */
 WITH log AS (
     INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, message, expirydate, dedup_key,
                            tx_id, root_id, content_type, headers, sha256)
@@ -55,14 +62,18 @@ WITH log AS (
            dedup_key, tx_id, tx_id, content_type, coalesce(headers, '{}'), sha256
     FROM unnest($2::text[], $3::text[], $4::bytea[], $5::text[], $6::uuid[], $7::text[], $8::jsonb[], $9::bytea[])
          given(messageid, correlationid, message, dedup_key, tx_id, content_type, headers, sha256)
-    WHERE tx_id >= (SELECT (lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint - 60000), 12, '0') || repeat('0', 20))::uuid)
     ON CONFLICT (slotid, dedup_key) DO NOTHING
     RETURNING messagekey, tx_id, sha256),
-job AS (
-    INSERT INTO posthaste.journal (tx_id, root_id, log_key, sha256, mode, destination, max_attempts, owner, publish_after)
-    SELECT tx_id, tx_id, messagekey, sha256, $12, $13, $14, $15, clock_timestamp() + $16 * interval '1 second'
-    FROM log)
-SELECT tx_id FROM log";
+",
+    journal_rows!(
+        together,
+        "tx_id, root_id, log_key, sha256, mode, destination, max_attempts, owner, publish_after",
+        "SELECT tx_id, tx_id, messagekey, sha256, $12, $13, $14, $15, clock_timestamp() + $16 * interval '1 second'
+    FROM log"
+    ),
+    "
+SELECT tx_id FROM job"
+);
 
 /// What sessions that accept groups have instead.
 pub(super) fn timeouts(timeouts: SessionTimeouts) -> SessionTimeouts {
@@ -71,7 +82,7 @@ pub(super) fn timeouts(timeouts: SessionTimeouts) -> SessionTimeouts {
 
 impl Store {
     /// Sends the accepting statement once for all of them, each with a log entry. Its implicit COMMIT is the decision
-    /// about all; one answer each, in their order. What `Conflict` means is told at [`Store::accept`].
+    /// about all; one answer each, in their order.
     ///
     /// # Errors
     /// `Refused` is only answered when the session answered again afterwards: the whole group is undone.

@@ -1,9 +1,11 @@
 //! Messages of others on our queues (protocol §5, "Foreign messages").
 
+use super::entry::journal_rows;
 use super::{Store, StoreError};
 use crate::model::{Destination, Envelope};
 
-const ADOPT: &str = "/* adopt */
+const ADOPT: &str = concat!(
+    "/* adopt */
 WITH seen AS (
     INSERT INTO posthaste.inbox (queue, message_id, tx_id) SELECT $1, $2::text, $3 WHERE $2::text IS NOT NULL
     ON CONFLICT DO NOTHING RETURNING tx_id),
@@ -11,16 +13,16 @@ fresh AS (SELECT $3::uuid AS tx_id WHERE $2::text IS NULL OR EXISTS (SELECT FROM
 body AS (
     INSERT INTO posthaste.payload (tx_id, message_id, correlation_id, content_type, headers, message)
     SELECT tx_id, $4, $5, $6, $7, $8 FROM fresh),
-late AS (
-    INSERT INTO posthaste.due (tx_id, at) SELECT tx_id, clock_timestamp() + $12 * interval '1 second' FROM fresh
-    WHERE tx_id < (lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint - 60000), 12, '0') || repeat('0', 20))::uuid)
-INSERT INTO posthaste.journal (tx_id, root_id, sha256, mode, destination, max_attempts, owner, publish_after)
-SELECT tx_id, tx_id, $9, 'DIRECT', $1, $10, $11, clock_timestamp() + $12 * interval '1 second' FROM fresh
-RETURNING tx_id";
+",
+    journal_rows!(
+        last,
+        "tx_id, root_id, sha256, mode, destination, max_attempts, owner, publish_after",
+        "SELECT tx_id, tx_id, $9, 'DIRECT', $1, $10, $11, clock_timestamp() + $12 * interval '1 second' FROM fresh"
+    )
+);
 
 impl Store {
     /// Takes over a message that came without a journal row of ours: inbox, payload and a DIRECT row in one statement.
-    /// A row whose id is late, so that the walk over open rows may have gone by, is watched from the start.
     /// `false`: a message with this id was adopted from this queue before. Without `foreign_id` nobody can tell.
     pub async fn adopt(
         &self,
@@ -35,7 +37,7 @@ impl Store {
             .run(async |client| {
                 let statement = client.prepare_cached(ADOPT).await?;
                 let adopted = client
-                    .query_opt(
+                    .execute(
                         &statement,
                         &[
                             &destination.as_str(),
@@ -53,7 +55,7 @@ impl Store {
                         ],
                     )
                     .await?;
-                Ok(adopted.is_some())
+                Ok(adopted == 1)
             })
             .await?;
         if !adopted {

@@ -95,7 +95,7 @@ WITH seen AS MATERIALIZED (
     ORDER BY tx_id LIMIT $3),
 old AS MATERIALIZED (
     SELECT j.tx_id, j.root_id FROM seen JOIN posthaste.journal j USING (tx_id)
-    WHERE j.state IN ('DONE', 'ERROR') AND j.finished_at < clock_timestamp() - $2 * interval '1 second'
+    WHERE j.state IN ('DONE', 'ERROR') AND j.finished_at < now() - $2 * interval '1 second'
       AND NOT EXISTS (SELECT FROM ibisstore w WHERE w.root_id = j.root_id AND w.type IN ('E', 'H', 'I', 'M') OFFSET 0)
     ORDER BY j.tx_id FOR UPDATE OF j SKIP LOCKED),
 bodies AS (DELETE FROM posthaste.payload p USING old WHERE p.tx_id = old.tx_id),
@@ -116,19 +116,19 @@ const REST: &str = "/* clean_rest */
 WITH instances AS (
     DELETE FROM posthaste.instance WHERE incarnation IN (
         SELECT i.incarnation FROM posthaste.instance i
-        WHERE state = 'FENCED' AND fenced_at < clock_timestamp() - $1 * interval '1 second'
+        WHERE state = 'FENCED' AND fenced_at < now() - $1 * interval '1 second'
           AND NOT EXISTS (SELECT FROM posthaste.decision d WHERE d.incarnation = i.incarnation)
         LIMIT $2)
     RETURNING 1),
 tombstones AS (
     DELETE FROM posthaste.decision WHERE gtrid IN (
         SELECT gtrid FROM posthaste.decision
-        WHERE outcome = 'ABORT' AND decided_at < clock_timestamp() - $1 * interval '1 second' LIMIT $2)
+        WHERE outcome = 'ABORT' AND decided_at < now() - $1 * interval '1 second' LIMIT $2)
     RETURNING 1),
 conflicts AS (
     DELETE FROM posthaste.conflict WHERE (slotid, dedup_key, sha256) IN (
         SELECT c.slotid, c.dedup_key, c.sha256 FROM posthaste.conflict c
-        WHERE last_seen < clock_timestamp() - $1 * interval '1 second'
+        WHERE last_seen < now() - $1 * interval '1 second'
           AND NOT EXISTS (SELECT FROM ibisstore s WHERE s.slotid = c.slotid AND s.dedup_key = c.dedup_key OFFSET 0)
         LIMIT $2)
     RETURNING 1)
@@ -148,13 +148,34 @@ impl Store {
     /// # Errors
     /// Nothing was removed, and the part stands where it stood.
     pub async fn clean(&self, part: &mut Part, retention: Retention, rows: i64) -> Result<Option<Batch>, StoreError> {
+        self.clean_by(part, retention, rows, |_| true).await
+    }
+
+    /// The same, if the time by which the transaction goes is believed (microseconds since 1970): if not, nothing is removed
+    /// and there is no more.
+    ///
+    /// # Errors
+    /// As for `clean`.
+    pub async fn clean_by(
+        &self,
+        part: &mut Part,
+        retention: Retention,
+        rows: i64,
+        believed: impl FnOnce(i64) -> bool,
+    ) -> Result<Option<Batch>, StoreError> {
         let mut moved = part.clone();
         let batch = self
             .house
             .transaction(async |client| {
-                let lock = "/* clean_up_lock */ SELECT pg_try_advisory_xact_lock($1)";
-                if !client.query_one(lock, &[&LOCK]).await?.get::<_, bool>(0) {
+                // All that follows goes by this now().
+                let lock = "/* clean_up_lock */
+                    SELECT pg_try_advisory_xact_lock($1), (extract(epoch FROM now()) * 1000000)::bigint";
+                let row = client.query_one(lock, &[&LOCK]).await?;
+                if !row.get::<_, bool>(0) {
                     return Ok(None);
+                }
+                if !believed(row.get(1)) {
+                    return Ok(Some(Batch::default()));
                 }
                 client.batch_execute(LOCAL).await?;
                 clean(client, &mut moved, retention, rows).await.map(Some)

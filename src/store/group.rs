@@ -10,8 +10,9 @@ use std::task::Poll;
 use tokio_postgres::Statement;
 use uuid::Uuid;
 
+use super::entry::OUTGOING;
 use super::step::{execute_prepared, step_params};
-use super::work::{OUTGOING, TAKE};
+use super::work::TAKE;
 use super::{InsertRows, Outgoing, StepParam, Store, StoreError, WorkTransaction};
 use crate::model::{Destination, Envelope, TxId};
 use crate::txn::faults::{Point, reach};

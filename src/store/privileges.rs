@@ -30,7 +30,7 @@ pub(super) const TABLES: &[(&str, &[Privilege])] = &[
     ("conflict", &[Delete, Insert, Select, Update]),
     ("decision", &[Delete, Insert, Select, Update]),
     ("due", &[Delete, Insert, Select, Update]),
-    ("home", &[Select, Update]),
+    ("home", &[Select]),
     ("ibisstore", &[Delete, Insert, Select, Update]),
     ("inbox", &[Delete, Insert, Select]),
     ("instance", &[Delete, Insert, Select, Update]),
@@ -38,6 +38,7 @@ pub(super) const TABLES: &[(&str, &[Privilege])] = &[
     ("lineage", &[Delete, Insert, Select]),
     ("payload", &[Delete, Insert, Select]),
     ("schema_history", &[Select]),
+    ("unsettled", &[Delete, Insert, Select]),
 ];
 
 /// The first three tell whether the home has moved; the fourth ends another instance's sessions; the last two are ours.

@@ -23,10 +23,12 @@ pub enum Rule {
     DedupIndex,
     /// A row says what no row can say: the tables on the way of each message have no check constraints.
     StrangeRow,
+    /// I9: an open journal row that nobody looks for.
+    UnwatchedRow,
 }
 
 /// All of them, in the order in which they are told.
-pub const RULES: [Rule; 10] = [
+pub const RULES: [Rule; 11] = [
     Rule::JournalRowGone,
     Rule::BodyGone,
     Rule::ErrorGone,
@@ -37,6 +39,7 @@ pub const RULES: [Rule; 10] = [
     Rule::AcceptedTwice,
     Rule::DedupIndex,
     Rule::StrangeRow,
+    Rule::UnwatchedRow,
 ];
 
 impl Rule {
@@ -54,6 +57,7 @@ impl Rule {
             Self::AcceptedTwice => "acceptedTwice",
             Self::DedupIndex => "dedupIndex",
             Self::StrangeRow => "strangeRow",
+            Self::UnwatchedRow => "unwatchedRow",
         }
     }
 
@@ -73,6 +77,7 @@ impl Rule {
             Self::AcceptedTwice => "accepted twice under one key (I4)",
             Self::DedupIndex => "index ibisstore_dedup is missing, invalid or not the one of the schema (I4)",
             Self::StrangeRow => "a type, state, mode or number of attempts that no row can have",
+            Self::UnwatchedRow => "open, but named neither in unsettled nor in due: nobody looks for it (I9)",
         }
     }
 
@@ -160,6 +165,13 @@ impl Rule {
                  SELECT tx_id, NULL FROM posthaste.journal
                  WHERE state NOT IN ('READY', 'PUBLISHED', 'DONE', 'ERROR') OR mode NOT IN ('OWN', 'HANDOVER', 'DIRECT')
                     OR attempts < 0 OR max_attempts <= 0"
+            }
+            Self::UnwatchedRow => {
+                "SELECT j.tx_id, NULL::text AS message_id FROM posthaste.journal j
+                 WHERE j.state IN ('READY', 'PUBLISHED')
+                   AND NOT EXISTS (SELECT FROM posthaste.due d WHERE d.tx_id = j.tx_id)
+                   AND NOT EXISTS (SELECT FROM (SELECT unnest(tx_id || others) AS tx_id FROM posthaste.unsettled) named
+                                   WHERE named.tx_id = j.tx_id)"
             }
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::entry::journal_rows;
 use super::pool::PLANNED_ANEW;
 use super::work::envelope_of;
 use super::{Store, StoreError};
@@ -51,7 +52,8 @@ pub enum ResendWay {
     Publish { max_attempts: i32 },
 }
 
-const CLAIM: &str = "/* claim_resend */
+const CLAIM: &str = concat!(
+    "/* claim_resend */
 WITH claimed AS (
     DELETE FROM ibisstore
     WHERE messagekey = $1 AND slotid = $2 AND type IN ('E', 'H')
@@ -62,12 +64,15 @@ body AS (
                                    messagekey, messagedate, prior_attempts)
     SELECT $3, messageid, correlationid, content_type, headers, context, message, messagekey, messagedate, attempts
     FROM claimed),
-job AS (
-    INSERT INTO posthaste.journal (tx_id, root_id, sha256, mode, destination, max_attempts, attempts, owner, running_by,
-                                   started_at)
-    SELECT $3, root_id, sha256, CASE WHEN $12::boolean THEN 'DIRECT' ELSE 'HANDOVER' END, $4, $13::int4,
+",
+    journal_rows!(
+        each,
+        "tx_id, root_id, sha256, mode, destination, max_attempts, attempts, owner, running_by, started_at",
+        "SELECT $3, root_id, sha256, CASE WHEN $12::boolean THEN 'DIRECT' ELSE 'HANDOVER' END, $4, $13::int4,
            $12::boolean::int4, $5::uuid, CASE WHEN $12::boolean THEN $5::uuid END,
-           CASE WHEN $12::boolean THEN clock_timestamp() END FROM claimed),
+           CASE WHEN $12::boolean THEN clock_timestamp() END FROM claimed"
+    ),
+    ",
 kin AS (
     INSERT INTO posthaste.lineage (root_id, tx_id, parent_id, cause) SELECT root_id, $3, tx_id, 'RESEND' FROM claimed),
 begun AS (
@@ -81,7 +86,8 @@ noted AS (
            jsonb_build_object('messageId', messageid, 'txId', $3::text, 'comments', comments)
     FROM claimed)
 SELECT $3::uuid AS tx_id, root_id, messageid AS message_id, correlationid AS correlation_id, content_type, headers, message
-FROM claimed";
+FROM claimed"
+);
 
 impl Store {
     /// Claims and deletes the row, and inserts what replaces it, in one statement: of two operators one wins.

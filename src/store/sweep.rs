@@ -44,21 +44,16 @@ pub struct Claimed {
     pub suspect: bool,
 }
 
-/// Open rows of one destination that the walk does not come by.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpenBefore {
-    pub destination: Destination,
-    pub open: u64,
-    pub unpublished: u64,
-    pub oldest: Uuid,
-}
-
-const OPEN_COLUMNS: &str = "j.tx_id, j.destination, j.mode, j.state, j.attempts, j.max_attempts, j.publishes, j.owner,
+/// What a clock wrote that was ahead says nothing: how old such a publish is nobody knows, and no wait is that long.
+pub(super) const OPEN_COLUMNS: &str =
+    "j.tx_id, j.destination, j.mode, j.state, j.attempts, j.max_attempts, j.publishes, j.owner,
     j.running_by, extract(epoch FROM clock_timestamp() - j.started_at)::float8 AS started,
     (extract(epoch FROM j.published_at) * 1000000)::bigint AS published_at,
-    extract(epoch FROM clock_timestamp() - j.published_at)::float8 AS published,
+    CASE WHEN j.published_at < clock_timestamp() + interval '1 minute'
+         THEN extract(epoch FROM clock_timestamp() - j.published_at)::float8 END AS published,
     j.not_before IS NULL OR j.not_before <= clock_timestamp() AS due,
-    j.publish_after IS NULL OR j.publish_after <= clock_timestamp() AS publish_due";
+    j.publish_after IS NULL OR j.publish_after <= clock_timestamp()
+        OR j.publish_after > clock_timestamp() + interval '2 hours' AS publish_due";
 
 impl Store {
     /// Rows whose time has come, oldest first, and settled ones that still stand in `due`. Settled rows leave it here.
@@ -114,78 +109,6 @@ impl Store {
                                           WHERE i.incarnation = j.running_by AND i.state = 'LIVE')
                         ORDER BY d.tx_id FOR UPDATE OF d SKIP LOCKED)";
                 Ok(client.execute(sql, &[]).await?)
-            })
-            .await
-    }
-
-    /// Open rows along the primary key after `after`, in time order.
-    pub async fn open_rows(&self, after: Uuid, limit: i64) -> Result<Vec<OpenRow>, StoreError> {
-        let sql = format!(
-            "/* open_rows */ SELECT {OPEN_COLUMNS}, EXISTS (SELECT FROM posthaste.due d WHERE d.tx_id = j.tx_id)
-                 AS has_due_row
-             FROM posthaste.journal j WHERE j.tx_id > $1 AND j.state IN ('READY', 'PUBLISHED')
-             ORDER BY j.tx_id LIMIT $2"
-        );
-        self.house
-            .run(async |client| {
-                // Planned anew each time: a plan that does not know `after` reads the whole journal.
-                client.query(&sql, &[&after, &limit]).await?.iter().map(open_row).collect()
-            })
-            .await
-    }
-
-    /// Where the walk begins, and the database's clock in milliseconds since the epoch.
-    pub async fn open_from(&self) -> Result<(Uuid, u64), StoreError> {
-        self.house
-            .run(async |client| {
-                let row = client
-                    .query_one(
-                        "/* open_from */ SELECT open_from, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
-                         FROM posthaste.home",
-                        &[],
-                    )
-                    .await?;
-                Ok((row.get(0), u64::try_from(row.get::<_, i64>(1)).unwrap_or(0)))
-            })
-            .await
-    }
-
-    /// Remembers where the next walk may begin.
-    pub async fn set_open_from(&self, open_from: Uuid) -> Result<(), StoreError> {
-        self.house
-            .run(async |client| {
-                client
-                    .execute(
-                        "/* set_open_from */ UPDATE posthaste.home SET open_from = $1 WHERE open_from < $1",
-                        &[&open_from],
-                    )
-                    .await?;
-                Ok(())
-            })
-            .await
-    }
-
-    /// Open rows up to `open_from`, which stand in `due` alone, counted by destination.
-    pub async fn open_before(&self, open_from: Uuid) -> Result<Vec<OpenBefore>, StoreError> {
-        self.house
-            .run(async |client| {
-                let rows = client
-                    .query(
-                        "/* open_before */
-                         SELECT j.destination, count(*), count(*) FILTER (WHERE j.state = 'READY'), min(j.tx_id::text)::uuid
-                         FROM posthaste.due d JOIN posthaste.journal j ON j.tx_id = d.tx_id
-                         WHERE d.tx_id <= $1 AND j.state IN ('READY', 'PUBLISHED') GROUP BY j.destination",
-                        &[&open_from],
-                    )
-                    .await?;
-                let count = |row: &tokio_postgres::Row, column| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);
-                let read = |row: &tokio_postgres::Row| OpenBefore {
-                    destination: Destination::new(row.get(0)),
-                    open: count(row, 1),
-                    unpublished: count(row, 2),
-                    oldest: row.get(3),
-                };
-                Ok(rows.iter().map(read).collect())
             })
             .await
     }
@@ -275,7 +198,7 @@ fn mode_of(text: &str) -> Result<Mode, StoreError> {
     Mode::from_text(text).ok_or_else(|| StoreError::Unexpected(format!("journal mode {text}")))
 }
 
-fn open_row(row: &tokio_postgres::Row) -> Result<OpenRow, StoreError> {
+pub(super) fn open_row(row: &tokio_postgres::Row) -> Result<OpenRow, StoreError> {
     let state: &str = row.try_get("state")?;
     Ok(OpenRow {
         tx_id: TxId(row.try_get("tx_id")?),

@@ -8,6 +8,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::accept::Columns;
 use super::decision::prepare_decision;
+use super::entry::OUTGOING;
 use super::one_trip::TOUCHED;
 pub(super) use super::row::envelope_of;
 use super::step::{Sent, Tidy, cancel, end_with, send_commit};
@@ -73,17 +74,6 @@ ON CONFLICT (slotid, dedup_key) DO NOTHING";
 /// commit loses what was promised, and what another role has prepared its owner alone may finish. The role is the one that
 /// every session of ours begins with, not the user's (ADR 15).
 pub(super) const PROBE: &str = "SET LOCAL synchronous_commit = on; SET LOCAL role TO DEFAULT";
-pub(super) const OUTGOING: &str = "/* add_outgoing */
-WITH sent AS (SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int4[]) s(tx_id, mode, destination, max_attempts)),
-body AS (
-    INSERT INTO posthaste.payload (tx_id, message_id, correlation_id, content_type, headers, message)
-    SELECT sent.tx_id, $5, $6, $7, $8, $9 FROM sent),
-kin AS (
-    INSERT INTO posthaste.lineage (root_id, tx_id, parent_id, cause) SELECT $10, sent.tx_id, $11, 'OUTGOING' FROM sent
-    WHERE sent.tx_id <> $10)
-INSERT INTO posthaste.journal (tx_id, root_id, sha256, mode, destination, max_attempts, owner, publish_after)
-SELECT sent.tx_id, $10, $12, sent.mode, sent.destination, sent.max_attempts, $13, clock_timestamp() + $14 * interval '1 second'
-FROM sent";
 
 impl Store {
     /// Opens a transaction of a receiver, explicitly READ COMMITTED.

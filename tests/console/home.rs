@@ -225,13 +225,7 @@ fn resender(store: &Store, registry: &AdapterRegistry, tasks: &Lifecycle) -> Res
         error_slot: SlotId::new("write-db"),
     };
     let second = Duration::from_secs(1);
-    let settings = RelaySettings {
-        destinations: Vec::new(),
-        watch: second,
-        late_commits: second,
-        lease: second,
-        host: "here".to_owned(),
-    };
+    let settings = RelaySettings { destinations: Vec::new(), watch: second, lease: second, host: "here".to_owned() };
     let processor = Processor {
         store: store.clone(),
         relay: Relay::start(store.clone(), Vec::new(), settings, tasks),

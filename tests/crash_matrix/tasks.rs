@@ -15,6 +15,7 @@ use crate::verdict::Torn;
 /// Every task of an instance with this configuration, and who is told in `/readyz` that it is away.
 const TASKS: &[(&str, &[&str])] = &[
     ("api", &["accepting"]),
+    ("audit", &[]),
     ("clean-up", &["processing"]),
     ("connection rabbit consume", &["processing"]),
     ("connection rabbit publish", &["accepting"]),

@@ -66,7 +66,8 @@ impl App {
         .await
     }
 
-    async fn metric(&self, name: &str) -> f64 {
+    /// The sum of a figure over its labels.
+    pub async fn metric(&self, name: &str) -> f64 {
         let page = self.console(Method::GET, "/metrics").await.body;
         let lines = page.lines().filter(|line| line.starts_with(name));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()

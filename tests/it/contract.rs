@@ -9,6 +9,8 @@ mod bench;
 mod cleaning;
 #[path = "contract/dequeue_groups.rs"]
 mod dequeue_groups;
+#[path = "contract/found.rs"]
+mod found;
 #[path = "contract/groups.rs"]
 mod groups;
 #[path = "contract/journal.rs"]

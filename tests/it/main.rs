@@ -18,9 +18,13 @@ mod adopt;
 #[cfg(test)]
 mod alarms;
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod backpressure;
 #[cfg(test)]
 mod bytes;
+#[cfg(test)]
+mod clock;
 #[cfg(test)]
 mod contract;
 #[cfg(test)]

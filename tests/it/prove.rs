@@ -122,7 +122,7 @@ async fn each_fault(app: &App) {
     let heal_journal = "INSERT INTO posthaste.journal SELECT * FROM kept ON CONFLICT (tx_id) DO UPDATE
         SET state = excluded.state, attempts = excluded.attempts, log_key = excluded.log_key";
     let [good, other, stays, deleted] = ["good-0", "good-1", "stays", "deleted"].map(root);
-    let faults: [(&str, &str, String, String); 11] = [
+    let faults: [(&str, &str, String, String); 12] = [
         (
             "journalRowGone",
             "good-0",
@@ -132,7 +132,10 @@ async fn each_fault(app: &App) {
         (
             "bodyGone",
             "-",
-            format!("UPDATE posthaste.journal SET state = 'READY', log_key = -1 WHERE root_id = {good}"),
+            format!(
+                "WITH watched AS (INSERT INTO posthaste.due SELECT tx_id, 'infinity' FROM posthaste.journal WHERE root_id = {good})
+                 UPDATE posthaste.journal SET state = 'READY', log_key = -1 WHERE root_id = {good}"
+            ),
             heal_journal.into(),
         ),
         (
@@ -191,6 +194,15 @@ async fn each_fault(app: &App) {
             "good-0",
             "UPDATE ibisstore SET type = 'X' WHERE messageid = 'good-0'".into(),
             "UPDATE ibisstore SET type = 'A' WHERE messageid = 'good-0'".into(),
+        ),
+        (
+            "unwatchedRow",
+            "good-1",
+            format!(
+                "WITH unnamed AS (DELETE FROM posthaste.unsettled)
+                 UPDATE posthaste.journal SET state = 'READY' WHERE root_id = {other}"
+            ),
+            heal_journal.into(),
         ),
         (
             "errorGone",

@@ -10,7 +10,7 @@ use proc_macro2::{TokenStream, TokenTree};
 /// process is watched (`lifecycle::Watch`); every other ends with its work.
 const SPAWNS: &[(&str, usize, &str)] = &[
     ("app.rs", 3, "both servers, watched inside of `serve`; a sender that says once that all is ready"),
-    ("app/tasks.rs", 6, "watched: four by `spawn_watched`, what waits for databases and the receivers inside"),
+    ("app/tasks.rs", 7, "watched: five by `spawn_watched`, what waits for databases and the receivers inside"),
     ("broker/link.rs", 1, "watched"),
     ("broker/publisher.rs", 1, "watched"),
     ("dev/process.rs", 2, "processes"),

@@ -70,4 +70,8 @@ mutants! {
     CleanUpOfOpen caught_by I8 in "retention",
     /// Clean-up removes log rows before they expire.
     CleanUpOfUnexpired caught_by I8 in "retention",
+    /// A message of others is adopted, and its row is not named.
+    AdoptNamesNothing caught_by I9 in "adopt",
+    /// A confirmed publish takes its row out of `due`, though it is open.
+    MarkForgetsDue caught_by I9 in "consume",
 }

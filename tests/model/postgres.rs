@@ -50,9 +50,18 @@ pub struct Row {
     pub past_keep: bool,
     /// Whose open transaction has updated it.
     pub held_by: Option<Instance>,
+    /// An entry in `unsettled` names it.
+    pub named: bool,
+    /// It stands in `due`.
+    pub in_due: bool,
 }
 
 impl Row {
+    /// Whether whoever looks for open rows comes by it.
+    pub fn found(&self) -> bool {
+        self.named || self.in_due
+    }
+
     pub fn open(&self) -> bool {
         matches!(self.state, JournalState::Ready | JournalState::Published)
     }
@@ -144,5 +153,7 @@ pub fn fresh(tx: Tx, body: Body, mode: Mode, queue: Queue, max_attempts: u8) -> 
         return_to: None,
         past_keep: false,
         held_by: None,
+        named: true,
+        in_due: false,
     }
 }

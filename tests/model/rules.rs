@@ -22,6 +22,8 @@ pub enum Rule {
     I7,
     /// Clean-up removes nothing that waits for a person, and no id within its retention.
     I8,
+    /// Every open row is found.
+    I9,
     /// A published message is with the broker until its decision: acknowledgements follow decisions (§1).
     Carried,
     /// Nothing is published or processed before its time (§3, `not_before`).
@@ -42,6 +44,7 @@ impl Rule {
         Self::I5,
         Self::I7,
         Self::I8,
+        Self::I9,
         Self::Carried,
         Self::Delay,
         Self::Blamed,
@@ -57,6 +60,7 @@ impl Rule {
             Self::I5 => "I5",
             Self::I7 => "I7",
             Self::I8 => "I8",
+            Self::I9 => "I9",
             Self::Carried => "published messages are with the broker",
             Self::Delay => "delays are kept",
             Self::Blamed => "back-pressure is not the message's fault",
@@ -73,6 +77,7 @@ impl Rule {
             Self::I5 => |_, world| !world.broke(Self::I5),
             Self::I7 => attempts_are_counted,
             Self::I8 => clean_up_keeps_what_is_needed,
+            Self::I9 => |_, world| world.db.journal.iter().all(|row| !row.open() || row.found()),
             Self::Carried => published_is_carried,
             Self::Delay => |_, world| !world.broke(Self::Delay),
             Self::Blamed => |_, world| !world.broke(Self::Blamed),

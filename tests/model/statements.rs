@@ -74,10 +74,11 @@ fn take(db: &mut Database, me: Instance, claim: Claim, fits: impl Fn(&Row) -> bo
     Ok(Some(row.max_attempts))
 }
 
-/// The COMMIT of an attempt. `started`: its start has counted it.
+/// The COMMIT of an attempt. `started`: its start has counted it, and it leaves `due`, where its start has put it.
 pub fn commit_attempt(db: &mut Database, tx: Tx, started: bool) {
     let Some(row) = db.row_mut(tx) else { return };
     row.state = JournalState::Done;
+    row.in_due &= !started;
     row.attempts += u8::from(!started);
     row.owner = None;
     row.running_by = None;
@@ -103,6 +104,7 @@ pub fn start(db: &mut Database, me: Instance, tx: Tx, queue: Queue, body: Body) 
     row.attempts += 1;
     row.running_by = Some(me);
     row.overdue = false;
+    row.in_due = true;
     Some(row.attempts)
 }
 
@@ -141,6 +143,7 @@ pub fn wait_again(row: &mut Row, n: u8) {
     row.publishes = 0;
     row.published = Age::Never;
     row.due = false;
+    row.in_due = true;
 }
 
 /// How giving up ended.
@@ -159,6 +162,7 @@ pub fn give_up(db: &mut Database, failed: Failed) -> Result<GaveUp, Waits> {
     let logged = row.log_key;
     let before = row.clone();
     row.state = JournalState::Error;
+    row.in_due = false;
     row.attempts = failed.n;
     row.owner = None;
     row.running_by = None;
@@ -180,6 +184,7 @@ pub fn reopen(db: &mut Database, tx: Tx, queue: Queue, attempts: u8) -> Result<(
         row.state = JournalState::Ready;
         row.owner = None;
         row.publish_due = true;
+        row.in_due = true;
     }
     Ok(())
 }
@@ -199,6 +204,7 @@ pub fn mark(db: &mut Database, tx: Tx, attempts: u8) -> bool {
         return false;
     }
     row.state = if row.mode == Mode::Handover { JournalState::Done } else { JournalState::Published };
+    row.in_due &= row.open();
     row.published = Age::Fresh;
     true
 }
@@ -211,6 +217,7 @@ pub fn publish_failed(db: &mut Database, tx: Tx, attempts: u8, counts: bool) {
     }
     row.publishes += u8::from(counts);
     row.publish_due = false;
+    row.in_due = true;
 }
 
 /// What a sweeper saw of a row.
@@ -233,6 +240,7 @@ pub fn claim(db: &mut Database, me: Instance, seen: Seen) -> Option<bool> {
     row.state = JournalState::Ready;
     row.owner = Some(me);
     row.publish_due = false;
+    row.in_due = true;
     let (suspect, logged) = (row.attempts == 0 || row.running_by.is_some(), row.log_key);
     let has_body = logged.is_none_or(|key| db.store.iter().any(|one| one.key == key));
     has_body.then_some(suspect)
@@ -261,9 +269,20 @@ pub fn claim_resend(db: &mut Database, me: Instance, key: Key, tx: Tx, queue: Qu
         owner: Some(me),
         running_by: Some(me),
         return_to: Some(key),
+        in_due: true,
         ..fresh(tx, stored.body, Mode::Direct, queue, 1)
     });
     Some(stored)
+}
+
+/// `/* look_through */`, of an entry that names this row alone: it goes when the row is settled or stands in `due`.
+pub fn look_through(row: &mut Row) {
+    row.named &= row.open() && !row.in_due;
+}
+
+/// `/* forget_settled */`.
+pub fn forget_settled(row: &mut Row) {
+    row.in_due &= row.open();
 }
 
 /// `/* clean_log */`.

@@ -40,7 +40,7 @@ pub struct Publish {
 
 /// What an instance's sweeper would do with a row, by the product's decision. One look at a row at a time.
 pub fn next(lab: &Lab, world: &World, instance: Instance, tx: Tx) -> Option<Sweep> {
-    let row = world.db.row(tx).filter(|row| row.open())?;
+    let row = world.db.row(tx).filter(|row| row.open() && row.found())?;
     let looks = |task: &Task| matches!(task, Task::Sweep(sweep) if sweep.instance == instance && sweep.seen.tx == tx);
     if world.tasks.iter().any(looks) {
         return None;
@@ -153,6 +153,9 @@ pub fn mark(lab: &Lab, world: &mut World, tx: Tx, attempts: u8, choice: Choice) 
         Choice::Go => {
             let stands = world.db.row(tx).map(|row| row.attempts).filter(|_| lab.is(Mutant::MarkWithoutAttempts));
             statements::mark(&mut world.db, tx, stands.unwrap_or(attempts));
+            if let Some(row) = world.db.row_mut(tx).filter(|_| lab.is(Mutant::MarkForgetsDue)) {
+                row.in_due = false;
+            }
             Some(())
         }
         Choice::CutBefore => Some(()),

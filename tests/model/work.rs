@@ -151,6 +151,9 @@ fn next(lab: &Lab, world: &mut World, work: &Work) -> Result<Then, Waits> {
                 return go(SETTLED);
             }
             let tx = world.mint();
+            if let Some(row) = world.db.row_mut(tx).filter(|_| lab.is(Mutant::AdoptNamesNothing)) {
+                row.named = false;
+            }
             Ok(Then::Go(Work { tx, at: At::Acknowledge { then_first: true }, ..*work }))
         }
         At::Start => match start(lab, world, work) {

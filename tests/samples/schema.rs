@@ -33,6 +33,10 @@ pub fn of_migration(sql: &str) -> Schema {
             (["ALTER", "TABLE", name, "ADD", "COLUMN", column, ..], None) => {
                 schema.get_mut(*name).unwrap().columns.push((*column).to_owned());
             }
+            (["ALTER", "TABLE", name, "DROP", "COLUMN", column], None) => {
+                let dropped = column.trim_end_matches(';');
+                schema.get_mut(*name).unwrap().columns.retain(|column| column != dropped);
+            }
             (["DROP", "INDEX", index], None) => {
                 let dropped = index.trim_end_matches(';').rsplit('.').next().unwrap();
                 schema.values_mut().for_each(|table| table.indexes.retain(|index| index != dropped));

@@ -64,14 +64,16 @@ impl Bench {
         Self { store, db: Looker::new(url.parse().unwrap()), client, url, placed: AtomicI64::new(0) }
     }
 
-    /// Puts rows into the journal, all at once.
+    /// Puts rows into the journal, all at once. Of the open ones a third stands in `due`, a third is named in `unsettled`, and a
+    /// third both: whatever a statement does to a row, it may not take the one finder away that there is.
     pub async fn place(&self, rows: Vec<Row>) -> Vec<Placed> {
         let mut placed = Vec::new();
         self.client.batch_execute("BEGIN").await.unwrap();
-        for row in rows {
+        for mut row in rows {
             let index = self.placed.fetch_add(1, Ordering::Relaxed);
             let age = if row.past_keep { 8 * 86_400 } else { 0 };
             let tx = TxId::mint_at(jiff::Timestamp::now().as_microsecond() - age * 1_000_000);
+            (row.named, row.in_due) = (row.open() && index % 3 != 0, row.open() && index % 3 != 1);
             self.insert(&row, tx, index).await;
             let mut model = Database { live: vec![true, true, false], next_key: 100, ..Database::default() };
             if row.log_key == Some(1) {
@@ -124,6 +126,14 @@ impl Bench {
             &finished,
         ];
         self.client.execute(sql, params).await.unwrap_or_else(|error| panic!("{row:?}: {error:?}"));
+        for (there, sql) in [
+            (row.named, "INSERT INTO posthaste.unsettled (tx_id) VALUES ($1)"),
+            (row.in_due, "INSERT INTO posthaste.due (tx_id, at) VALUES ($1, clock_timestamp() + interval '1 hour')"),
+        ] {
+            if there {
+                self.client.execute(sql, &[&tx.0]).await.unwrap();
+            }
+        }
         if row.log_key == Some(1) {
             let sql = "INSERT INTO ibisstore (messagekey, type, slotid, messageid, message, tx_id, root_id, sha256)
                        VALUES ($1, 'A', 'log', 'm', 'body', $2, $2, $3)";
@@ -136,14 +146,24 @@ impl Bench {
         }
     }
 
+    /// Open rows that neither `unsettled` nor `due` names (I9).
+    pub async fn unwatched(&self) -> i64 {
+        let sql = "SELECT count(*) FROM posthaste.journal WHERE state IN ('READY', 'PUBLISHED')
+                     AND tx_id NOT IN (SELECT tx_id FROM posthaste.due)
+                     AND tx_id NOT IN (SELECT unnest(tx_id || others) FROM posthaste.unsettled)";
+        self.client.query_one(sql, &[]).await.unwrap().get(0)
+    }
+
     /// The row as it stands now; what says nothing any more is left out as the model leaves it.
     pub async fn read(&self, tx: TxId, like: &Row) -> Option<Row> {
         let sql = "SELECT mode, destination, state, attempts, max_attempts, publishes, owner, running_by, sha256,
                 not_before IS NULL OR not_before <= clock_timestamp() AS due,
                 publish_after IS NULL OR publish_after <= clock_timestamp() AS publish_due,
                 published_at < clock_timestamp() - interval '24 hours' AS published_long_ago,
-                coalesce(started_at < clock_timestamp() - interval '60 seconds', false) AS overdue
-            FROM posthaste.journal WHERE tx_id = $1";
+                coalesce(started_at < clock_timestamp() - interval '60 seconds', false) AS overdue,
+                EXISTS (SELECT FROM posthaste.unsettled u WHERE j.tx_id = ANY (u.tx_id || u.others)) AS named,
+                EXISTS (SELECT FROM posthaste.due d WHERE d.tx_id = j.tx_id) AS in_due
+            FROM posthaste.journal j WHERE tx_id = $1";
         let row = self.client.query_opt(sql, &[&tx.0]).await.unwrap()?;
         let number = |column| u8::try_from(row.get::<_, i32>(column)).unwrap();
         let instance = |column| row.get::<_, Option<Uuid>>(column).map(|uuid| instance_of(Incarnation(uuid)));
@@ -165,6 +185,8 @@ impl Bench {
                 Some(true) => Age::Old,
             },
             overdue: row.get("overdue"),
+            named: row.get("named"),
+            in_due: row.get("in_due"),
             ..like.clone()
         }))
     }
@@ -176,6 +198,7 @@ impl Bench {
             let found = self.read(one.tx, &wanted).await;
             assert_eq!(found, Some(settled(wanted)), "{statement} leaves another row (left: real)");
         }
+        assert_eq!(self.unwatched().await, 0, "{statement} leaves open rows that nobody finds");
     }
 
     /// The error row of a case: `Some(true)` where it was told to return to.

@@ -182,6 +182,7 @@ fn every_table_that_grows_with_the_load_has_settings_of_its_own() {
             ("posthaste.inbox", large.to_owned()),
             ("posthaste.attempt", format!("fillfactor=85 {large}")),
             ("posthaste.due", small.to_owned()),
+            ("posthaste.unsettled", small.to_owned()),
             ("posthaste.decision", small.to_owned()),
         ] {
             assert_eq!(bench.db.one::<String>(options, &[&table]).await, wanted, "{table}");

@@ -256,6 +256,12 @@ impl App {
         client::send(request.header("Message-Id", id).header("Content-Type", "text/plain").body(body.to_owned())).await
     }
 
+    /// The same, to a process that may not answer.
+    pub async fn try_post_to(&self, path: &str, id: &str, body: &str) -> reqwest::Result<Reply> {
+        let request = client::request(&self.http, Method::POST, self.api, path).header("Message-Id", id);
+        client::try_send(request.header("Content-Type", "text/plain").body(body.to_owned())).await
+    }
+
     /// A request to the public address.
     pub async fn api(&self, method: Method, path: &str) -> Reply {
         client::send(client::request(&self.http, method, self.api, path)).await
@@ -290,6 +296,12 @@ impl App {
     /// Ready messages in the queue.
     pub async fn depth(&self) -> Result<u64, String> {
         queue::depth(&self.amqp_url, self.application.queue()).await
+    }
+
+    /// What the process has logged with these words.
+    pub fn log_lines(&self, words: &str) -> Vec<String> {
+        let log = fs::read_to_string(self.log()).unwrap_or_default();
+        log.lines().filter(|line| line.contains(words)).map(str::to_owned).collect()
     }
 
     /// The last lines of the process's log.

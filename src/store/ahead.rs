@@ -1,0 +1,50 @@
+//! Times that a clock has left behind which was ahead and was put right: they lie further off than anybody can have asked
+//! for, and whoever waited for them would wait for hours (protocol §3, "Time").
+
+use std::time::Duration;
+
+use super::{Store, StoreError};
+use crate::model::Destination;
+
+/// The longest wait that no configuration asks for: between tries of an error store that refuses a message.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(64 * 60);
+
+/// An attempt that is left waits as long as its receiver says at most, one that is used up for the error store. Whoever looks
+/// sooner than need be does no harm.
+const PULL_BACK: &str = "/* pull_back */
+WITH far AS (
+    SELECT j.tx_id, CASE WHEN j.not_before > longest.most THEN longest.most ELSE j.not_before END AS not_before
+    FROM posthaste.due d JOIN posthaste.journal j ON j.tx_id = d.tx_id
+    JOIN unnest($1::text[], $2::float8[]) w(destination, delay) ON w.destination = j.destination
+    CROSS JOIN LATERAL (SELECT clock_timestamp()
+        + CASE WHEN j.attempts < j.max_attempts THEN w.delay ELSE $3 END * interval '1 second' AS most) longest
+    WHERE d.at > clock_timestamp() + $4 * interval '1 second' AND j.state IN ('READY', 'PUBLISHED')
+    ORDER BY j.tx_id FOR NO KEY UPDATE OF j SKIP LOCKED),
+waiting AS (
+    UPDATE posthaste.journal j SET not_before = far.not_before FROM far
+    WHERE j.tx_id = far.tx_id AND j.not_before > far.not_before),
+looked AS (
+    UPDATE posthaste.due d SET at = look.at
+    FROM (SELECT tx_id, CASE WHEN not_before > clock_timestamp() THEN not_before
+                             ELSE clock_timestamp() + $3 * interval '1 second' END AS at FROM far) look
+    WHERE d.tx_id = look.tx_id AND d.at > look.at RETURNING d.tx_id)
+SELECT count(*) FROM looked";
+
+impl Store {
+    /// Brings times that lie too far ahead back to the longest wait: `delays`, for each destination the longest between two
+    /// attempts. Answers how many.
+    pub async fn pull_back(&self, delays: &[(Destination, Duration)]) -> Result<u64, StoreError> {
+        let Some(least) = delays.iter().map(|(_, delay)| *delay).chain([LONGEST_PAUSE]).min() else { return Ok(0) };
+        let destinations: Vec<&str> = delays.iter().map(|(destination, _)| destination.as_str()).collect();
+        let waits: Vec<f64> = delays.iter().map(|(_, delay)| delay.as_secs_f64()).collect();
+        self.house
+            .run(async |client| {
+                // Planned anew each time: mostly there is nothing so far ahead, and the index on `at` tells.
+                let params: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
+                    [&destinations, &waits, &LONGEST_PAUSE.as_secs_f64(), &least.as_secs_f64()];
+                let row = client.query_one(PULL_BACK, &params).await?;
+                Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+            })
+            .await
+    }
+}

@@ -1,0 +1,95 @@
+//! What a clock leaves behind that was two hours ahead and is put right.
+
+use std::time::Duration;
+
+use posthaste::model::Mode;
+use posthaste::store::Retention;
+
+use super::{DAY, Home, MINUTE};
+use crate::support::run;
+
+/// Each open row's wait, and when it is looked at, in seconds from now.
+async fn waits(home: &Home) -> Vec<(i64, i64)> {
+    let sql = "SELECT coalesce(extract(epoch FROM not_before - clock_timestamp()), -1)::int8,
+                      extract(epoch FROM at - clock_timestamp())::int8
+               FROM posthaste.journal JOIN posthaste.due USING (tx_id) ORDER BY tx_id";
+    home.db.rows(sql, &[]).await.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+#[test]
+fn no_message_waits_longer_than_anybody_can_have_asked_for() {
+    run(async {
+        let home = Home::new().await;
+        let [retried, looked_at, used_up] = ["1", "2", "3"].map(|id| home.accepted(id, Mode::Own));
+        let (retried, looked_at, used_up) = tokio::join!(retried, looked_at, used_up);
+        for (tx_id, n) in [(retried, 1), (used_up, 1), (used_up, 2)] {
+            assert_eq!(home.start(tx_id).await, Some(n));
+            assert!(home.store.retry(&home.failed(tx_id, n, "no"), Duration::ZERO).await.unwrap());
+        }
+        home.store.postpone(&[looked_at.0], Duration::ZERO).await.unwrap();
+        home.execute("UPDATE posthaste.journal SET not_before = not_before + interval '7200 s'").await;
+        home.execute("UPDATE posthaste.due SET at = at + interval '7200 s'").await;
+        let ahead = waits(&home).await;
+        assert!(ahead.iter().all(|(_, at)| (7100..=7200).contains(at)), "{ahead:?}");
+
+        let other = posthaste::model::Destination::queue("rabbit", "other");
+        // Whoever does not know a destination does not know how long its messages may wait.
+        assert_eq!(home.store.pull_back(&[(other.clone(), MINUTE)]).await.unwrap(), 0);
+        assert_eq!(home.store.pull_back(&[(home.queue.clone(), DAY)]).await.unwrap(), 2);
+        let day = waits(&home).await;
+        assert!((7100..=7200).contains(&day[0].0), "a wait of a day may be meant: {day:?}");
+        assert_eq!(home.store.pull_back(&[(other, DAY), (home.queue.clone(), MINUTE)]).await.unwrap(), 1);
+        let back = waits(&home).await;
+        let (minute, pause) = (50..=60, 3800..=3840);
+        let right = minute.contains(&back[0].0) && minute.contains(&back[0].1);
+        assert!(right && back[1].0 == -1 && pause.contains(&back[1].1), "{back:?}");
+        assert!(pause.contains(&back[2].0) && pause.contains(&back[2].1), "{back:?}");
+        // And what waits as it should is left alone.
+        assert_eq!(home.store.pull_back(&[(home.queue.clone(), MINUTE)]).await.unwrap(), 0);
+        assert_eq!(waits(&home).await.len(), 3);
+    });
+}
+
+#[test]
+fn a_publish_in_the_future_says_nothing_of_its_age_and_keeps_nobody_from_publishing() {
+    run(async {
+        let home = Home::new().await;
+        home.accepted("1", Mode::Own).await;
+        let set = "UPDATE posthaste.journal SET state = 'PUBLISHED', published_at = clock_timestamp() + $1::int8 * interval '1 s',
+                       publish_after = clock_timestamp() + $1::int8 * interval '1 s'";
+        for (ahead, age, publish_due) in [(30_i64, Some(Duration::ZERO), false), (7300, None, true)] {
+            home.db.rows(set, &[&ahead]).await;
+            let open = home.open().await;
+            assert_eq!((open[0].published, open[0].publish_due), (age, publish_due), "{ahead}");
+        }
+    });
+}
+
+#[test]
+fn nothing_is_cleaned_up_by_a_clock_that_is_not_believed() {
+    run(async {
+        let home = Home::new().await;
+        home.accepted("1", Mode::Own).await;
+        home.execute(
+            "UPDATE posthaste.journal SET state = 'DONE', finished_at = clock_timestamp() - interval '8 days'",
+        )
+        .await;
+        home.execute("UPDATE posthaste.journal SET tx_id = '0190000000007000800000000000000a'").await;
+        home.execute("UPDATE ibisstore SET expirydate = clock_timestamp() - interval '1 day'").await;
+        let left = async || (home.db.count("ibisstore", &[]).await, home.db.count("posthaste.journal", &[]).await);
+        for (believed, wanted) in [(false, (1, 1)), (true, (0, 0))] {
+            let mut asked = Vec::new();
+            for mut part in home.store.parts_to_clean().await.unwrap() {
+                let look = |micros| {
+                    asked.push(micros);
+                    believed
+                };
+                let batch = home.store.clean_by(&mut part, Retention::default(), 1000, look).await.unwrap().unwrap();
+                assert!(!batch.more, "{batch:?}");
+            }
+            assert_eq!(left().await, wanted);
+            let off = asked[0] - jiff::Timestamp::now().as_microsecond();
+            assert!(asked.len() == 4 && off.abs() < 60_000_000, "{asked:?}");
+        }
+    });
+}
