@@ -1,5 +1,7 @@
 //! Servers and processes that hang and wake instead of dying, under load (protocol §§4, 5: IN8, IN9, DQ5, DQ6).
 
+mod clock;
+mod pause;
 mod rejecting_queue;
 mod standby;
 
