@@ -12,7 +12,7 @@ use super::durable::Durable;
 use super::pool::{WHERE, another_server};
 use super::rehearsal::{REHEARSAL, rehearse};
 use super::together::PlainTables;
-use super::{BranchTransaction, Plans, Pool, PostgresSettings, SessionTimeouts, Store, StoreError};
+use super::{BranchTransaction, Plans, Pool, PostgresSettings, SessionTimeouts, Store, StoreError, Target};
 use crate::model::{HomeId, Incarnation};
 use crate::txn::Gid;
 use crate::txn::faults::{Point, reach};
@@ -52,15 +52,6 @@ pub struct Databases {
     used: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
-/// Where a step writes.
-#[derive(Debug, Clone, Copy)]
-pub enum Target<'a> {
-    /// In the home's own transaction.
-    Home,
-    /// In a branch.
-    Branch(&'a Database),
-}
-
 /// A standby lists nothing, and another server knows nothing: neither must be taken for "nothing is prepared".
 const WHO_ANSWERS: &str = "/* who_answers */
 SELECT pg_is_in_recovery(), (pg_control_system()).system_identifier::text || '/' || current_database()";
@@ -80,23 +71,6 @@ WHERE p.database = current_database() AND p.gid LIKE $1 || '%' GROUP BY p.gid";
 const COMMITTED: &str = "/* branch_committed */
 SELECT CASE WHEN ('x' || lpad(substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), 16, '0'))::bit(64)::bigint = $2
             THEN pg_xact_status($1::text::xid8) END";
-
-impl PartialEq for Target<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.branch().map(Database::name) == other.branch().map(Database::name)
-    }
-}
-
-impl<'a> Target<'a> {
-    /// `None`: the home.
-    #[must_use]
-    pub fn branch(self) -> Option<&'a Database> {
-        match self {
-            Self::Home => None,
-            Self::Branch(database) => Some(database),
-        }
-    }
-}
 
 impl Databases {
     /// All entries but the home. Opens no connection yet.
