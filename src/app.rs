@@ -95,14 +95,16 @@ pub async fn run(
         () = stop => {
             tracing::info!("stopping: finishing what is in hand");
             // The heart-beat goes on meanwhile: what is finished now is still ours.
+            let mut stopping = std::pin::pin!(stop_in_time(&lifecycle, bound));
             tokio::select! {
-                in_time = lifecycle.stop(bound) => {
-                    if !in_time {
-                        tracing::warn!("not everything was finished in time; the rest is handed back");
+                () = &mut stopping => Ok(()),
+                ended = &mut live => {
+                    // The heart-beat ends with the hard stop; what is in hand has its last words after it.
+                    if ended.is_ok() {
+                        stopping.await;
                     }
-                    Ok(())
+                    ended
                 }
-                ended = &mut live => ended,
             }
         }
     };
@@ -116,6 +118,12 @@ pub async fn run(
         }
     }
     ended
+}
+
+async fn stop_in_time(lifecycle: &Lifecycle, bound: Duration) {
+    if !lifecycle.stop(bound).await {
+        tracing::warn!("not everything was finished in time; the rest is handed back");
+    }
 }
 
 fn assemble(settings: Settings, lifecycle: &Lifecycle) -> Result<Parts, RunError> {
@@ -144,6 +152,7 @@ fn assemble(settings: Settings, lifecycle: &Lifecycle) -> Result<Parts, RunError
         pipelines: pipelines.clone(),
         host: host.clone(),
         pace: Arc::default(),
+        troubles: Arc::default(),
     };
     let acceptor = Arc::new(Acceptor {
         store: store.clone(),

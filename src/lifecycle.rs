@@ -12,6 +12,9 @@ use tokio_util::task::TaskTracker;
 pub use panics::{caught, log_panics};
 pub use watched::{NeededFor, Task, Trouble, Watch, point};
 
+/// After the hard stop: for attempts to end what runs for them in the database, and to say that they do not count.
+pub const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Handed to everything that runs; tasks are spawned through it only, and those that live as long as the process are watched.
 #[derive(Clone, Default)]
 pub struct Lifecycle {
@@ -35,7 +38,7 @@ impl Lifecycle {
         self.tasks.spawn(async move { watch.until_stopped(task, &soft, &mut state, run).await });
     }
 
-    /// Cancels softly, waits at most `bound` for the tasks, then cancels hard and waits a second more.
+    /// Cancels softly, waits at most `bound` for the tasks, then cancels hard and waits for their last words.
     /// Answers whether everything had ended within the bound.
     pub async fn stop(&self, bound: Duration) -> bool {
         self.soft.cancel();
@@ -43,7 +46,7 @@ impl Lifecycle {
         let in_time = tokio::time::timeout(bound, self.tasks.wait()).await.is_ok();
         self.hard.cancel();
         if !in_time {
-            let _ended = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
+            let _ended = tokio::time::timeout(LAST_WORDS, self.tasks.wait()).await;
         }
         in_time
     }

@@ -185,8 +185,8 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
 }
 
 fn version() -> &'static str {
-    const { assert!(SCHEMA_VERSION == 7, "the text below names the schema version") };
-    concat!(env!("CARGO_PKG_VERSION"), " (schema 7)")
+    const { assert!(SCHEMA_VERSION == 9, "the text below names the schema version") };
+    concat!(env!("CARGO_PKG_VERSION"), " (schema 9)")
 }
 
 #[cfg(test)]

@@ -307,7 +307,9 @@ impl Acceptor {
         let mint = move || relay.mint();
         let engine = Engine { store: &self.store, registry: &self.registry, mint: &mint };
         let (adapter, bound) = (&inbound.adapter, inbound.transaction_timeout);
-        Some(match self.pipelines.run_and_commit(adapter, envelope, transaction, engine, bound).await {
+        let running =
+            self.pipelines.run_and_commit(adapter, envelope, transaction, engine, bound, self.relay.cut_off());
+        Some(match running.await {
             Ok(committed) => {
                 let sent = committed.sent.into_iter();
                 let messages = sent.map(|(row, body)| row.into_message(Envelope { body, ..envelope.clone() }));
@@ -319,11 +321,12 @@ impl Acceptor {
                 match kind {
                     FailureKind::StalePlan => return None,
                     // The same message may well pass a moment later.
-                    FailureKind::Infrastructure => Answer::Refused { reason: format!("{step}: {reason}") },
+                    FailureKind::Infrastructure(_) => Answer::Refused { reason: format!("{step}: {reason}") },
                     FailureKind::Step | FailureKind::Permanent => Answer::Failed { step, reason },
                 }
             }
             Err(NotCommitted::Unknown(error)) => Answer::Unknown { reason: error.to_string() },
+            Err(NotCommitted::Stopped) => Answer::Refused { reason: "this instance stops".to_owned() },
         })
     }
 }

@@ -10,7 +10,7 @@ mod runner;
 mod settings;
 mod transaction;
 
-pub use pipe::{FailureKind, Pipe, Planned, StepFailure, Work};
+pub use pipe::{FailureKind, Pipe, Planned, StepFailure, Trouble, Work};
 pub use plan::{PlannedStep, Planning};
 pub use registry::{AdapterRegistry, AdapterStatus, Announced, CHANGE_BOUND, ChangeError, Changing, Wanted};
 pub use runner::Pipelines;

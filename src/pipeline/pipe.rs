@@ -66,10 +66,28 @@ pub enum FailureKind {
     Step,
     /// The data itself (SQLSTATE 22, 23, a payload that no parameter takes): trying again will not help by itself.
     Permanent,
-    /// The database or the way to it: nobody's fault.
-    Infrastructure,
+    /// What a database that is in trouble answers, or one that cannot be reached. A step may raise the same by itself.
+    Infrastructure(Trouble),
     /// Perhaps a plan that the session had kept: only a new session tells whether it is the message.
     StalePlan,
+}
+
+/// In which way a database failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// There was no connection, or it was lost.
+    Lost,
+    /// It refused with an SQLSTATE of this class.
+    Class([u8; 2]),
+}
+
+impl Trouble {
+    fn of(error: &StoreError) -> Self {
+        match error.sqlstate().map(str::as_bytes) {
+            Some(&[first, second, ..]) => Self::Class([first, second]),
+            Some(_) | None => Self::Lost,
+        }
+    }
 }
 
 impl FailureKind {
@@ -77,7 +95,7 @@ impl FailureKind {
     pub(super) fn without_plans(self) -> Self {
         match self {
             Self::StalePlan => Self::Step,
-            Self::Step | Self::Permanent | Self::Infrastructure => self,
+            Self::Step | Self::Permanent | Self::Infrastructure(_) => self,
         }
     }
 
@@ -85,7 +103,7 @@ impl FailureKind {
     #[must_use]
     pub fn of(error: &StoreError) -> Self {
         if error.is_infrastructure() {
-            return Self::Infrastructure;
+            return Self::Infrastructure(Trouble::of(error));
         }
         if error.may_be_stale_plan() {
             return Self::StalePlan;

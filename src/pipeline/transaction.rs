@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use tokio_util::sync::CancellationToken;
 
 use super::pipe::{FailureKind, StepFailure, Work};
 use super::{AdapterRegistry, Pipelines};
@@ -34,6 +35,8 @@ pub enum NotCommitted {
     Failed(StepFailure),
     /// The COMMIT was sent and not answered: only the database can tell.
     Unknown(StoreError),
+    /// The instance stops: nothing was done.
+    Stopped,
 }
 
 /// The open transactions of one attempt: the home's, and one in each other database that a step has touched.
@@ -148,7 +151,7 @@ impl Transaction {
 }
 
 impl Pipelines {
-    /// Runs the adapter that a message enters, at most for `bound`, and commits.
+    /// Runs the adapter that a message enters, at most for `bound` and until `stop`, and commits.
     pub async fn run_and_commit(
         &self,
         adapter: &AdapterName,
@@ -156,6 +159,7 @@ impl Pipelines {
         home: WorkTransaction,
         engine: Engine<'_>,
         bound: Duration,
+        stop: &CancellationToken,
     ) -> Result<Committed, NotCommitted> {
         // In a new session there is no stale plan to blame.
         let believed = match home.plans() {
@@ -175,10 +179,10 @@ impl Pipelines {
             mint: engine.mint,
         };
         let run = Box::pin(self.run(adapter, &mut work));
-        let result = tokio::time::timeout(bound, run).await;
+        let result = stop.run_until_cancelled(tokio::time::timeout(bound, run)).await;
         let sent = std::mem::take(&mut work.sent);
         match result {
-            Ok(Ok(())) => match transaction.commit(engine.store, envelope.tx_id, &[]).await {
+            Some(Ok(Ok(()))) => match transaction.commit(engine.store, envelope.tx_id, &[]).await {
                 Ok(()) => Ok(Committed { sent }),
                 Err(Undecided::RolledBack(error)) => {
                     let kind = believed(FailureKind::of(&error));
@@ -187,15 +191,20 @@ impl Pipelines {
                 Err(Undecided::Unknown(error)) => Err(NotCommitted::Unknown(error)),
                 Err(Undecided::Defect(reason)) => Err(NotCommitted::Unknown(StoreError::Unexpected(reason))),
             },
-            Ok(Err(failure)) => {
+            Some(Ok(Err(failure))) => {
                 let stale = transaction.roll_back(engine.store).await;
                 let kind = if stale { FailureKind::StalePlan } else { believed(failure.kind) };
                 Err(NotCommitted::Failed(StepFailure { kind, ..failure }))
             }
-            Err(_elapsed) => {
+            Some(Err(_elapsed)) => {
                 transaction.cancel().await;
                 let reason = format!("not finished within {bound:?}");
                 Err(NotCommitted::Failed(at(adapter, "transactionTimeout", reason, FailureKind::Step)))
+            }
+            // Its statement would go on, and hold its locks, after this process has gone.
+            None => {
+                transaction.cancel().await;
+                Err(NotCommitted::Stopped)
             }
         }
     }

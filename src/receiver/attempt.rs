@@ -12,16 +12,19 @@ use crate::store::{JournalRow, StoreError};
 pub enum Entry {
     /// Never tried, as far as anybody knows: the compare-and-set alone.
     First,
-    /// A start is committed first. A suspect (redelivered) starts alone, so that innocents are not blamed for a crash.
-    Start { suspect: bool },
+    /// It may have been tried before, uncounted: noted first, so that it is known who had it in hand should he die.
+    Noted,
+    /// Its attempts are counted: a start is committed first.
+    Start,
 }
 
-/// `redelivered` is a hint, `attempts` what the message carries.
+/// `redelivered` is a hint (everything that was prefetched comes so), `attempts` what the message carries.
 #[must_use]
 pub const fn entry(redelivered: bool, attempts: i32) -> Entry {
     match (redelivered, attempts) {
         (false, 0) => Entry::First,
-        (suspect, _) => Entry::Start { suspect },
+        (true, 0) => Entry::Noted,
+        (_, _) => Entry::Start,
     }
 }
 
@@ -83,7 +86,7 @@ pub enum Verdict {
 #[must_use]
 pub fn after_failure(kind: FailureKind, n: i32, max_attempts: i32, settings: &ReceiverSettings) -> Verdict {
     match kind {
-        FailureKind::Infrastructure => Verdict::HandBack,
+        FailureKind::Infrastructure(_) => Verdict::HandBack,
         FailureKind::Permanent if !settings.retry_permanent_errors => Verdict::GiveUp,
         FailureKind::Permanent | FailureKind::Step | FailureKind::StalePlan => {
             if n >= max_attempts {
@@ -124,6 +127,7 @@ pub fn blame(error: &StoreError) -> Blame {
 mod tests {
     use super::*;
     use crate::model::{AdapterName, SlotId, TransactionAttribute};
+    use crate::pipeline::Trouble;
 
     fn settings() -> ReceiverSettings {
         ReceiverSettings {
@@ -161,10 +165,12 @@ mod tests {
     }
 
     #[test]
-    fn only_a_message_that_nobody_has_tried_skips_the_start() {
+    fn only_a_message_that_nobody_has_tried_enters_without_a_write() {
         assert_eq!(entry(false, 0), Entry::First);
-        assert_eq!(entry(true, 0), Entry::Start { suspect: true });
-        assert_eq!(entry(false, 2), Entry::Start { suspect: false });
+        assert_eq!(entry(true, 0), Entry::Noted);
+        for redelivered in [false, true] {
+            assert_eq!(entry(redelivered, 2), Entry::Start);
+        }
     }
 
     #[test]
@@ -194,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_database_that_is_down_is_not_the_message_s_fault() {
-        assert_eq!(after_failure(FailureKind::Infrastructure, 6, 6, &settings()), Verdict::HandBack);
+        assert_eq!(after_failure(FailureKind::Infrastructure(Trouble::Lost), 6, 6, &settings()), Verdict::HandBack);
     }
 
     #[test]

@@ -26,10 +26,10 @@ pub trait Gathered {
 }
 
 impl Gathered for Delivery {
-    /// Ours, and never tried as far as anybody knows.
+    /// Ours, and never counted as far as anybody knows.
     fn may_share(&self) -> bool {
         match self.incoming.source {
-            Source::Own { attempts, .. } => entry(self.incoming.redelivered, attempts) == Entry::First,
+            Source::Own { attempts, .. } => entry(self.incoming.redelivered, attempts) != Entry::Start,
             Source::Foreign { .. } => false,
         }
     }

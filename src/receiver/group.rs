@@ -8,6 +8,7 @@ use tracing::Instrument;
 use super::ReceiverSettings;
 use super::attempt::{Blame, Verdict, after_failure, blame};
 use super::process::{AttemptEnd, Failed, Processor, attempt_span, count_processed, span_of_success};
+use super::way::Way;
 use crate::model::{Envelope, TxId};
 use crate::pipeline::{Engine, PlannedStep, StepFailure};
 use crate::store::{CommitError, InRows, StepCall, StoreError, Wanted, WorkTransaction};
@@ -230,7 +231,7 @@ impl Processor {
                             Fate::Ended(Box::pin(read).await)
                         }
                         Tried::Failed { failure, max_attempts, took } => {
-                            let failed = Failed { seen: 0, n: 1, max_attempts, took };
+                            let failed = Failed { way: Way::First, max_attempts, took };
                             Box::pin(self.member_failed(settings, member, &failed, failure)).await
                         }
                         Tried::Unclear => {
@@ -266,7 +267,7 @@ impl Processor {
     ) -> Fate {
         self.pace.failed();
         // Nobody ends in the error store for what happened in company.
-        if after_failure(failure.kind, failed.n, failed.max_attempts, settings) == Verdict::GiveUp {
+        if after_failure(failure.kind, failed.way.n(), failed.max_attempts, settings) == Verdict::GiveUp {
             return Fate::Alone;
         }
         let span = attempt_span(settings, member.envelope, 1);

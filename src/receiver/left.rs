@@ -1,6 +1,5 @@
 //! Why a receiver leaves its session.
 
-use super::AttemptEnd;
 use super::worker::DeliveryEnd;
 use crate::broker::SessionEnd;
 
@@ -22,14 +21,6 @@ impl Left {
         match end {
             DeliveryEnd::Settled => Ok(()),
             DeliveryEnd::Infrastructure { reason } => Err(Self::Database(reason)),
-        }
-    }
-
-    /// The same for one that no broker has delivered.
-    pub(super) fn after_direct(end: AttemptEnd) -> Result<(), Self> {
-        match end {
-            AttemptEnd::Infrastructure { reason, .. } => Err(Self::Database(reason)),
-            AttemptEnd::Done | AttemptEnd::Failed { .. } | AttemptEnd::Settled | AttemptEnd::HandBack => Ok(()),
         }
     }
 

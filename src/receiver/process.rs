@@ -8,6 +8,8 @@ use tracing::Instrument;
 use super::Pace;
 use super::ReceiverSettings;
 use super::attempt::{Unclaimed, Verdict, after_failure, unclaimed};
+use super::fault::{Fault, Troubles};
+use super::way::Way;
 use crate::model::{Envelope, TxId};
 use crate::pipeline::{AdapterRegistry, Committed, Engine, FailureKind, NotCommitted, Pipelines, StepFailure};
 use crate::relay::Relay;
@@ -23,6 +25,8 @@ pub struct Processor {
     pub host: Arc<str>,
     /// How the messages of one receiver went lately.
     pub pace: Arc<Pace>,
+    /// What its databases answered lately.
+    pub troubles: Arc<Troubles>,
 }
 
 /// How an attempt, or the try to have one, ended.
@@ -42,66 +46,29 @@ pub enum AttemptEnd {
         /// Whether the attempt is known to have done nothing.
         undone: bool,
     },
+    /// This instance stops: it was cut off in the midst, and does not count.
+    Stopped,
 }
 
-/// A message that brings a database down each time is excused so often and no more: by then it has waited for some
-/// minutes.
-const MOST_EXCUSED: i32 = 100;
 /// A pause before a delivery is handed back.
 pub const HAND_BACK_AFTER: Duration = Duration::from_millis(500);
 
 impl Processor {
     /// Tries a row that is not started: the first attempt.
     pub async fn first(&self, settings: &ReceiverSettings, envelope: &Envelope) -> AttemptEnd {
-        self.attempt(settings, envelope, 0, false).await
+        self.attempt(settings, envelope, Way::First).await
     }
 
-    /// Commits a start, then tries. `mine_runs`: another task of this process is at work on the row.
-    pub async fn start_and_try(&self, settings: &ReceiverSettings, envelope: &Envelope) -> AttemptEnd {
-        let sha256 = envelope.sha256();
-        let adapter = settings.adapter.as_str();
-        let watch = watch(settings);
-        let started = self.store.start(envelope.tx_id, &settings.destination, &sha256, adapter, watch, false).await;
-        match started {
-            Ok(Some(n)) => {
-                let end = self.attempt(settings, envelope, n, true).await;
-                if let AttemptEnd::Infrastructure { reason, undone: true } = &end {
-                    self.excuse(settings, envelope, n, reason).await;
-                }
-                end
-            }
-            Ok(None) => self.read_unclaimed(settings, envelope).await,
-            Err(error) => ended(&error),
-        }
-    }
-
-    /// The database's fault is not the message's: the attempt that it ended does not count. When this cannot be written
-    /// either, it does.
-    async fn excuse(&self, settings: &ReceiverSettings, envelope: &Envelope, n: i32, reason: &str) {
-        let most = settings.max_attempts().saturating_add(MOST_EXCUSED);
-        if let Err(error) = self.store.excuse(envelope.tx_id, &settings.destination, n, reason, most).await {
-            tracing::debug!(tx.id = %envelope.tx_id, %error, "attempt {n} stays counted");
-        }
-    }
-
-    /// One attempt with a claim of `attempts` as seen; `started`: it is counted already.
-    pub async fn attempt(
-        &self,
-        settings: &ReceiverSettings,
-        envelope: &Envelope,
-        seen: i32,
-        started: bool,
-    ) -> AttemptEnd {
-        let n = if started { seen } else { seen + 1 };
-        let span = attempt_span(settings, envelope, n);
-        let attempt = async |plans| self.attempt_with(plans, settings, envelope, seen, started, n).await;
+    /// One attempt.
+    pub async fn attempt(&self, settings: &ReceiverSettings, envelope: &Envelope, way: Way) -> AttemptEnd {
+        let attempt = async |plans| self.attempt_with(plans, settings, envelope, way).await;
         let at_most_twice = async {
             match attempt(Plans::Kept).await {
                 Some(end) => end,
                 None => attempt(Plans::New).await.unwrap_or(AttemptEnd::HandBack),
             }
         };
-        at_most_twice.instrument(span).await
+        at_most_twice.instrument(attempt_span(settings, envelope, way.n())).await
     }
 
     /// `None`: rolled back, and a plan that the session had kept may be to blame.
@@ -110,9 +77,7 @@ impl Processor {
         plans: Plans,
         settings: &ReceiverSettings,
         envelope: &Envelope,
-        seen: i32,
-        started: bool,
-        n: i32,
+        way: Way,
     ) -> Option<AttemptEnd> {
         let began = Instant::now();
         let sha256 = envelope.sha256();
@@ -123,8 +88,8 @@ impl Processor {
         let claim = Claim {
             tx_id: envelope.tx_id,
             destination: &settings.destination,
-            attempts: seen,
-            started,
+            attempts: way.seen(),
+            started: way != Way::First,
             sha256: &sha256,
         };
         let max_attempts = match transaction.take(&self.store, claim).await {
@@ -152,14 +117,16 @@ impl Processor {
             }
             Err(NotCommitted::Failed(failure)) if failure.kind == FailureKind::StalePlan => return None,
             Err(NotCommitted::Failed(failure)) => {
-                let failed = Failed { seen, n, max_attempts, took: began.elapsed() };
+                let failed = Failed { way, max_attempts, took: began.elapsed() };
                 self.failed(settings, envelope, &failed, failure).await
             }
+            Err(NotCommitted::Stopped) => self.stopped(settings, envelope, way, began).await,
         })
     }
 
     /// What a commit is followed by for each of its messages, which are [counted](count_processed) together.
     pub(super) fn committed(&self, envelope: &Envelope, sent: Vec<(Outgoing, bytes::Bytes)>) {
+        self.troubles.success();
         tracing::debug!(txn.outcome = "committed");
         self.relay.processed(envelope.tx_id);
         self.publish_sent(envelope, sent);
@@ -176,7 +143,7 @@ impl Processor {
         let mint = move || relay.mint();
         let engine = Engine { store: &self.store, registry: &self.registry, mint: &mint };
         let (adapter, bound) = (&settings.adapter, settings.transaction_timeout);
-        self.pipelines.run_and_commit(adapter, envelope, transaction, engine, bound).await
+        self.pipelines.run_and_commit(adapter, envelope, transaction, engine, bound, self.relay.cut_off()).await
     }
 
     /// What an attempt that was rolled back is followed by.
@@ -189,24 +156,35 @@ impl Processor {
     ) -> AttemptEnd {
         tracing::info!(txn.outcome = "rolled back", step = %failure.step, reason = %failure.reason);
         let error = failure.to_string();
-        let record = FailedAttempt {
-            tx_id: envelope.tx_id,
-            destination: &settings.destination,
-            seen: failed.seen,
-            n: failed.n,
-            adapter: settings.adapter.as_str(),
-            step: Some(&failure.step),
-            error: &error,
-            took: failed.took,
+        let (kind, excused) = match failure.kind {
+            FailureKind::Infrastructure(trouble) => {
+                match self.whose_fault(settings, envelope.tx_id, failed, trouble).await {
+                    Fault::Database => (failure.kind, false),
+                    Fault::Unclear => (FailureKind::Step, true),
+                    Fault::Message => (FailureKind::Step, false),
+                }
+            }
+            FailureKind::Step | FailureKind::Permanent | FailureKind::StalePlan => (failure.kind, false),
         };
+        let n = failed.way.n();
+        let verdict = match after_failure(kind, n, failed.max_attempts, settings) {
+            Verdict::GiveUp if excused => Verdict::Retry { delay: settings.delay_after(n) },
+            verdict => verdict,
+        };
+        let record = self.record_of(settings, envelope, failed, (!excused).then_some(failure.step.as_str()), &error);
         let adapter = settings.adapter.to_string();
-        let (written, given_up) = match after_failure(failure.kind, failed.n, failed.max_attempts, settings) {
+        let (written, given_up) = match verdict {
             Verdict::HandBack => return AttemptEnd::Infrastructure { reason: error, undone: true },
             Verdict::Retry { delay } => {
-                tracing::info!(verdict = "retry", delay = ?delay);
+                tracing::info!(verdict = "retry", delay = ?delay, excused);
                 metrics::counter!("posthaste_retried_total", "adapter" => adapter).increment(1);
                 self.relay.wake();
-                (self.store.retry(&record, delay).await, false)
+                let written = if excused {
+                    self.store.retry_excused(&record, delay).await
+                } else {
+                    self.store.retry(&record, delay).await
+                };
+                (written, false)
             }
             Verdict::GiveUp => {
                 tracing::warn!(verdict = "error store", slot = %settings.error_slot, reason = %error);
@@ -315,8 +293,7 @@ fn undone(error: &StoreError) -> AttemptEnd {
 }
 
 pub(super) struct Failed {
-    pub seen: i32,
-    pub n: i32,
+    pub way: Way,
     pub max_attempts: i32,
     pub took: Duration,
 }
@@ -334,12 +311,12 @@ pub(super) fn span_of_success(settings: &ReceiverSettings, envelope: &Envelope) 
 }
 
 /// How long a started attempt may take before it is nobody's.
-fn watch(settings: &ReceiverSettings) -> Duration {
+pub(super) fn watch(settings: &ReceiverSettings) -> Duration {
     settings.transaction_timeout + Duration::from_secs(10)
 }
 
 /// An error outside the pipeline never counts against the message.
-fn ended(error: &StoreError) -> AttemptEnd {
+pub(super) fn ended(error: &StoreError) -> AttemptEnd {
     if error.is_infrastructure() {
         AttemptEnd::Infrastructure { reason: error.to_string(), undone: false }
     } else {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::way::Way;
 use super::{AttemptEnd, Processor, ReceiverSettings};
 use crate::model::{AdapterName, Destination, Envelope, MessageKey, Mode, SlotId, TxId};
 use crate::relay::{DestinationSettings, MAX_PUBLISHES, Published};
@@ -167,7 +168,7 @@ impl Target {
     async fn send(&self, processor: &Processor, envelope: Envelope) -> ResendOutcome {
         let tx_id = envelope.tx_id;
         match self {
-            Self::Pipeline(receiver) => outcome(processor.attempt(receiver, &envelope, 1, true).await, tx_id),
+            Self::Pipeline(receiver) => outcome(processor.attempt(receiver, &envelope, Way::Resent).await, tx_id),
             Self::Queue(queue) => {
                 let message = Claimed {
                     envelope,
@@ -203,7 +204,7 @@ fn outcome(end: AttemptEnd, tx_id: TxId) -> ResendOutcome {
     match end {
         AttemptEnd::Done => ResendOutcome::Succeeded,
         AttemptEnd::Failed { step, reason, .. } => ResendOutcome::Failed { step, reason },
-        AttemptEnd::Settled | AttemptEnd::HandBack | AttemptEnd::Infrastructure { .. } => {
+        AttemptEnd::Settled | AttemptEnd::HandBack | AttemptEnd::Stopped | AttemptEnd::Infrastructure { .. } => {
             ResendOutcome::Running { tx_id }
         }
     }

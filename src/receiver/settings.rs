@@ -37,6 +37,19 @@ impl ReceiverSettings {
         i32::try_from(self.max_retries).unwrap_or(i32::MAX - 1).saturating_add(1)
     }
 
+    /// Deliveries in hand: what is at work, and as much that waits: it forms the next groups.
+    #[must_use]
+    pub fn prefetch(&self) -> usize {
+        let at_once = if self.may_group() { self.num_threads.max(self.group_size) } else { self.num_threads };
+        at_once * 2
+    }
+
+    /// Whether messages may share transactions.
+    #[must_use]
+    pub const fn may_group(&self) -> bool {
+        self.group_size > 1
+    }
+
     /// The wait after attempt `n` failed, counted from 1.
     #[must_use]
     pub fn delay_after(&self, n: i32) -> Duration {

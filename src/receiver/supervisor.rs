@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 use super::gather::{Gathered, Gathering};
 use super::lanes::Lanes;
 use super::left::{Left, unreadable, with_cause};
+use super::slot::{Hand, Line};
 use super::worker::Worker;
 use super::{Pace, Processor, ReceiverSettings};
 use crate::broker::{ConsumerSession, Delivery};
-use crate::lifecycle::{Lifecycle, NeededFor, Task, caught, point};
+use crate::lifecycle::{Lifecycle, NeededFor, Task, point};
 use crate::model::{AdapterState, HomeId};
 use crate::pipeline::Wanted;
 use crate::relay::Shared;
@@ -51,9 +52,9 @@ pub async fn supervise(settings: ReceiverSettings, processor: Processor, shared:
     let Some(wanted) = processor.registry.wanted(&settings.adapter) else { return };
     let permits = Arc::new(Semaphore::new(settings.num_threads.max(1)));
     let pace = Arc::new(Pace::new(settings.num_threads));
-    let (lanes, processor) = (Lanes::new(pace.clone()), Processor { pace, ..processor });
-    let worker =
-        Worker { settings: Arc::new(settings), processor, shared, suspects: Arc::default(), settling: Arc::default() };
+    let (lanes, processor) = (Lanes::new(pace.clone()), Processor { pace, troubles: Arc::default(), ..processor });
+    let line = Arc::new(Line::new(settings.prefetch()));
+    let worker = Worker { settings: Arc::new(settings), processor, shared, line, settling: Arc::default() };
     let task = Task::new(format!("receiver {}", worker.settings.adapter), NeededFor::Processing);
     let (name, watch, soft) = (task.name().to_owned(), lifecycle.watch.clone(), lifecycle.soft.clone());
     let mut receiver = Receiver { name, worker, wanted, permits, lanes, patience: FIRST_PATIENCE, lifecycle };
@@ -120,10 +121,7 @@ impl Receiver {
                 }
             });
         }
-        // What is at work, and as much that waits: it forms the next groups.
-        let at_once =
-            if self.may_group() { settings.num_threads.max(settings.group_size) } else { settings.num_threads };
-        let prefetch = u16::try_from(at_once * 2).unwrap_or(u16::MAX);
+        let prefetch = u16::try_from(settings.prefetch()).unwrap_or(u16::MAX);
         broker.consume(&settings.queue, prefetch, home).await.map_err(|error| starting(with_cause(&error)))
     }
 
@@ -158,8 +156,11 @@ impl Receiver {
 
     async fn consume(&mut self, session: &mut ConsumerSession, mut directs: mpsc::Receiver<Claimed>) -> Left {
         let (trouble, mut troubled) = mpsc::channel::<Left>(1);
+        let over = CancellationToken::new();
+        let _over = over.clone().drop_guard();
+        let hand = Hand { permits: self.permits.clone(), lifecycle: self.lifecycle.clone(), trouble, over };
         let soft = self.lifecycle.soft.clone();
-        let groups = self.may_group();
+        let groups = self.worker.settings.may_group();
         let (mut gathering, mut kept) = (Gathering::default(), None);
         loop {
             // Permit first, then message: what cannot be worked on stays with the broker.
@@ -178,7 +179,7 @@ impl Receiver {
                     () = soft.cancelled() => return Left::Stopping,
                     () = unwanted(&mut self.wanted) => return Left::Unwanted,
                     Some(message) = directs.recv() => {
-                        self.work_on_direct(message, permit, trouble.clone());
+                        self.work_on_direct(message, permit, &hand);
                         continue;
                     }
                     delivery = session.next() => match delivery {
@@ -189,7 +190,7 @@ impl Receiver {
             };
             point(&self.name);
             if !groups || !first.may_share() {
-                self.work_on(first, permit, trouble.clone());
+                self.work_on(first, permit, &hand);
                 continue;
             }
             let lane = tokio::select! {
@@ -200,23 +201,18 @@ impl Receiver {
                 lane = self.lanes.take(self.worker.settings.group_size) => lane,
             };
             let Some((lane, size)) = lane else {
-                self.work_on(first, permit, trouble.clone());
+                self.work_on(first, permit, &hand);
                 continue;
             };
             let (group, next) = gathering.gather(first, || session.waiting(), size).await;
             kept = next;
-            self.work_on_group(group, permit, lane, trouble.clone());
+            self.work_on_group(group, permit, lane, &hand);
         }
     }
 
-    /// Whether messages may share transactions here.
-    fn may_group(&self) -> bool {
-        self.worker.settings.group_size > 1
-    }
-
-    fn work_on(&self, delivery: Delivery, permit: OwnedSemaphorePermit, trouble: mpsc::Sender<Left>) {
-        let worker = self.worker.clone();
-        self.spawn(permit, trouble, async move { Left::after(worker.deliver(delivery).await) });
+    fn work_on(&self, delivery: Delivery, permit: OwnedSemaphorePermit, hand: &Hand) {
+        let (worker, mut slot) = (self.worker.clone(), hand.slot(Some(permit)));
+        hand.spawn(async move { worker.deliver(delivery, &mut slot).await });
     }
 
     fn work_on_group(
@@ -224,50 +220,30 @@ impl Receiver {
         mut group: Vec<Delivery>,
         permit: OwnedSemaphorePermit,
         lane: OwnedSemaphorePermit,
-        trouble: mpsc::Sender<Left>,
+        hand: &Hand,
     ) {
-        let (worker, permits) = (self.worker.clone(), self.permits.clone());
-        self.spawn(permit, trouble, async move {
-            let end = match group.pop() {
+        let (worker, together) = (self.worker.clone(), hand.clone());
+        hand.spawn(async move {
+            match group.pop() {
                 // Alone, its failure is known to be its own at once.
-                Some(one) if group.is_empty() => worker.deliver(one).await,
+                Some(one) if group.is_empty() => {
+                    let end = worker.deliver(one, &mut together.slot(Some(permit))).await;
+                    drop(lane);
+                    end
+                }
                 last => {
                     group.extend(last);
-                    worker.deliver_group(group, lane, &permits).await
+                    let end = worker.deliver_group(group, lane, &together).await;
+                    drop(permit);
+                    end
                 }
-            };
-            Left::after(end)
-        });
-    }
-
-    fn work_on_direct(&self, message: Claimed, permit: OwnedSemaphorePermit, trouble: mpsc::Sender<Left>) {
-        let worker = self.worker.clone();
-        self.spawn(permit, trouble, async move { Left::after_direct(worker.direct(message).await) });
-    }
-
-    /// The permit moves into the task; a hard stop drops it, and its transaction with it. A panic ends the session: what it held
-    /// unsettled would occupy its place for ever.
-    fn spawn(
-        &self,
-        permit: OwnedSemaphorePermit,
-        trouble: mpsc::Sender<Left>,
-        work: impl Future<Output = Result<(), Left>> + Send + 'static,
-    ) {
-        let hard: CancellationToken = self.lifecycle.hard.clone();
-        // In a box, so that it is moved as a pointer.
-        let work = Box::pin(caught(work));
-        self.lifecycle.tasks.spawn(async move {
-            let left = match hard.run_until_cancelled(work).await {
-                Some(Ok(end)) => end.err(),
-                Some(Err(reason)) => Some(Left::panicked(&reason)),
-                None => None,
-            };
-            if let Some(left) = left {
-                // One word is enough; the session ends with it.
-                let _told = trouble.try_send(left).is_ok();
             }
-            drop(permit);
         });
+    }
+
+    fn work_on_direct(&self, message: Claimed, permit: OwnedSemaphorePermit, hand: &Hand) {
+        let (worker, mut slot) = (self.worker.clone(), hand.slot(Some(permit)));
+        hand.spawn(async move { worker.direct(message, &mut slot).await });
     }
 
     /// Waits, within the bound, until nothing is in hand.

@@ -7,7 +7,9 @@ use tokio::sync::Mutex;
 
 use super::ReceiverSettings;
 use super::attempt::{Entry, entry};
-use super::process::{AttemptEnd, HAND_BACK_AFTER, Processor};
+use super::process::{AttemptEnd, HAND_BACK_AFTER, Processor, ended};
+use super::slot::{Line, Slot};
+use super::start::Started;
 use crate::broker::{AckToken, Delivery, Incoming, Source};
 use crate::lifecycle::caught;
 use crate::model::{Envelope, Headers, MessageId, RootId, TxId};
@@ -20,8 +22,8 @@ pub struct Worker {
     pub settings: Arc<ReceiverSettings>,
     pub processor: Processor,
     pub shared: Shared,
-    /// Suspects (redelivered after a crash) hold this: one at a time.
-    pub suspects: Arc<Mutex<()>>,
+    /// Who is to be tried alone.
+    pub line: Arc<Line>,
     /// Groups are acknowledged in the order of their transactions: one that overtakes another is acknowledged one by one.
     pub settling: Arc<Mutex<()>>,
 }
@@ -37,7 +39,7 @@ pub enum DeliveryEnd {
 
 impl Worker {
     /// Takes a delivery to its end. Nothing is acknowledged before its decision is known.
-    pub async fn deliver(&self, delivery: Delivery) -> DeliveryEnd {
+    pub async fn deliver(&self, delivery: Delivery, slot: &mut Slot) -> DeliveryEnd {
         let Delivery { incoming, token } = delivery;
         match incoming.source.clone() {
             Source::Own { tx_id, root_id, attempts, published_at } => {
@@ -46,38 +48,67 @@ impl Worker {
                 }
                 let entry = entry(incoming.redelivered, attempts);
                 let envelope = own_envelope(incoming, tx_id, root_id);
-                let end = self.enter(&envelope, entry).await;
+                let end = self.enter(&envelope, entry, slot).await;
                 self.settle(token, end).await
             }
-            Source::Foreign { message_id } => self.adopt(incoming, message_id, token).await,
+            Source::Foreign { message_id } => self.adopt(incoming, message_id, token, slot).await,
         }
     }
 
     /// A row that is processed without a broker. Whoever adopted it has tried it already, uncounted, and may have died of
-    /// it: from now on every attempt is counted (I7).
-    pub async fn direct(&self, message: Claimed) -> AttemptEnd {
-        self.enter(&message.envelope, Entry::Start { suspect: message.suspect }).await
+    /// it.
+    pub async fn direct(&self, message: Claimed, slot: &mut Slot) -> DeliveryEnd {
+        match self.enter(&message.envelope, entry(true, message.attempts), slot).await {
+            AttemptEnd::Infrastructure { reason, .. } => DeliveryEnd::Infrastructure { reason },
+            // Its row brings it back.
+            AttemptEnd::Done
+            | AttemptEnd::Failed { .. }
+            | AttemptEnd::Settled
+            | AttemptEnd::HandBack
+            | AttemptEnd::Stopped => DeliveryEnd::Settled,
+        }
     }
 
-    async fn enter(&self, envelope: &Envelope, entry: Entry) -> AttemptEnd {
+    async fn enter(&self, envelope: &Envelope, entry: Entry, slot: &mut Slot) -> AttemptEnd {
         let Some(_running) = self.processor.relay.run(envelope.tx_id) else { return AttemptEnd::HandBack };
-        let end = caught(self.attempt(envelope, entry)).await;
+        let end = caught(self.attempt(envelope, entry, slot)).await;
         end.unwrap_or_else(|reason| after_panic(envelope.tx_id, &reason))
     }
 
-    async fn attempt(&self, envelope: &Envelope, entry: Entry) -> AttemptEnd {
+    async fn attempt(&self, envelope: &Envelope, entry: Entry, slot: &mut Slot) -> AttemptEnd {
         match entry {
             Entry::First => self.processor.first(&self.settings, envelope).await,
-            Entry::Start { suspect: false } => self.processor.start_and_try(&self.settings, envelope).await,
-            Entry::Start { suspect: true } => {
-                let _alone = self.suspects.lock().await;
-                self.processor.start_and_try(&self.settings, envelope).await
-            }
+            Entry::Noted => match self.processor.note(&self.settings, envelope.tx_id).await {
+                Ok(true) => self.processor.first(&self.settings, envelope).await,
+                Ok(false) => self.start(envelope, slot).await,
+                Err(error) => ended(&error),
+            },
+            Entry::Start => self.start(envelope, slot).await,
+        }
+    }
+
+    /// Among others if that may be; otherwise it waits for its turn, and holds up nobody.
+    pub(super) async fn start(&self, envelope: &Envelope, slot: &mut Slot) -> AttemptEnd {
+        match self.processor.start_and_try(&self.settings, envelope, false).await {
+            Started::Ended(end) => return end,
+            Started::Alone => slot.leave(),
+        }
+        let Some(_place) = self.line.place() else { return AttemptEnd::HandBack };
+        let Some(_turn) = slot.turn(&self.line).await else { return AttemptEnd::Stopped };
+        match self.processor.start_and_try(&self.settings, envelope, true).await {
+            Started::Ended(end) => end,
+            Started::Alone => AttemptEnd::HandBack,
         }
     }
 
     /// Somebody else's message becomes ours in one statement; then it is acknowledged, and processed like any other.
-    async fn adopt(&self, incoming: Incoming, foreign_id: Option<String>, token: AckToken) -> DeliveryEnd {
+    async fn adopt(
+        &self,
+        incoming: Incoming,
+        foreign_id: Option<String>,
+        token: AckToken,
+        slot: &mut Slot,
+    ) -> DeliveryEnd {
         let tx_id = self.processor.relay.mint();
         let message_id = incoming.message_id.clone().unwrap_or_else(MessageId::mint);
         let envelope = Envelope {
@@ -101,10 +132,14 @@ impl Worker {
             Ok(true) => {
                 metrics::counter!("posthaste_adopted_total").increment(1);
                 let acked = self.settle(token, AttemptEnd::Settled).await;
-                match self.enter(&envelope, Entry::First).await {
+                match self.enter(&envelope, Entry::First, slot).await {
                     AttemptEnd::Infrastructure { reason, .. } => DeliveryEnd::Infrastructure { reason },
                     // Its row brings it back.
-                    AttemptEnd::Done | AttemptEnd::Failed { .. } | AttemptEnd::Settled | AttemptEnd::HandBack => acked,
+                    AttemptEnd::Done
+                    | AttemptEnd::Failed { .. }
+                    | AttemptEnd::Settled
+                    | AttemptEnd::HandBack
+                    | AttemptEnd::Stopped => acked,
                 }
             }
             Ok(false) => self.settle(token, AttemptEnd::Settled).await,
@@ -130,6 +165,8 @@ impl Worker {
                 AttemptEnd::HandBack => {
                     self.processor.relay.tasks().spawn(hand_back(token, HAND_BACK_AFTER));
                 }
+                // Whatever is not settled goes back to the queue with its channel.
+                AttemptEnd::Stopped => drop(token),
                 // The session ends, and what is not settled comes again.
                 AttemptEnd::Infrastructure { reason, .. } => {
                     lost.get_or_insert(DeliveryEnd::Infrastructure { reason });

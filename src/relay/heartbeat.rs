@@ -118,8 +118,13 @@ pub async fn heartbeat<E>(
     let store = relay.store().clone();
     let mut observer = LeaseObserver::new(store.incarnation, relay.0.settings.lease);
     let pause = BEAT.min(relay.0.settings.lease / 5);
+    let soft = relay.0.lifecycle.soft.clone();
+    let mut announced = false;
     loop {
         relay.0.lifecycle.watch.turn(NAME);
+        if soft.is_cancelled() && !announced {
+            announced = announce_stop(&relay).await;
+        }
         let asked = Instant::now();
         let seen = shared.lock().seen.clone();
         let (before, begun) = (epoch(), store.gate.moment());
@@ -155,8 +160,21 @@ pub async fn heartbeat<E>(
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
+            () = soft.cancelled(), if !announced && !soft.is_cancelled() => {}
             () = relay.0.lifecycle.hard.cancelled() => return Ok(()),
         }
+    }
+}
+
+/// Said as soon as a stop begins: whoever asked for it may lose his patience before it ends.
+async fn announce_stop(relay: &Relay) -> bool {
+    match tokio::time::timeout(relay.0.settings.lease, relay.store().announce_stop()).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "the stop is not announced yet");
+            false
+        }
+        Err(_elapsed) => false,
     }
 }
 

@@ -144,6 +144,18 @@ impl Relay {
         self.0.brokers.get(connection)
     }
 
+    /// What is in hand is given up: the end of a stop that took too long.
+    #[must_use]
+    pub fn cut_off(&self) -> &CancellationToken {
+        &self.0.lifecycle.hard
+    }
+
+    /// Nothing new is begun any more.
+    #[must_use]
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.0.lifecycle.soft
+    }
+
     /// Tasks that a stop waits for.
     #[must_use]
     pub fn tasks(&self) -> &tokio_util::task::TaskTracker {

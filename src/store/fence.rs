@@ -13,8 +13,17 @@ const FENCE: &str = "/* fence */
 UPDATE posthaste.instance SET state = 'FENCED', fenced_at = clock_timestamp(), fenced_by = $3
 WHERE incarnation = $1 AND heartbeat = $2 AND state = 'LIVE'";
 const SIGN_OFF: &str = "/* sign_off */
-UPDATE posthaste.instance SET state = 'FENCED', fenced_at = clock_timestamp(), fenced_by = incarnation
+UPDATE posthaste.instance
+SET state = 'FENCED', fenced_at = clock_timestamp(), fenced_by = incarnation,
+    stopping_at = coalesce(stopping_at, clock_timestamp())
 WHERE incarnation = $1 AND state = 'LIVE'";
+const ANNOUNCE_STOP: &str = "/* announce_stop */
+UPDATE posthaste.instance SET stopping_at = coalesce(stopping_at, clock_timestamp())
+WHERE incarnation = $1 AND state = 'LIVE'";
+/// A statement goes on after its client has gone, and keeps its locks.
+const END_OWN_SESSIONS: &str = "/* end_own_sessions */
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE application_name = $1 AND datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'";
 /// A process that stands still inside a decision would keep everybody waiting for ever.
 const SESSIONS: &str = "/* sessions_of */
 SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND pid <> pg_backend_pid()
@@ -45,10 +54,21 @@ impl Store {
         Ok(fenced)
     }
 
+    /// At the beginning of a stop: from now on no attempt that this instance leaves behind counts, however it ends.
+    pub async fn announce_stop(&self) -> Result<(), StoreError> {
+        self.beat.run(async |client| Ok(client.execute(ANNOUNCE_STOP, &[&self.incarnation.0]).await.map(drop)?)).await
+    }
+
     /// At the end of a graceful stop: whatever we left is nobody's now. A decision that is still on its way refuses it;
-    /// then the lease ends by itself.
+    /// then the lease ends by itself. What still runs for us there is ended: whoever goes on with it need not wait.
     pub async fn sign_off(&self) -> Result<(), StoreError> {
-        let key = fence_key(self.incarnation);
+        let (key, name) = (fence_key(self.incarnation), application_name(self.incarnation));
+        let ended = self.house.run(async |client| Ok(client.query(END_OWN_SESSIONS, &[&name]).await?.len())).await;
+        match ended {
+            Ok(0) => {}
+            Ok(ended) => tracing::info!(ended, "ended sessions of our own that were still at work"),
+            Err(error) => tracing::debug!(%error, "sessions of our own may still be at work"),
+        }
         self.house
             .transaction(async |client| {
                 client.query_one(FENCE_EXCLUSIVE, &[&key]).await?;

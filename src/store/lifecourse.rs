@@ -130,6 +130,8 @@ pub enum AttemptOutcome {
     Failed,
     Succeeded,
     Crashed,
+    /// Its instance was told to stop: it does not count.
+    Stopped,
 }
 
 impl AttemptOutcome {
@@ -140,6 +142,7 @@ impl AttemptOutcome {
             "FAILED" => Some(Self::Failed),
             "SUCCEEDED" => Some(Self::Succeeded),
             "CRASHED" => Some(Self::Crashed),
+            "STOPPED" => Some(Self::Stopped),
             _ => None,
         }
     }

@@ -19,10 +19,11 @@ const ENGINE: &[(&str, &str)] = &[
     ("V5__shared_decision", include_str!("../../migrations/V5__shared_decision.sql")),
     ("V6__lean", include_str!("../../migrations/V6__lean.sql")),
     ("V7__unsettled", include_str!("../../migrations/V7__unsettled.sql")),
+    ("V9__stopping", include_str!("../../migrations/V9__stopping.sql")),
 ];
 
 /// The schema version that this binary needs: no other will do.
-pub const SCHEMA_VERSION: i32 = 7;
+pub const SCHEMA_VERSION: i32 = 9;
 
 /// Key of the advisory lock under which migrations run: "posthast" in ASCII.
 const LOCK: i64 = 0x706f_7374_6861_7374;

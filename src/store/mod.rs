@@ -49,6 +49,7 @@ mod row;
 mod server_facts;
 mod session;
 mod settings;
+mod start;
 mod step;
 mod stored;
 mod sweep;
@@ -95,6 +96,7 @@ pub use server_facts::{
 };
 pub use session::Session;
 pub use settings::{PostgresSettings, SessionTimeouts};
+pub use start::{Excuse, Start, StartRequest};
 pub use stored::{FullMessage, StoredMessage};
 pub use sweep::{Claimed, OpenRow};
 pub use target::Target;
@@ -192,14 +194,7 @@ impl Store {
 
     /// Whether the home and these entries answer a trivial question now.
     pub async fn answers(&self, entries: &[String]) -> bool {
-        let mut pools = vec![self.work.clone()];
-        for entry in entries {
-            match self.databases.target(entry) {
-                Ok(Target::Home) => {}
-                Ok(Target::Branch(database)) => pools.push(database.work.clone()),
-                Err(_never_reached) => return false,
-            }
-        }
+        let Some(pools) = self.work_pools(entries) else { return false };
         for pool in pools {
             let answer = pool.run(async |client| Ok(client.batch_execute("/* answers */ SELECT 1").await?)).await;
             if answer.is_err() {
@@ -216,6 +211,34 @@ impl Store {
     /// It is not known: nothing may be answered with it.
     pub async fn durable(&self) -> Result<(), StoreError> {
         self.durable.write().await
+    }
+
+    /// Whether the home and these entries take a write now that needs some space. A role that may not make a temporary
+    /// table is answered, too.
+    pub async fn takes_writes(&self, entries: &[String]) -> bool {
+        const WRITE: &str = "/* takes_writes */ CREATE TEMPORARY TABLE posthaste_probe ON COMMIT DROP AS
+            SELECT pg_catalog.repeat('x', 1000) FROM pg_catalog.generate_series(1, 64)";
+        let Some(pools) = self.work_pools(entries) else { return false };
+        for pool in pools {
+            let answer = pool.transaction(async |client| Ok(client.batch_execute(WRITE).await?)).await;
+            if answer.is_err_and(|error| error.is_infrastructure()) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// `None`: one was never reached.
+    fn work_pools(&self, entries: &[String]) -> Option<Vec<Pool>> {
+        let mut pools = vec![self.work.clone()];
+        for entry in entries {
+            match self.databases.target(entry) {
+                Ok(Target::Home) => {}
+                Ok(Target::Branch(database)) => pools.push(database.work.clone()),
+                Err(_never_reached) => return None,
+            }
+        }
+        Some(pools)
     }
 
     /// Whether the home database was found to be another server than before: from then on nothing new is decided there.

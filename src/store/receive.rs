@@ -1,10 +1,11 @@
-//! What a receiver writes outside the attempt's own transaction: starts, retries, the error store, parking (protocol §5).
+//! What a receiver writes outside the attempt's own transaction: retries, parking (protocol §5).
 
 use std::time::Duration;
 
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
+use super::start::stopped;
 use super::{Store, StoreError};
 use crate::model::{Destination, Envelope, Incarnation, JournalState, SlotId, TxId};
 
@@ -13,6 +14,7 @@ use crate::model::{Destination, Envelope, Incarnation, JournalState, SlotId, TxI
 pub struct JournalRow {
     pub state: JournalState,
     pub attempts: i32,
+    /// With the one that makes up for a stop, when the row's runner was told to stop.
     pub max_attempts: i32,
     pub destination: String,
     pub sha256: Vec<u8>,
@@ -42,34 +44,10 @@ pub struct FailedAttempt<'a> {
 /// Longest text in `ibisstore.comments` and `attempt.error`, in characters.
 const MAX_COMMENT: usize = 1000;
 
-const START: &str = "/* start */
-WITH open AS (
-    SELECT tx_id FROM posthaste.journal
-    WHERE tx_id = $1 AND destination = $2 AND sha256 = $3 AND state IN ('READY', 'PUBLISHED')
-      AND (not_before IS NULL OR not_before <= clock_timestamp()) AND attempts < max_attempts
-      AND (running_by IS NULL OR running_by <> ALL (SELECT incarnation FROM posthaste.instance WHERE state = 'LIVE')
-           OR running_by = $4 AND NOT $7
-           OR started_at < clock_timestamp() - $6 * interval '1 second')
-    FOR NO KEY UPDATE SKIP LOCKED),
-begun AS (
-    UPDATE posthaste.journal j
-    SET attempts = attempts + 1, running_by = $4, started_at = clock_timestamp()
-    FROM open WHERE j.tx_id = open.tx_id RETURNING j.tx_id, j.attempts),
-lost AS (
-    UPDATE posthaste.attempt a SET outcome = 'CRASHED', finished_at = clock_timestamp()
-    FROM begun WHERE a.tx_id = begun.tx_id AND a.outcome = 'RUNNING' AND a.n < begun.attempts),
-kept AS (
-    INSERT INTO posthaste.attempt (tx_id, n, adapter, started_at, outcome, instance)
-    SELECT tx_id, attempts, $5, clock_timestamp(), 'RUNNING', $4 FROM begun ON CONFLICT DO NOTHING),
-watched AS (
-    INSERT INTO posthaste.due (tx_id, at) SELECT tx_id, clock_timestamp() + $6 * interval '1 second' FROM begun
-    ON CONFLICT (tx_id) DO UPDATE SET at = excluded.at)
-SELECT attempts FROM begun";
-
 const RETRY: &str = "/* retry */
 WITH failed AS (
     UPDATE posthaste.journal
-    SET state = 'READY', attempts = $4, owner = NULL, running_by = NULL, publish_after = NULL, publishes = 0,
+    SET state = 'READY', attempts = $4, max_attempts = max_attempts + $11, owner = NULL, running_by = NULL, publish_after = NULL, publishes = 0,
         published_at = NULL, not_before = clock_timestamp() + $5 * interval '1 second'
     WHERE tx_id = $1 AND destination = $2 AND attempts = $3 AND state IN ('READY', 'PUBLISHED')
     RETURNING tx_id, not_before),
@@ -83,87 +61,7 @@ watched AS (
     ON CONFLICT (tx_id) DO UPDATE SET at = excluded.at)
 SELECT 1 FROM failed";
 
-const EXCUSE: &str = "/* excuse */
-WITH excused AS (
-    UPDATE posthaste.journal SET max_attempts = max_attempts + 1, running_by = NULL
-    WHERE tx_id = $1 AND destination = $2 AND attempts = $3 AND running_by = $4 AND state IN ('READY', 'PUBLISHED')
-      AND max_attempts < $6
-    RETURNING tx_id),
-kept AS (
-    UPDATE posthaste.attempt a SET outcome = 'FAILED', finished_at = clock_timestamp(), error = $5
-    FROM excused WHERE a.tx_id = excused.tx_id AND a.n = $3)
-SELECT 1 FROM excused";
-
 impl Store {
-    /// Commits a start: from now on the attempt counts, whatever ends it. Answers its number, or nothing when the row
-    /// is locked, not due, exhausted, running or gone: read it then.
-    ///
-    /// `watch`: how long an attempt may take; a runner that is overdue counts as nobody, and its own fence stops it.
-    /// `mine_runs`: whether this process is at work on the row right now.
-    pub async fn start(
-        &self,
-        tx_id: TxId,
-        destination: &Destination,
-        sha256: &[u8],
-        adapter: &str,
-        watch: Duration,
-        mine_runs: bool,
-    ) -> Result<Option<i32>, StoreError> {
-        self.at_home()?;
-        self.work
-            .run(async |client| {
-                // Planned each time, here and below: a plan that was made while the journal was small reads all of it when it
-                // has grown.
-                let rows = client
-                    .query_typed(
-                        START,
-                        &[
-                            (&tx_id.0, Type::UUID),
-                            (&destination.as_str(), Type::TEXT),
-                            (&sha256, Type::BYTEA),
-                            (&self.incarnation.0, Type::UUID),
-                            (&adapter, Type::TEXT),
-                            (&watch.as_secs_f64(), Type::FLOAT8),
-                            (&mine_runs, Type::BOOL),
-                        ],
-                    )
-                    .await?;
-                Ok(rows.first().map(|row| row.get(0)))
-            })
-            .await
-    }
-
-    /// Gives a message another attempt for one that was started and that the database ended: `attempts` is the fence
-    /// and never goes back. `most`: attempts in all, excused ones included. `false`: overtaken, or enough;
-    /// nothing written.
-    pub async fn excuse(
-        &self,
-        tx_id: TxId,
-        destination: &Destination,
-        attempts: i32,
-        reason: &str,
-        most: i32,
-    ) -> Result<bool, StoreError> {
-        self.work
-            .run(async |client| {
-                let rows = client
-                    .query_typed(
-                        EXCUSE,
-                        &[
-                            (&tx_id.0, Type::UUID),
-                            (&destination.as_str(), Type::TEXT),
-                            (&attempts, Type::INT4),
-                            (&self.incarnation.0, Type::UUID),
-                            (&comment(reason), Type::TEXT),
-                            (&most, Type::INT4),
-                        ],
-                    )
-                    .await?;
-                Ok(!rows.is_empty())
-            })
-            .await
-    }
-
     /// The row, for deciding what a delivery without a claim means. `None`: there is none. A settled one stays, whatever
     /// becomes of this server: its delivery is about to be acknowledged, and the broker forgets it.
     pub async fn journal_row(&self, tx_id: TxId, watch: Duration) -> Result<Option<JournalRow>, StoreError> {
@@ -172,13 +70,17 @@ impl Store {
             .run(async |client| {
                 let row = client
                     .query_opt(
-                        "/* journal_row */
-                         SELECT current_setting('synchronous_standby_names') <> '' AS standby, j.state, j.attempts, j.max_attempts, j.destination, j.sha256, j.running_by,
+                        concat!(
+                            "/* journal_row */
+                         SELECT current_setting('synchronous_standby_names') <> '' AS standby, j.state, j.attempts, j.max_attempts + ",
+                            stopped!("j.running_by"),
+                            "::int AS max_attempts, j.destination, j.sha256, j.running_by,
                                 j.not_before IS NULL OR j.not_before <= clock_timestamp() AS due,
                                 EXISTS (SELECT FROM posthaste.instance i
                                         WHERE i.incarnation = j.running_by AND i.state = 'LIVE')
                                 AND j.started_at >= clock_timestamp() - $2 * interval '1 second' AS runner_lives
-                         FROM posthaste.journal j WHERE j.tx_id = $1",
+                         FROM posthaste.journal j WHERE j.tx_id = $1"
+                        ),
                         &[&tx_id.0, &watch.as_secs_f64()],
                     )
                     .await?;
@@ -195,6 +97,15 @@ impl Store {
 
     /// One synchronous transaction: the attempt, and READY again after the delay. `false`: overtaken, nothing written.
     pub async fn retry(&self, failed: &FailedAttempt<'_>, delay: Duration) -> Result<bool, StoreError> {
+        self.again(failed, delay, 0).await
+    }
+
+    /// The same, and the attempt does not count: another is added.
+    pub async fn retry_excused(&self, failed: &FailedAttempt<'_>, delay: Duration) -> Result<bool, StoreError> {
+        self.again(failed, delay, 1).await
+    }
+
+    async fn again(&self, failed: &FailedAttempt<'_>, delay: Duration, more: i32) -> Result<bool, StoreError> {
         let error = comment(failed.error);
         self.work
             .run(async |client| {
@@ -212,6 +123,7 @@ impl Store {
                             (&failed.took.as_secs_f64(), Type::FLOAT8),
                             (&error, Type::TEXT),
                             (&self.incarnation.0, Type::UUID),
+                            (&more, Type::INT4),
                         ],
                     )
                     .await?;

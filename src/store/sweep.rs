@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::start::stopped;
 use super::work::envelope_of;
 use super::{Store, StoreError};
 use crate::model::{Destination, Envelope, Incarnation, JournalState, Mode, TxId};
@@ -45,15 +46,18 @@ pub struct Claimed {
 }
 
 /// What a clock wrote that was ahead says nothing: how old such a publish is nobody knows, and no wait is that long.
-pub(super) const OPEN_COLUMNS: &str =
-    "j.tx_id, j.destination, j.mode, j.state, j.attempts, j.max_attempts, j.publishes, j.owner,
+pub(super) const OPEN_COLUMNS: &str = concat!(
+    "j.tx_id, j.destination, j.mode, j.state, j.attempts, j.max_attempts + ",
+    stopped!("j.running_by"),
+    "::int AS max_attempts, j.publishes, j.owner,
     j.running_by, extract(epoch FROM clock_timestamp() - j.started_at)::float8 AS started,
     (extract(epoch FROM j.published_at) * 1000000)::bigint AS published_at,
     CASE WHEN j.published_at < clock_timestamp() + interval '1 minute'
          THEN extract(epoch FROM clock_timestamp() - j.published_at)::float8 END AS published,
     j.not_before IS NULL OR j.not_before <= clock_timestamp() AS due,
     j.publish_after IS NULL OR j.publish_after <= clock_timestamp()
-        OR j.publish_after > clock_timestamp() + interval '2 hours' AS publish_due";
+        OR j.publish_after > clock_timestamp() + interval '2 hours' AS publish_due"
+);
 
 impl Store {
     /// Rows whose time has come, oldest first, and settled ones that still stand in `due`. Settled rows leave it here.

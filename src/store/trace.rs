@@ -185,25 +185,39 @@ async fn attempts(
             SELECT root_id, tx_id FROM posthaste.lineage WHERE root_id = ANY($1)
         )
         SELECT own.root_id, a.tx_id, a.n, a.adapter, a.step, a.started_at, a.finished_at, a.outcome, a.error,
-               a.instance, a.instance IS NOT NULL AND i.state IS DISTINCT FROM 'LIVE' AS dead
+               a.instance, a.instance IS NOT NULL AND i.state IS DISTINCT FROM 'LIVE' AS dead,
+               a.outcome = 'RUNNING' AND i.state = 'FENCED' AND i.stopping_at IS NOT NULL AS stopped
         FROM own CROSS JOIN LATERAL (SELECT * FROM posthaste.attempt WHERE tx_id = own.tx_id OFFSET 0) a
         LEFT JOIN posthaste.instance i ON i.incarnation = a.instance
         ORDER BY a.started_at, a.n LIMIT $2";
     let rows = client.query(sql, &[&uuids(roots), &MAX_ROWS]).await?;
     let of_entry = |entry: &JournalEntry| ((entry.root_id, entry.tx_id), (Some(entry.progress()), Vec::new()));
     let mut by_row: BTreeMap<(RootId, TxId), (Option<Progress>, Vec<Attempt>)> = journal.iter().map(of_entry).collect();
-    let mut dead = Vec::new();
+    let (mut dead, mut stopped) = (Vec::new(), Vec::new());
     for row in &rows {
         let attempt = attempt(row)?;
         if column(row, "dead")? {
             dead.push((attempt.tx_id, attempt.n));
+        }
+        if column::<Option<bool>>(row, "stopped")? == Some(true) {
+            stopped.push((attempt.tx_id, attempt.n));
         }
         by_row.entry((RootId(column(row, "root_id")?), attempt.tx_id)).or_default().1.push(attempt);
     }
     let is_dead = |attempt: &Attempt| dead.contains(&(attempt.tx_id, attempt.n));
     let mut all = Vec::with_capacity(rows.len());
     for ((root, _tx_id), (progress, rows)) in by_row {
-        all.extend(true_attempts(progress, rows, is_dead).into_iter().map(|attempt| (root, attempt)));
+        let attempts = true_attempts(progress, rows, is_dead).into_iter().map(|attempt| match attempt.outcome {
+            AttemptOutcome::Crashed if stopped.contains(&(attempt.tx_id, attempt.n)) => {
+                Attempt { outcome: AttemptOutcome::Stopped, ..attempt }
+            }
+            AttemptOutcome::Running
+            | AttemptOutcome::Failed
+            | AttemptOutcome::Succeeded
+            | AttemptOutcome::Crashed
+            | AttemptOutcome::Stopped => attempt,
+        });
+        all.extend(attempts.map(|attempt| (root, attempt)));
     }
     all.sort_by_key(|(_root, attempt)| (attempt.started_at.or(attempt.finished_at), attempt.tx_id, attempt.n));
     Ok(all)

@@ -233,6 +233,7 @@ fn resender(store: &Store, registry: &AdapterRegistry, tasks: &Lifecycle) -> Res
         pipelines: Pipelines::new(&[adapter]),
         host: "here".into(),
         pace: Arc::default(),
+        troubles: Arc::default(),
     };
     Resender::new(processor, vec![receiver])
 }

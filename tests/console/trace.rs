@@ -102,6 +102,8 @@ async fn an_attempt_whose_instance_is_gone_has_crashed() {
     assert_eq!(home.trace("1").await["attempts"][0]["outcome"], "RUNNING");
     home.set("UPDATE posthaste.instance SET state = 'FENCED'").await;
     assert_eq!(home.trace("1").await["attempts"][0]["outcome"], "CRASHED");
+    home.set("UPDATE posthaste.instance SET stopping_at = now()").await;
+    assert_eq!(home.trace("1").await["attempts"][0]["outcome"], "STOPPED", "it was told to");
     home.end().await;
 }
 

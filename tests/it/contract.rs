@@ -17,6 +17,8 @@ mod groups;
 mod journal;
 #[path = "../model/postgres.rs"]
 mod postgres;
+#[path = "contract/starts.rs"]
+mod starts;
 #[path = "../model/statements.rs"]
 mod statements;
 #[path = "contract/tables.rs"]

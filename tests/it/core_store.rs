@@ -13,7 +13,7 @@ use posthaste::model::{Destination, Envelope, Incarnation, JournalState, Message
 use posthaste::store::migrate::migrate;
 use posthaste::store::{
     AcceptRequest, FailedAttempt, GivenUpBy, Inserted, LogEntry, Mark, OpenRow, Outgoing, PostgresSettings, Retention,
-    SessionTimeouts, Store,
+    SessionTimeouts, Start, StartRequest, Store,
 };
 use uuid::Uuid;
 
@@ -101,7 +101,16 @@ impl Home {
     /// Starts the next attempt of a row, whoever was at it.
     async fn start(&self, tx_id: TxId) -> Option<i32> {
         let sha256 = envelope(tx_id, "any").sha256();
-        self.store.start(tx_id, &self.queue, &sha256, "a", MINUTE, false).await.unwrap()
+        match self.store.start(&self.wanted(tx_id, &sha256, true)).await.unwrap() {
+            Start::Begun { n, .. } => Some(n),
+            Start::NotNow => None,
+            Start::Alone => panic!("it is alone"),
+        }
+    }
+
+    fn wanted<'a>(&'a self, tx_id: TxId, sha256: &'a [u8], alone: bool) -> StartRequest<'a> {
+        let (destination, adapter, watch) = (&self.queue, "a", MINUTE);
+        StartRequest { tx_id, destination, sha256, adapter, watch, max_attempts: 2, alone }
     }
 }
 

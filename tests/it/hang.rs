@@ -1,7 +1,10 @@
 //! Servers and processes that hang and wake instead of dying, under load (protocol §§4, 5: IN8, IN9, DQ5, DQ6).
 
+mod backlog;
 mod clock;
 mod pause;
+mod poison;
+mod redeploy;
 mod rejecting_queue;
 mod standby;
 

@@ -58,6 +58,8 @@ mod outage;
 #[cfg(test)]
 mod plans;
 #[cfg(test)]
+mod poison;
+#[cfg(test)]
 mod poolers;
 #[cfg(test)]
 mod prove;
@@ -71,6 +73,8 @@ mod retry;
 mod schema;
 #[cfg(test)]
 mod standby;
+#[cfg(test)]
+mod stops;
 #[cfg(test)]
 mod two_databases;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::postgres::{Age, Instance, Stored, Tx};
 use super::requests::{self, Request, Stage};
 use super::statements;
 use super::tasks::{self, Task};
-use super::work::Work;
+use super::work::{At, Work};
 use super::world::{Action, Clock, Lab, Standby, Verdict, World, awaits_redo};
 
 pub fn actions(lab: &Lab, world: &World, actions: &mut Vec<Action>) {
@@ -44,6 +44,7 @@ pub fn actions(lab: &Lab, world: &World, actions: &mut Vec<Action>) {
         let busy = world.tasks.iter().any(|task| task.instance() == one);
         let holds = world.tasks.iter().any(|task| task.instance() == one && task.unacknowledged().is_some());
         actions.extend((left.crashes > 0 && busy).then_some(Action::Crash(one)));
+        actions.extend((left.stops > 0 && busy).then_some(Action::Stop(one)));
         actions.extend((left.zombies > 0 && busy).then_some(Action::Zombie(one)));
         actions.extend((left.channels > 0 && holds).then_some(Action::CutChannel(one)));
         if left.posts > 0 {
@@ -131,12 +132,21 @@ pub fn happen(lab: &Lab, world: &mut World, action: Action) -> Option<()> {
         Action::Fence(instance) => statements::fence(&mut world.db, instance),
         Action::Crash(instance) => {
             world.left.crashes -= 1;
-            for tx in held(world, instance) {
-                statements::roll_back(&mut world.db, tx);
+            die(world, instance);
+        }
+        Action::Stop(instance) => {
+            world.left.stops -= 1;
+            if !lab.is(Mutant::StopCounts) {
+                world.db.stopping.push(instance);
             }
-            disconnect(world, instance);
-            world.tasks.retain(|task| task.instance() != instance);
-            restart(world, instance);
+            for task in &world.tasks {
+                if let Task::Work(Work { instance: one, tx, at: At::Run { .. }, .. }) = task
+                    && *one == instance
+                {
+                    world.record.ran[usize::from(*tx)] -= 1;
+                }
+            }
+            die(world, instance);
         }
         Action::Zombie(instance) => {
             world.left.zombies -= 1;
@@ -186,6 +196,15 @@ pub fn happen(lab: &Lab, world: &mut World, action: Action) -> Option<()> {
         Action::Step(..) | Action::Look(..) => return None,
     }
     Some(())
+}
+
+fn die(world: &mut World, instance: Instance) {
+    for tx in held(world, instance) {
+        statements::roll_back(&mut world.db, tx);
+    }
+    disconnect(world, instance);
+    world.tasks.retain(|task| task.instance() != instance);
+    restart(world, instance);
 }
 
 fn held(world: &World, instance: Instance) -> Vec<Tx> {

@@ -56,6 +56,10 @@ mutants! {
     RedeliveredUncounted caught_by I7 in "consume",
     /// A copy that was published again is not told from a first one.
     RedoneUncounted caught_by I7 in "redone",
+    /// A start forgets that its message was noted by a process that died.
+    NotedUncounted caught_by I7 in "adopt",
+    /// A stop is taken for a crash.
+    StopCounts caught_by Stops in "deployed",
     /// A message that is dispatched in process enters without a start.
     DirectUncounted caught_by I7 in "adopt",
     /// The sweeper publishes what is not due.

@@ -100,6 +100,8 @@ pub struct Database {
     pub pending: Vec<Acceptance>,
     /// By instance: LIVE, or FENCED.
     pub live: Vec<bool>,
+    /// Those that have said that they stop.
+    pub stopping: Vec<Instance>,
     /// Past the greatest messagekey.
     pub next_key: Key,
 }
@@ -115,6 +117,11 @@ impl Database {
 
     pub fn is_live(&self, instance: Option<Instance>) -> bool {
         instance.is_some_and(|one| self.live.get(usize::from(one)).copied().unwrap_or(false))
+    }
+
+    /// Whether the instance was told to stop: what it leaves behind does not count.
+    pub fn is_stopping(&self, instance: Option<Instance>) -> bool {
+        instance.is_some_and(|one| self.stopping.contains(&one))
     }
 
     /// Inserts a row of `ibisstore` under the next key and answers it.

@@ -8,7 +8,7 @@ use posthaste::inbound::verdict::{self, AfterFailure};
 use posthaste::model::{AdapterName, Destination, Incarnation, JournalState, SlotId, TransactionAttribute, TxId};
 use posthaste::pipeline::FailureKind;
 use posthaste::receiver::ReceiverSettings;
-use posthaste::receiver::attempt::{self, Unclaimed, Verdict};
+use posthaste::receiver::attempt::{self, Entry, Unclaimed, Verdict};
 use posthaste::relay::{AfterPublish, Facts, Next, after_publish as follows, decide, redo_after};
 use posthaste::store::{JournalRow, OpenRow, StoreError};
 use uuid::Uuid;
@@ -40,9 +40,14 @@ pub fn incarnation(instance: Instance) -> Incarnation {
     Incarnation(Uuid::from_u128(u128::from(instance) + 1))
 }
 
-/// Whether a message enters by its first attempt, without a start.
-pub fn enters_first(redelivered: bool, attempts: u8) -> bool {
-    attempt::entry(redelivered, i32::from(attempts)) == attempt::Entry::First
+/// How a message enters its attempt.
+pub fn entry(redelivered: bool, attempts: u8) -> Entry {
+    attempt::entry(redelivered, i32::from(attempts))
+}
+
+/// `max_attempts` as the program reads it: with the one that makes up for a stop.
+fn max_attempts(db: &Database, row: &Row) -> i32 {
+    i32::from(row.max_attempts) + i32::from(db.is_stopping(row.running_by))
 }
 
 /// `/* journal_row */`.
@@ -50,7 +55,7 @@ pub fn journal_row(db: &Database, tx: Tx) -> Option<JournalRow> {
     db.row(tx).map(|row| JournalRow {
         state: row.state,
         attempts: i32::from(row.attempts),
-        max_attempts: i32::from(row.max_attempts),
+        max_attempts: max_attempts(db, row),
         destination: QUEUES[usize::from(row.queue)].as_str().to_owned(),
         sha256: vec![row.body],
         running_by: row.running_by.map(incarnation),
@@ -90,7 +95,7 @@ pub fn sweep(db: &Database, row: &Row, me: Instance, running_here: bool, queue_e
         mode: row.mode,
         state: row.state,
         attempts: i32::from(row.attempts),
-        max_attempts: i32::from(row.max_attempts),
+        max_attempts: max_attempts(db, row),
         publishes: i32::from(row.publishes),
         owner: row.owner.map(incarnation),
         running_by: row.running_by.map(incarnation),

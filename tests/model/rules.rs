@@ -20,6 +20,8 @@ pub enum Rule {
     I5,
     /// At most maxRetries + 1 attempts, all counted but one in which the process died or lost the database.
     I7,
+    /// Where nothing fails and nobody dies no message ends in the error store, however often instances are stopped.
+    Stops,
     /// Clean-up removes nothing that waits for a person, and no id within its retention.
     I8,
     /// Every open row is found.
@@ -43,6 +45,7 @@ impl Rule {
         Self::I4,
         Self::I5,
         Self::I7,
+        Self::Stops,
         Self::I8,
         Self::I9,
         Self::Carried,
@@ -59,6 +62,7 @@ impl Rule {
             Self::I4 => "I4",
             Self::I5 => "I5",
             Self::I7 => "I7",
+            Self::Stops => "stops use up no attempts",
             Self::I8 => "I8",
             Self::I9 => "I9",
             Self::Carried => "published messages are with the broker",
@@ -76,6 +80,7 @@ impl Rule {
             Self::I4 => one_acceptance_per_id,
             Self::I5 => |_, world| !world.broke(Self::I5),
             Self::I7 => attempts_are_counted,
+            Self::Stops => stops_use_up_no_attempts,
             Self::I8 => clean_up_keeps_what_is_needed,
             Self::I9 => |_, world| world.db.journal.iter().all(|row| !row.open() || row.found()),
             Self::Carried => published_is_carried,
@@ -116,8 +121,16 @@ fn one_acceptance_per_id(_: &Lab, world: &World) -> bool {
 fn attempts_are_counted(_: &Lab, world: &World) -> bool {
     world.db.journal.iter().all(|row| {
         let ran = world.record.ran[usize::from(row.tx)];
-        row.attempts <= row.max_attempts && ran <= row.attempts + 1
+        // The next start counts what was noted.
+        let noted = u8::from(row.attempts == 0 && row.running_by.is_some());
+        row.attempts <= row.max_attempts && ran <= row.attempts + noted + 1
     })
+}
+
+fn stops_use_up_no_attempts(lab: &Lab, world: &World) -> bool {
+    let Budget { crashes, zombies, cuts, haste, stops, .. } = lab.scenario.start.left;
+    let only_stops = stops > 0 && crashes + zombies + cuts + haste == 0 && !lab.scenario.steps_fail;
+    !only_stops || world.record.waiting.iter().all(|waiting| *waiting == 0)
 }
 
 fn clean_up_keeps_what_is_needed(_: &Lab, world: &World) -> bool {

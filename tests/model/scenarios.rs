@@ -38,6 +38,7 @@ pub fn all(depth: Depth) -> Vec<Scenario> {
         commit(more),
         zombie(more),
         retry(more),
+        deployed(more),
         redone(more),
         adopt(more),
         resend(more),
@@ -154,6 +155,19 @@ fn zombie(more: u8) -> Scenario {
 fn retry(more: u8) -> Scenario {
     let left = Budget { crashes: 1, channels: more, ..Budget::default() };
     Scenario { steps_fail: true, ..Scenario::new("retry", 1, 2, left).being_published(Mode::Own) }
+}
+
+/// A message that was tried before, whose instances are stopped in the midst of it.
+fn deployed(more: u8) -> Scenario {
+    let left = Budget { stops: 3 + more, channels: 1, ..Budget::default() };
+    let mut scenario = Scenario::new("deployed", 1, 2, left);
+    let row = scenario.accepted(0, |row| {
+        row.state = JournalState::Published;
+        row.published = Age::Fresh;
+        row.attempts = 1;
+    });
+    scenario.start.ready.push(Copy { attempts: 1, ..copy(row.tx, 0, 0, true) });
+    scenario.published(1, 0, 0)
 }
 
 /// Several copies of a message that kills its process.

@@ -10,6 +10,11 @@ use super::world::{Lab, World};
 
 /// `/* start */`.
 pub fn start(lab: &Lab, world: &mut World, work: &Work) -> Option<u8> {
+    if lab.is(Mutant::NotedUncounted)
+        && let Some(row) = world.db.row_mut(work.tx).filter(|row| row.attempts == 0 && row.open())
+    {
+        row.running_by = None;
+    }
     if !lab.is(Mutant::StartWithoutFence) {
         return statements::start(&mut world.db, work.instance, work.tx, work.queue, work.body);
     }

@@ -97,15 +97,35 @@ pub fn start(db: &mut Database, me: Instance, tx: Tx, queue: Queue, body: Body) 
     let row = db.row(tx)?;
     let free = row.running_by.is_none() || !db.is_live(row.running_by) || row.running_by == Some(me) || row.overdue;
     let same = row.queue == queue && row.body == body;
-    if !(same && row.open() && row.due && row.attempts < row.max_attempts && free) || row.held_by.is_some() {
+    let stopped = db.is_stopping(row.running_by);
+    let left = row.attempts < row.max_attempts + u8::from(stopped);
+    if !(same && row.open() && row.due && left && free) || row.held_by.is_some() {
         return None;
     }
+    let noted = row.attempts == 0 && row.running_by.is_some() && !stopped && row.max_attempts > 1;
+    let excused = (stopped && row.attempts > 0) || (noted && db.is_live(row.running_by));
     let row = db.row_mut(tx)?;
-    row.attempts += 1;
+    row.attempts += 1 + u8::from(noted);
+    row.max_attempts += u8::from(excused);
     row.running_by = Some(me);
     row.overdue = false;
     row.in_due = true;
     Some(row.attempts)
+}
+
+/// `/* note */`. `false`: it is to be started. Does not wait.
+pub fn note(db: &mut Database, me: Instance, tx: Tx, queue: Queue) -> bool {
+    let Some(row) = db.row(tx) else { return false };
+    let free = row.running_by.is_none() || (db.is_stopping(row.running_by) && !db.is_live(row.running_by));
+    let untried = row.attempts == 0 && row.max_attempts > 1;
+    if !(row.open() && row.queue == queue && row.due && untried && free) || row.held_by.is_some() {
+        return false;
+    }
+    if let Some(row) = db.row_mut(tx) {
+        row.running_by = Some(me);
+        row.overdue = false;
+    }
+    true
 }
 
 /// A failed attempt: what its writer saw, and what `attempts` becomes.

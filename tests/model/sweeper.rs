@@ -10,7 +10,7 @@ use super::rules::Rule;
 use super::sent;
 use super::statements::{self, Failed, GaveUp, Seen};
 use super::tasks::{Choice, Task};
-use super::work::{self, At, Work};
+use super::work::{self, Work};
 use super::world::{Copy, Lab, World};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -93,9 +93,13 @@ pub fn act(lab: &Lab, world: &mut World, sweep: Sweep, choice: Choice) -> Option
             let publishes = world.db.row(tx).map(|row| row.publishes)?;
             world.tasks.push(Task::Publish(Publish { instance, tx, attempts, redone, sent: false, publishes }));
         }
-        // Every attempt of a dispatched row is started.
+        // Whoever adopted it may have tried it, uncounted.
         Then::Dispatch if !world.runs(instance, tx) => {
-            let at = if lab.is(Mutant::DirectUncounted) { work::entry(lab, false, attempts) } else { At::Start };
+            let at = if lab.is(Mutant::DirectUncounted) {
+                work::entry(lab, false, attempts)
+            } else {
+                work::entry(lab, true, attempts)
+            };
             world.tasks.push(Task::Work(Work { instance, tx, queue, body, copy: None, at }));
         }
         Then::Dispatch | Then::GiveUp => {}

@@ -2,7 +2,7 @@
 
 use posthaste::model::Mode;
 use posthaste::pipeline::FailureKind;
-use posthaste::receiver::attempt::{Unclaimed, Verdict};
+use posthaste::receiver::attempt::{Entry, Unclaimed, Verdict};
 
 use super::mutants::Mutant;
 use super::postgres::{Body, Instance, Queue, Tx, fresh};
@@ -29,6 +29,7 @@ pub struct Work {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum At {
     Adopt,
+    Note,
     Start,
     Take {
         seen: u8,
@@ -76,7 +77,11 @@ const SETTLED: At = At::Acknowledge { then_first: false };
 /// How an own message enters.
 pub fn entry(lab: &Lab, redelivered: bool, attempts: u8) -> At {
     let redelivered = redelivered && !lab.is(Mutant::RedeliveredUncounted);
-    if product::enters_first(redelivered, attempts) { FIRST } else { At::Start }
+    match product::entry(redelivered, attempts) {
+        Entry::First => FIRST,
+        Entry::Noted => At::Note,
+        Entry::Start => At::Start,
+    }
 }
 
 pub fn on(world: &mut World, work: Work, at: At) -> Option<()> {
@@ -156,6 +161,7 @@ fn next(lab: &Lab, world: &mut World, work: &Work) -> Result<Then, Waits> {
             }
             Ok(Then::Go(Work { tx, at: At::Acknowledge { then_first: true }, ..*work }))
         }
+        At::Note => go(if statements::note(&mut world.db, me, tx, queue) { FIRST } else { At::Start }),
         At::Start => match start(lab, world, work) {
             Some(n) => go(At::Take { seen: n, started: true }),
             None => go(At::Read),

@@ -35,6 +35,8 @@ pub struct Copy {
 pub struct Budget {
     /// Processes that die.
     pub crashes: u8,
+    /// Processes that are told to stop and end in the midst of their work.
+    pub stops: u8,
     /// Processes that are fenced while they live, and go on.
     pub zombies: u8,
     /// Statements, publishes and confirms whose connection is lost.
@@ -72,7 +74,7 @@ pub struct Record {
     /// Rows that went to the error store and were not taken from there.
     pub waiting: [u8; MESSAGES],
     pub lost: [bool; MESSAGES],
-    /// Runs of the pipeline, by journal row.
+    /// Runs of the pipeline, by journal row, but for those that a stop ended.
     pub ran: [u8; ROWS],
     /// Requests that were answered `none`.
     pub refused: Vec<Tx>,
@@ -186,6 +188,7 @@ pub enum Action {
     /// A silent instance is fenced.
     Fence(Instance),
     Crash(Instance),
+    Stop(Instance),
     Zombie(Instance),
     CutChannel(Instance),
     Lose(usize),
@@ -206,7 +209,12 @@ impl Action {
             Self::Step(_, choice) => choice == Choice::Go,
             Self::Decide(_, verdict) => verdict == Verdict::Commit,
             Self::Deliver(..) | Self::Look(..) | Self::Pass(..) | Self::Fence(_) | Self::StandbyBack => true,
-            Self::Expire(_) | Self::Crash(_) | Self::Zombie(_) | Self::CutChannel(_) | Self::Lose(_) => false,
+            Self::Expire(_)
+            | Self::Crash(_)
+            | Self::Stop(_)
+            | Self::Zombie(_)
+            | Self::CutChannel(_)
+            | Self::Lose(_) => false,
             Self::Post(..) | Self::Resend(..) | Self::CleanUp => false,
             Self::StandbyLost | Self::Restart | Self::Promote => false,
         }

@@ -19,6 +19,8 @@ pub const WATCH: Duration = Duration::from_secs(60);
 pub const ME: Instance = 0;
 pub const OTHER: Instance = 1;
 pub const GONE: Instance = 2;
+/// Told to stop, and gone.
+pub const STOPPED: Instance = 3;
 /// `messagekey` of the log row, and of the place to return to, of the case with this index.
 const LOGGED: i64 = 1_000_000;
 const RETURNS: i64 = 2_000_000;
@@ -56,10 +58,12 @@ impl Bench {
         let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
         #[expect(clippy::disallowed_methods, reason = "it ends with the test")]
         tokio::spawn(connection);
-        for (instance, state) in [(ME, "LIVE"), (OTHER, "LIVE"), (GONE, "FENCED")] {
-            let sql = "INSERT INTO posthaste.instance (incarnation, name, host, pid, configuration_hash, state)
-                       VALUES ($1, '', '', 1, '', $2)";
-            client.execute(sql, &[&incarnation(instance).0, &state]).await.unwrap();
+        for (instance, state) in [(ME, "LIVE"), (OTHER, "LIVE"), (GONE, "FENCED"), (STOPPED, "FENCED")] {
+            let sql =
+                "INSERT INTO posthaste.instance (incarnation, name, host, pid, configuration_hash, state, stopping_at)
+                       VALUES ($1, '', '', 1, '', $2, $3)";
+            let stopping_at = (instance == STOPPED).then(jiff::Timestamp::now);
+            client.execute(sql, &[&incarnation(instance).0, &state, &stopping_at]).await.unwrap();
         }
         Self { store, db: Looker::new(url.parse().unwrap()), client, url, placed: AtomicI64::new(0) }
     }
@@ -75,7 +79,8 @@ impl Bench {
             let tx = TxId::mint_at(jiff::Timestamp::now().as_microsecond() - age * 1_000_000);
             (row.named, row.in_due) = (row.open() && index % 3 != 0, row.open() && index % 3 != 1);
             self.insert(&row, tx, index).await;
-            let mut model = Database { live: vec![true, true, false], next_key: 100, ..Database::default() };
+            let (live, stopping) = (vec![true, true, false, false], vec![STOPPED]);
+            let mut model = Database { live, stopping, next_key: 100, ..Database::default() };
             if row.log_key == Some(1) {
                 model.keep_at(1, posthaste::model::StoreType::Log, &row);
             }
@@ -251,13 +256,15 @@ pub fn request(tx_id: TxId, message_id: &str) -> AcceptRequest {
 
 /// Every state of a row that decisions tell apart.
 pub fn every_row() -> Vec<Row> {
-    let runners = [(None, false), (Some(ME), false), (Some(OTHER), false), (Some(OTHER), true), (Some(GONE), false)];
+    let others = [(Some(OTHER), false), (Some(OTHER), true), (Some(GONE), false)];
+    let stopped = [(Some(STOPPED), false), (Some(STOPPED), true)];
+    let runners = [&[(None, false), (Some(ME), false)][..], &others, &stopped].concat();
     let bodies: [(Option<Key>, Option<Key>); 2] = [(Some(1), None), (None, Some(9))];
     let mut rows = Vec::new();
     for state in JournalState::ALL {
         for attempts in 0..=2 {
             for due in [true, false] {
-                for (running_by, overdue) in runners {
+                for (running_by, overdue) in runners.iter().copied() {
                     let (log_key, return_to) = bodies[rows.len() % 2];
                     let owner = [None, Some(OTHER), Some(GONE)][rows.len() % 3];
                     let published = if *state == JournalState::Published { Age::Old } else { Age::Never };

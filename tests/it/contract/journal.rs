@@ -7,6 +7,7 @@ use posthaste::store::{Claim as RealClaim, FailedAttempt, GivenUpBy, Mark, OpenR
 
 use super::bench::{Bench, GONE, ME, OTHER, Placed, WATCH, destination, every_row, incarnation};
 use super::postgres::{Age, Row, fresh};
+use super::starts::start;
 use super::statements::{self, Claim, Failed, GaveUp, Seen, Waits};
 use crate::support::run;
 
@@ -73,22 +74,6 @@ fn take_first_is_the_model_s() {
 #[test]
 fn take_started_is_the_model_s() {
     run(take_is_the_model_s(true));
-}
-
-#[test]
-fn start_is_the_model_s() {
-    run(async {
-        let bench = Bench::new().await;
-        let mut cases = cases(&bench).await;
-        for (placed, claim) in &mut cases {
-            let before = placed.model.journal[0].clone();
-            let queue = destination(claim.queue);
-            let real = bench.store.start(placed.tx, &queue, &[claim.body], "a", WATCH, false).await.unwrap();
-            let model = statements::start(&mut placed.model, ME, 0, claim.queue, claim.body);
-            assert_eq!(real, model.map(i32::from), "{before:?} {claim:?}");
-        }
-        compare(&bench, "start", cases).await;
-    });
 }
 
 /// The record of a failed attempt, as the product and as the model writes it.
@@ -286,8 +271,10 @@ fn who_waits_for_a_row_that_is_held_and_who_does_not_is_the_model_s() {
         assert_eq!(statements::take_first(&mut placed.model, OTHER, claim), Ok(Some(2)));
 
         let (store, model) = (&bench.store, &mut placed.model);
-        assert_eq!(store.start(tx, &queue, &[5], "a", WATCH, false).await.unwrap(), None);
+        assert_eq!(start(&bench, tx, &queue, 5).await, None);
         assert_eq!(statements::start(model, ME, 0, 0, 5), None);
+        assert!(store.note_in_hand(&[tx], &queue).await.unwrap().is_empty());
+        assert!(!statements::note(model, ME, 0, 0));
         let mark = Mark { tx_id: tx, attempts: 0, mode: Mode::Own, published_at: 1 };
         assert_eq!(store.mark(&[mark], HOUR).await.unwrap(), 0);
         assert!(!statements::mark(model, 0, 0));

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use posthaste::model::{Mode, TxId};
 use posthaste::store::{
-    AcceptRequest, Claim, FailedAttempt, Inserted, LogEntry, Mark, PostgresSettings, Retention, SessionTimeouts, Store,
-    Wanted,
+    AcceptRequest, Claim, FailedAttempt, Inserted, LogEntry, Mark, PostgresSettings, Retention, SessionTimeouts, Start,
+    StartRequest, Store, Wanted,
 };
 
 use super::bench::{Bench, ME, WATCH, destination, incarnation, request};
@@ -23,6 +23,16 @@ struct Done {
     inserted: i64,
     updated: i64,
     deleted: i64,
+}
+
+/// The number of the attempt that a start began.
+async fn begun(store: &Store, tx_id: TxId, sha256: &[u8]) -> Option<i32> {
+    let (destination, adapter, watch) = (&destination(0), "adapter", WATCH);
+    let request = StartRequest { tx_id, destination, sha256, adapter, watch, max_attempts: 2, alone: true };
+    match store.start(&request).await.unwrap() {
+        Start::Begun { n, .. } => Some(n),
+        Start::NotNow | Start::Alone => None,
+    }
 }
 
 /// Another process: its connections end with it, and what they have counted is told when they end.
@@ -68,8 +78,7 @@ async fn process_all(store: &Store, open: &[TxId], done: &mut Done) {
     }
     for (_, tx_id) in failing {
         let start = async |attempt| {
-            let started = store.start(*tx_id, &queue, &sha256, "adapter", WATCH, false).await.unwrap();
-            assert_eq!(started, Some(attempt));
+            assert_eq!(begun(store, *tx_id, &sha256).await, Some(attempt));
         };
         start(1).await;
         let failed = FailedAttempt {
@@ -204,7 +213,7 @@ fn no_statement_that_was_prepared_on_a_small_journal_reads_all_of_a_large_one() 
             assert_eq!(store.claim(&rows, Duration::from_secs(60)).await.unwrap().len(), 1);
             let mark = Mark { tx_id, attempts: 0, mode: Mode::Own, published_at: 1 };
             assert_eq!(store.mark(&[mark], Duration::from_secs(60)).await.unwrap(), 1);
-            assert_eq!(store.start(tx_id, &destination(0), &[5; 32], "adapter", WATCH, false).await.unwrap(), Some(1));
+            assert_eq!(begun(&store, tx_id, &[5; 32]).await, Some(1));
             store.clean_up(Retention::default()).await.unwrap().unwrap();
         };
         // After five times a plan may be kept.

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use posthaste::model::{Incarnation, Mode, SlotId};
-use posthaste::store::{Claim, GivenUpBy, SessionTimeouts, Store};
+use posthaste::model::{Incarnation, Mode, SlotId, TxId};
+use posthaste::store::{Claim, Excuse, FailedAttempt, GivenUpBy, SessionTimeouts, Start, Store};
 
 use super::{Home, MINUTE, envelope};
 use crate::support::run;
@@ -28,24 +28,125 @@ fn an_attempt_that_the_database_ended_is_made_up_for_once_and_only_by_its_runner
         let home = Home::new().await;
         let tx_id = home.accepted("1", Mode::Own).await;
         assert_eq!(home.start(tx_id).await, Some(1));
-        let (settings, name) = (std::slice::from_ref(&home.settings), &home.settings.name);
-        let other = Store::new(settings, name, Incarnation::mint(), SessionTimeouts::default()).unwrap();
-        assert!(!other.excuse(tx_id, &home.queue, 1, "no space", 9).await.unwrap(), "not his attempt");
-        assert!(!home.store.excuse(tx_id, &home.queue, 0, "no space", 9).await.unwrap(), "an attempt of before");
-        assert!(!home.store.excuse(tx_id, &home.queue, 1, "no space", 2).await.unwrap(), "excused often enough");
-        assert!(home.store.excuse(tx_id, &home.queue, 1, "no space", 9).await.unwrap());
-        assert!(!home.store.excuse(tx_id, &home.queue, 1, "no space", 9).await.unwrap(), "made up for already");
+        let excuse = async |store: &Store, n| store.excuse(&home.failed(tx_id, n, "no space"), Excuse::Database).await;
+        let other = home.other();
+        assert!(!excuse(&other, 1).await.unwrap(), "not his attempt");
+        assert!(!excuse(&home.store, 0).await.unwrap(), "an attempt of before");
+        assert!(excuse(&home.store, 1).await.unwrap());
+        assert!(!excuse(&home.store, 1).await.unwrap(), "made up for already");
 
         let row = home.store.journal_row(tx_id, MINUTE).await.unwrap().unwrap();
         assert_eq!((row.attempts, row.max_attempts, row.running_by), (1, 3, None));
-        let told: String = home.db.one("SELECT outcome || ': ' || error FROM posthaste.attempt", &[]).await;
-        assert_eq!(told, "FAILED: no space");
+        assert_eq!(home.told().await, ["1 FAILED: no space"]);
 
         // Both of its own attempts are left, and no more.
         for n in [2, 3] {
             assert_eq!(home.start(tx_id).await, Some(n));
         }
         assert_eq!(home.start(tx_id).await, None);
+    });
+}
+
+impl Home {
+    fn other(&self) -> Store {
+        let (settings, name) = (std::slice::from_ref(&self.settings), &self.settings.name);
+        Store::new(settings, name, Incarnation::mint(), SessionTimeouts::default()).unwrap()
+    }
+
+    /// The attempts, in words.
+    async fn told(&self) -> Vec<String> {
+        let words = "SELECT concat(n, ' ', outcome, ': ' || error) FROM posthaste.attempt ORDER BY n";
+        self.db.column(words, &[]).await
+    }
+
+    /// Ends an instance that is at work on a row.
+    async fn gone(&self, store: &Store, told_to_stop: bool) {
+        let sql =
+            "INSERT INTO posthaste.instance (incarnation, name, host, pid, configuration_hash, state, stopping_at)
+                   VALUES ($1, 'n', 'h', 1, '', 'FENCED', CASE WHEN $2 THEN clock_timestamp() END)";
+        self.db.rows(sql, &[&store.incarnation.0, &told_to_stop]).await;
+    }
+
+    async fn began(&self, store: &Store, tx_id: TxId, alone: bool) -> Start {
+        let sha256 = envelope(tx_id, "any").sha256();
+        store.start(&self.wanted(tx_id, &sha256, alone)).await.unwrap()
+    }
+}
+
+#[test]
+fn what_an_instance_that_was_told_to_stop_left_running_does_not_count_and_what_another_left_does() {
+    run(async {
+        let home = Home::new().await;
+        let tx_id = home.accepted("1", Mode::Own).await;
+        // More often than it has attempts.
+        for n in 1..=5 {
+            let stopped = home.other();
+            assert_eq!(home.began(&stopped, tx_id, true).await, Start::Begun { n, max_attempts: 1 + n });
+            home.gone(&stopped, true).await;
+            let row = home.store.journal_row(tx_id, MINUTE).await.unwrap().unwrap();
+            assert_eq!((row.attempts, row.max_attempts, row.runner_lives), (n, 2 + n, false));
+        }
+        let died = home.other();
+        assert_eq!(home.began(&died, tx_id, true).await, Start::Begun { n: 6, max_attempts: 7 });
+        home.gone(&died, false).await;
+        assert_eq!(home.began(&home.store, tx_id, false).await, Start::Alone, "a process has died in it");
+        assert_eq!(home.start(tx_id).await, Some(7));
+        let told = home.told().await;
+        assert_eq!(told[..5], [1, 2, 3, 4, 5].map(|n| format!("{n} STOPPED: the instance was stopped")));
+        assert_eq!(told[5..], ["6 CRASHED", "7 RUNNING"]);
+        assert_eq!(home.start(tx_id).await, None);
+    });
+}
+
+#[test]
+fn a_message_that_its_instance_was_trying_when_it_was_stopped_is_given_back_with_a_word() {
+    run(async {
+        let home = Home::new().await;
+        let tx_id = home.accepted("1", Mode::Own).await;
+        let first = FailedAttempt { seen: 0, ..home.failed(tx_id, 1, "the instance was stopped") };
+        assert!(home.store.excuse(&first, Excuse::Stop).await.unwrap());
+        assert!(!home.store.excuse(&first, Excuse::Stop).await.unwrap(), "once");
+        let row = home.store.journal_row(tx_id, MINUTE).await.unwrap().unwrap();
+        assert_eq!((row.attempts, row.max_attempts, row.due), (1, 3, true));
+        assert_eq!(home.told().await, ["1 STOPPED: the instance was stopped"]);
+    });
+}
+
+#[test]
+fn who_was_noted_by_a_process_that_died_goes_alone_and_has_an_attempt_behind_it() {
+    run(async {
+        let home = Home::new().await;
+        let [died, stopped] = [home.other(), home.other()];
+        let [one, other, fresh] = [
+            home.accepted("1", Mode::Own).await,
+            home.accepted("2", Mode::Own).await,
+            home.accepted("3", Mode::Own).await,
+        ];
+        let all = [one, other, fresh];
+        assert_eq!(stopped.note_in_hand(&all[1..2], &home.queue).await.unwrap().len(), 1);
+        assert_eq!(died.note_in_hand(&all, &home.queue).await.unwrap(), [one, fresh].into(), "not what others have");
+        home.gone(&stopped, true).await;
+        assert_eq!(died.note_in_hand(&all, &home.queue).await.unwrap(), [other].into(), "not twice");
+        home.gone(&died, false).await;
+        assert!(home.store.note_in_hand(&all, &home.queue).await.unwrap().is_empty());
+        assert_eq!(home.began(&home.store, one, false).await, Start::Alone);
+        assert_eq!(home.start(one).await, Some(2));
+        assert_eq!(home.told().await, ["1 CRASHED: the process ended while it was tried among others", "2 RUNNING"]);
+    });
+}
+
+#[test]
+fn who_has_but_one_attempt_or_was_excused_twice_is_tried_alone() {
+    run(async {
+        let home = Home::new().await;
+        let tx_id = home.accepted("1", Mode::Own).await;
+        home.execute("UPDATE posthaste.journal SET max_attempts = 1").await;
+        assert!(home.store.note_in_hand(&[tx_id], &home.queue).await.unwrap().is_empty());
+        assert_eq!(home.began(&home.store, tx_id, false).await, Start::Alone);
+        home.execute("UPDATE posthaste.journal SET max_attempts = 3").await;
+        assert_eq!(home.began(&home.store, tx_id, false).await, Start::Begun { n: 1, max_attempts: 3 });
+        assert!(home.store.retry_excused(&home.failed(tx_id, 1, "again"), Duration::ZERO).await.unwrap());
+        assert_eq!(home.began(&home.store, tx_id, false).await, Start::Alone);
     });
 }
 

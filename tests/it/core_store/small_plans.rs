@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use posthaste::model::{Mode, SlotId, TxId};
-use posthaste::store::{GivenUpBy, ResendClaim, ResendRequest, ResendWay};
+use posthaste::store::{Excuse, GivenUpBy, ResendClaim, ResendRequest, ResendWay};
 
 use super::{DAY, Home, MINUTE};
 use crate::support::{SOON, eventually, run, same};
@@ -20,7 +20,7 @@ impl Home {
     async fn life(&self, id: &str) {
         let (tx_id, errors) = (self.accepted(id, Mode::Own).await, SlotId::new("errors"));
         assert_eq!(self.start(tx_id).await, Some(1));
-        assert!(self.store.excuse(tx_id, &self.queue, 1, "no space", 9).await.unwrap());
+        assert!(self.store.excuse(&self.failed(tx_id, 1, "no space"), Excuse::Database).await.unwrap());
         assert!(self.store.retry(&self.failed(tx_id, 1, "no"), Duration::ZERO).await.unwrap());
         assert_eq!(self.start(tx_id).await, Some(2));
         let failed = self.failed(tx_id, 2, "no");

@@ -172,6 +172,11 @@ impl App {
         self.ended(Duration::from_secs(30)).await
     }
 
+    /// Asks it to stop, and waits for nothing.
+    pub fn ask_to_stop(&self) {
+        self.signal(Signal::SIGTERM);
+    }
+
     /// Freezes the process: its connections stay open, and it does nothing.
     pub fn freeze(&self) {
         self.signal(Signal::SIGSTOP);
