@@ -69,7 +69,7 @@ async fn register(parts: &Parts) -> Result<Reached, Wait> {
     let reached = databases::look(&parts.settings, &parts.store).await?;
     match parts.store.check_home().await? {
         HomeCheck::Same(_) => databases::admit(&parts.store, &reached).await,
-        moved @ HomeCheck::Moved { .. } => return Err(Wait::Later(moved.advice())),
+        moved @ HomeCheck::Moved(_) => return Err(Wait::Later(moved.advice())),
     }
     let serves: Vec<String> =
         parts.settings.receivers.iter().map(|receiver| receiver.destination.to_string()).collect();
@@ -82,7 +82,7 @@ async fn register(parts: &Parts) -> Result<Reached, Wait> {
     };
     match parts.store.register(&registration).await? {
         HomeCheck::Same(_) => Ok(reached),
-        moved @ HomeCheck::Moved { .. } => Err(Wait::Later(moved.advice())),
+        moved @ HomeCheck::Moved(_) => Err(Wait::Later(moved.advice())),
     }
 }
 

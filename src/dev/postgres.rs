@@ -139,6 +139,12 @@ impl PrivatePostgres {
         self.folder.path()
     }
 
+    /// One of PostgreSQL's own programs, of the server's version: `pg_dump`, say.
+    #[must_use]
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+
     /// Makes an empty database unless it is there, and answers its url. About 0.1 s.
     ///
     /// # Errors

@@ -130,9 +130,9 @@ pub async fn heartbeat<E>(
         let (before, begun) = (epoch(), store.gate.moment());
         match tokio::time::timeout(relay.0.settings.lease, store.beat(&seen)).await {
             Ok(Ok(beat)) if !beat.live => return Err(Fenced),
-            // Another server by now: a fail-over, a restored copy. Nothing is accepted, swept or processed until an
+            // Another database by now: a fail-over, a restored copy. Nothing is accepted, swept or processed until an
             // operator has said what it is.
-            Ok(Ok(beat)) if matches!(beat.home, HomeCheck::Moved { .. }) => {
+            Ok(Ok(beat)) if matches!(beat.home, HomeCheck::Moved(_)) => {
                 store.set_moved(true);
                 lost_sight(&shared, &mut observer, beat.home.advice());
             }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use tokio_postgres::Transaction;
 
 use super::StoreError;
-use super::instance::WHERE_AM_I;
+use super::home_place::{FOUND, Facts, KNOWN, OF_HOME, moved};
 use super::migrate::{MigrateError, connect};
 use super::settings::PostgresSettings;
 use crate::model::HomeId;
@@ -29,10 +29,18 @@ pub struct HomeSettled {
     pub on_hold: u64,
 }
 
-const SAME: &str = "/* home_same */ UPDATE posthaste.home SET system_identifier = $1, timeline = $2 RETURNING id";
+/// Writes down where it lives now.
+const PLACE: &str = "/* home_place */
+UPDATE posthaste.home h
+SET system_identifier = found[1], timeline = found[2]::bigint, database_oid = found[3]::oid, database_name = found[4],
+    table_oid = found[5]::oid
+FROM (SELECT $1::text[] AS found) f";
 
-const COPY: &str = "/* home_copy */
-UPDATE posthaste.home SET id = gen_random_uuid(), system_identifier = $1, timeline = $2 RETURNING id";
+const WITNESS: &str = "/* home_witness */
+INSERT INTO posthaste.home_witness (inserted_by) VALUES (pg_current_xact_id()::xid)
+ON CONFLICT (singleton) DO UPDATE SET inserted_by = excluded.inserted_by";
+
+const NEW_ID: &str = "/* home_copy */ UPDATE posthaste.home SET id = gen_random_uuid() RETURNING id";
 
 /// Instances that this copy knows of serve the original.
 const FENCE_ALL: &str = "/* home_copy_fence */
@@ -89,17 +97,19 @@ async fn settle(
     decision: HomeDecision,
     who: &str,
 ) -> Result<HomeSettled, tokio_postgres::Error> {
-    let look =
-        format!("/* home_look */ SELECT id, system_identifier, timeline, {WHERE_AM_I} FROM posthaste.home FOR UPDATE");
+    let look = format!("/* home_look */ SELECT h.id, {KNOWN}, {FOUND} FROM {OF_HOME} FOR UPDATE OF h");
     let row = transaction.query_one(&look, &[]).await?;
-    let place = |system: &str, timeline: i64| format!("system {system} timeline {timeline}");
-    let was = place(row.get(1), row.get(2));
-    let (system, timeline): (String, i64) = (row.get(3), row.get(4));
-    let is = place(&system, timeline);
+    let (known, found): (Facts, Facts) = (row.get(1), row.get(2));
+    let (was, is) = match moved(&known, &found) {
+        Some(moved) => (moved.known, moved.found),
+        None => ("as it is".to_owned(), "as it was".to_owned()),
+    };
+    transaction.execute(PLACE, &[&found]).await?;
+    transaction.execute(WITNESS, &[]).await?;
     let (word, home, on_hold) = match decision {
-        HomeDecision::Same => ("same", transaction.query_one(SAME, &[&system, &timeline]).await?.get(0), 0),
+        HomeDecision::Same => ("same", row.get(0), 0),
         HomeDecision::Copy => {
-            let home: uuid::Uuid = transaction.query_one(COPY, &[&system, &timeline]).await?.get(0);
+            let home: uuid::Uuid = transaction.query_one(NEW_ID, &[]).await?.get(0);
             transaction.execute(FENCE_ALL, &[]).await?;
             ("copy", home, transaction.execute(HOLD, &[]).await?)
         }

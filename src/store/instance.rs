@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
+use super::home_place::{FOUND, Facts, KNOWN, Moved, OF_HOME, moved};
 use super::{Store, StoreError};
 use crate::model::{AdapterName, HomeId, Incarnation};
 
@@ -34,11 +35,8 @@ pub struct Registration<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HomeCheck {
     Same(HomeId),
-    /// A clone, or a restored or failed-over server: nothing is swept or consumed until an operator says which.
-    Moved {
-        known: String,
-        found: String,
-    },
+    /// A copy, or a restored or failed-over server: nothing is swept or consumed until an operator says which.
+    Moved(Moved),
 }
 
 impl HomeCheck {
@@ -47,11 +45,9 @@ impl HomeCheck {
     pub fn advice(&self) -> String {
         match self {
             Self::Same(_) => String::new(),
-            Self::Moved { known, found } => format!(
-                "this database lived in {known} and is now in {found}: a clone, a restored copy, or a fail-over. Nothing \
-                 is sent or processed until you say which: `posthaste migrate --home same` when it took the other's \
-                 place, `--home copy` when the other lives on"
-            ),
+            Self::Moved(Moved { known, found, means }) => {
+                format!("this home was in {known} and is now in {found}: {means}. {SAY_WHICH}")
+            }
         }
     }
 }
@@ -66,12 +62,13 @@ pub struct Beat {
     pub instances: Vec<Instance>,
     /// What operators want stopped.
     pub stopped: Vec<AdapterName>,
-    /// Whether it is still the server that this home lives in.
+    /// Whether it is still the database that this home lives in.
     pub home: HomeCheck,
 }
 
-pub(super) const WHERE_AM_I: &str = "(pg_control_system()).system_identifier::text,
-    ('x' || lpad(substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), 16, '0'))::bit(64)::bigint";
+/// What an operator is to do about a home that is not where it was.
+pub const SAY_WHICH: &str = "Nothing is sent or processed until you say which it is: `posthaste migrate --home same` when it \
+                             took the other's place, `--home copy` when the other lives on";
 
 pub(super) const LIVE_INSTANCES: &str = "/* live_instances */
 SELECT incarnation, name, heartbeat, configuration_hash, serves, seen FROM posthaste.instance WHERE state = 'LIVE'";
@@ -107,7 +104,7 @@ impl Store {
         Ok(check)
     }
 
-    /// Compares the server with the one that this home lived in last.
+    /// Compares the database with the one that this home lived in last.
     pub async fn check_home(&self) -> Result<HomeCheck, StoreError> {
         let sql = check_home_sql();
         self.house.run(async |client| Ok(home_check_of(&client.query_one(&sql, &[]).await?))).await
@@ -143,13 +140,12 @@ impl Store {
 }
 
 pub(super) fn check_home_sql() -> String {
-    format!("/* check_home */ SELECT id, system_identifier, timeline, {WHERE_AM_I} FROM posthaste.home")
+    format!("/* check_home */ SELECT h.id, {KNOWN}, {FOUND} FROM {OF_HOME}")
 }
 
 pub(super) fn home_check_of(row: &tokio_postgres::Row) -> HomeCheck {
-    let known = format!("system {} timeline {}", row.get::<_, String>(1), row.get::<_, i64>(2));
-    let found = format!("system {} timeline {}", row.get::<_, String>(3), row.get::<_, i64>(4));
-    if known == found { HomeCheck::Same(HomeId(row.get::<_, Uuid>(0))) } else { HomeCheck::Moved { known, found } }
+    let (known, found): (Facts, Facts) = (row.get(1), row.get(2));
+    moved(&known, &found).map_or_else(|| HomeCheck::Same(HomeId(row.get::<_, Uuid>(0))), HomeCheck::Moved)
 }
 
 pub(super) fn instance_of(row: &tokio_postgres::Row) -> Result<Instance, StoreError> {

@@ -19,6 +19,7 @@ const ENGINE: &[(&str, &str)] = &[
     ("V5__shared_decision", include_str!("../../migrations/V5__shared_decision.sql")),
     ("V6__lean", include_str!("../../migrations/V6__lean.sql")),
     ("V7__unsettled", include_str!("../../migrations/V7__unsettled.sql")),
+    ("V8__home_copy", include_str!("../../migrations/V8__home_copy.sql")),
     ("V9__stopping", include_str!("../../migrations/V9__stopping.sql")),
 ];
 

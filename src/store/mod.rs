@@ -25,6 +25,7 @@ mod gate;
 mod give_up;
 mod group;
 mod home;
+mod home_place;
 mod insert_rows;
 mod instance;
 mod lifecourse;
@@ -75,8 +76,9 @@ pub use gate::{Gate, Moment};
 pub use give_up::GivenUpBy;
 pub use group::{FailedCall, StepCall, Wanted};
 pub use home::{HomeDecision, HomeSettled, settle_home};
+pub use home_place::Moved;
 pub use insert_rows::InsertRows;
-pub use instance::{Beat, HomeCheck, Instance, Registration};
+pub use instance::{Beat, HomeCheck, Instance, Registration, SAY_WHICH};
 pub use lifecourse::{Attempt, AttemptOutcome, Cause, MessageState};
 pub use mark::{Mark, Unpublished};
 pub use message_status::MessageStatus;
@@ -141,7 +143,7 @@ pub struct Store {
     /// Where many rows may go in one statement.
     plain_tables: together::PlainTables,
     home: Arc<OnceLock<HomeId>>,
-    /// The home database is another server than before.
+    /// The home database is another one than before.
     moved: Arc<AtomicBool>,
 }
 
@@ -241,14 +243,14 @@ impl Store {
         Some(pools)
     }
 
-    /// Whether the home database was found to be another server than before: from then on nothing new is decided there.
+    /// Whether the home database was found to be another one than before: from then on nothing new is decided there.
     pub fn set_moved(&self, moved: bool) {
         self.moved.store(moved, Ordering::Relaxed);
     }
 
     fn at_home(&self) -> Result<(), StoreError> {
         if self.moved.load(Ordering::Relaxed) {
-            return Err(StoreError::Unreachable("it is another server than before; /readyz says more".to_owned()));
+            return Err(StoreError::Unreachable("it is another database than before; /readyz says more".to_owned()));
         }
         Ok(())
     }

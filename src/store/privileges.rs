@@ -31,6 +31,7 @@ pub(super) const TABLES: &[(&str, &[Privilege])] = &[
     ("decision", &[Delete, Insert, Select, Update]),
     ("due", &[Delete, Insert, Select, Update]),
     ("home", &[Select]),
+    ("home_witness", &[Select]),
     ("ibisstore", &[Delete, Insert, Select, Update]),
     ("inbox", &[Delete, Insert, Select]),
     ("instance", &[Delete, Insert, Select, Update]),

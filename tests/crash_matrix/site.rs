@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use posthaste::dev::{PrivatePostgres, PrivateRabbit, fresh_name, start_both};
+use posthaste::store::{HomeDecision, PostgresSettings, settle_home};
 use tokio::sync::Mutex;
 
 use crate::instance::{Fault, Instance};
@@ -87,9 +88,16 @@ impl Site {
             let urls = DATABASES.map(|database| postgres.url(&part(&name, database)));
             ((postgres.port(), rabbit.port()), rabbit.create_vhost(&name).await.unwrap(), urls)
         };
-        let databases = urls.map(|url| Database::new(url.parse().unwrap()));
-        // A copy is another home.
-        databases[0].rows("UPDATE posthaste.home SET id = gen_random_uuid()", &[]).await;
+        let databases = urls.each_ref().map(|url| Database::new(url.parse().unwrap()));
+        let settings = PostgresSettings {
+            name: DATABASES[0].to_owned(),
+            url: urls[0].clone().into(),
+            username: None,
+            password: None,
+            pool_max_size: 1,
+            branches: 0,
+        };
+        settle_home(&settings, HomeDecision::Copy, "tests").await.unwrap();
         let (postgres_relay, amqp_relay) = (relay_to(ports.0).await, relay_to(ports.1).await);
         Self { case, ground, databases, amqp_url, postgres_relay, amqp_relay, name, ports }
     }

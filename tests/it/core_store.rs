@@ -2,6 +2,7 @@
 
 mod ahead;
 mod attempts;
+mod copies;
 mod found;
 mod homes;
 mod small_plans;
@@ -34,16 +35,22 @@ struct Home {
 impl Home {
     async fn new() -> Self {
         let url = Servers::shared().await.postgres.lock().await.create_database(&fresh_name("core")).await.unwrap();
+        let home = Self::at(&url);
+        migrate(&home.settings, true, &[], false).await.unwrap();
+        home
+    }
+
+    /// The one that stands there.
+    fn at(url: &str) -> Self {
         let settings = PostgresSettings {
             name: "main".to_owned(),
-            url: url.clone().into(),
+            url: url.to_owned().into(),
             username: None,
             password: None,
             role: None,
             pool_max_size: 1,
             branches: 0,
         };
-        migrate(&settings, true, &[], false).await.unwrap();
         let store = Store::new(
             std::slice::from_ref(&settings),
             &settings.name,

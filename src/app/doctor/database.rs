@@ -172,7 +172,7 @@ fn schema(place: &str, facts: &ServerFacts) -> Finding {
 fn moved(place: &str, home: &HomeFacts) -> Finding {
     match &home.moved {
         Ok(HomeCheck::Same(id)) => HOME.ok(place, format!("home {id}, where it lived before")),
-        Ok(moved @ HomeCheck::Moved { .. }) => {
+        Ok(moved @ HomeCheck::Moved(_)) => {
             let change = "`posthaste migrate --home same` or `posthaste migrate --home copy`";
             HOME.void(place, moved.advice(), change)
         }

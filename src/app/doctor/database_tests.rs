@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::super::finding::Level;
 use super::*;
 use crate::model::{HomeId, Incarnation};
-use crate::store::{ClockReading, Instance, SessionSetting, Standbys};
+use crate::store::{ClockReading, Instance, Moved, SessionSetting, Standbys};
 
 const ASKED: Asked<'_> = Asked { transaction: Duration::from_secs(30), hash: "ours", prepares: false };
 
@@ -161,7 +161,7 @@ fn a_schema_or_a_home_that_is_another_voids() {
     told("schema", Level::Void, |facts| facts.schema = SchemaFacts::Refused("no schema".to_owned()));
     told("schema", Level::Unseen, |facts| facts.schema = SchemaFacts::Unseen("denied".to_owned()));
     let home = |moved| move |facts: &mut ServerFacts| facts.home.as_mut().unwrap().moved = moved;
-    let moved = HomeCheck::Moved { known: "a".to_owned(), found: "b".to_owned() };
+    let moved = HomeCheck::Moved(Moved { known: "a".to_owned(), found: "b".to_owned(), means: "c" });
     told("home", Level::Void, home(Ok(moved)));
     told("home", Level::Unseen, home(Err("denied".to_owned())));
 }

@@ -14,7 +14,7 @@ fn a_home_that_took_the_others_place_goes_on() {
         home.accepted("1", Mode::Own).await;
         home.execute("UPDATE posthaste.home SET system_identifier = '1', timeline = 7").await;
         let id: Uuid = home.db.one("SELECT id FROM posthaste.home", &[]).await;
-        assert!(matches!(home.store.check_home().await.unwrap(), HomeCheck::Moved { .. }));
+        assert!(matches!(home.store.check_home().await.unwrap(), HomeCheck::Moved(_)));
         let settled = settle_home(&home.settings, HomeDecision::Same, "operator").await.unwrap();
         assert_eq!((settled.home.0, settled.on_hold), (id, 0));
         assert_eq!(home.store.check_home().await.unwrap(), HomeCheck::Same(settled.home));
