@@ -8,6 +8,7 @@ mod destinations;
 mod doctor;
 mod prove;
 mod readiness;
+mod settle;
 mod steady;
 mod tasks;
 mod verdict;
@@ -132,9 +133,11 @@ fn assemble(settings: Settings, lifecycle: &Lifecycle) -> Result<Parts, RunError
         settings.home().ok_or_else(|| RunError::Configuration("instance.home names no postgres entry".to_owned()))?;
     let store = Store::new(&settings.postgres, &home.name, incarnation, SessionTimeouts::default())
         .map_err(|error| RunError::Configuration(error.to_string()))?;
+    // Until the heart-beat lets it go.
+    store.hold(true);
     let host: Arc<str> = gethostname::gethostname().to_string_lossy().chars().take(100).collect::<String>().into();
     let brokers: Result<Vec<Broker>, _> =
-        settings.amqp.iter().map(|amqp| Broker::start(amqp, PublisherSettings::default(), lifecycle)).collect();
+        settings.amqp.iter().map(|amqp| Broker::guarded(amqp, PublisherSettings::default(), lifecycle)).collect();
     let brokers = brokers.map_err(|error| RunError::Configuration(error.to_string()))?;
     let relay_settings = RelaySettings {
         destinations: destinations::of(&settings),

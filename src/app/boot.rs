@@ -5,18 +5,19 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::databases::{self, Reached, Wait};
+use super::settle::{self, HomeReport};
 use super::{Parts, destinations};
 use crate::broker::{Broker, Ensured, PublisherSettings, TopologyError};
 use crate::config::Settings;
 use crate::lifecycle::Lifecycle;
 use crate::relay::Fenced;
 use crate::store::migrate::{ApplicationMigrations, Applied, MigrateError, migrate as migrate_database};
-use crate::store::{HomeCheck, HomeDecision, HomeSettled, PostgresSettings, Registration, no_sessions, settle_home};
+use crate::store::{HomeCheck, HomeDecision, PostgresSettings, Registration, no_sessions};
 
 /// Between two tries to reach the home database.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Longest wait of `migrate` for a broker.
-const BROKER_BOUND: Duration = Duration::from_secs(10);
+pub(super) const BROKER_BOUND: Duration = Duration::from_secs(10);
 
 /// Why an instance ends by itself.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +40,7 @@ pub struct MigrationReport {
     pub migrations: Vec<Applied>,
     /// What became of a home that has moved, if that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub home: Option<HomeSettled>,
+    pub home: Option<HomeReport>,
     /// Queues that were made, or would be.
     pub queues: Vec<String>,
 }
@@ -113,7 +114,7 @@ pub async fn migrate(settings: &Settings, plan: bool, home: Option<HomeDecision>
         };
         report.migrations.extend(applied.map_err(failed)?);
         if let (true, false, Some(decision)) = (is_home, plan, home) {
-            report.home = Some(settle_home(postgres, decision, &operator()).await.map_err(failed)?);
+            report.home = Some(settle::settle(settings, postgres, decision, &operator(), failed).await?);
         }
     }
     report.queues = declare_queues(settings, plan).await?;

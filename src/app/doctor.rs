@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use across::Server;
-use broker::{Inlet, SeenBroker, SeenManagement};
+use broker::{Inlet, SeenBroker, SeenManagement, SeenWitness};
 use queue::{Backstop, Presence, SeenQueue};
 
 pub use finding::{Finding, Level, Report};
@@ -19,14 +19,16 @@ pub use finding::{Finding, Level, Report};
 use super::boot::applications;
 use super::{RunError, destinations};
 use crate::broker::{
-    AmqpSettings, Broker, LinkStatus, Management, ManagementError, PublisherSettings, QueueFacts, TopologyError,
+    AmqpSettings, Broker, CallError, LinkStatus, Management, ManagementError, PublisherSettings, QueueFacts,
+    TopologyError,
 };
 use crate::config::Settings;
 use crate::inbound::{InboundSettings, Path};
 use crate::lifecycle::Lifecycle;
+use crate::model::Epoch;
 use crate::pipeline::DEFAULT_TRANSACTION_TIMEOUT;
 use crate::relay::DestinationSettings;
-use crate::store::{ServerFacts, StoreError, no_sessions, rehearse_at, server_facts};
+use crate::store::{ServerFacts, StoreError, home_epoch, no_sessions, rehearse_at, server_facts};
 
 /// Longest wait for a broker.
 const BROKER_BOUND: Duration = Duration::from_secs(10);
@@ -37,9 +39,26 @@ const BROKER_BOUND: Duration = Duration::from_secs(10);
 /// `Configuration`: a url that cannot be used.
 pub async fn doctor(settings: &Settings) -> Result<Report, RunError> {
     let databases = databases(settings).await;
+    let of_home = match databases.get(&settings.instance.home) {
+        Some(SeenDatabase::Seen(facts)) => facts.home.as_ref().and_then(|home| home.epoch),
+        Some(SeenDatabase::Pooled(_) | SeenDatabase::Unreachable(_)) | None => None,
+    };
     let rehearsed = Box::pin(rehearse(settings, &databases)).await;
-    let brokers = Box::pin(brokers(settings)).await?;
+    let brokers = Box::pin(brokers(settings, of_home)).await?;
+    let brokers = after_a_raise(settings, brokers).await;
     Ok(judge(settings, &databases, &rehearsed, &brokers))
+}
+
+/// The home may have been raised since its database was asked: what a broker was shown is in the database by now.
+async fn after_a_raise(settings: &Settings, mut brokers: Vec<SeenBroker>) -> Vec<SeenBroker> {
+    let witnesses = brokers.iter_mut().filter_map(|broker| broker.witness.as_mut());
+    let newer: Vec<&mut u64> = witnesses.filter_map(SeenWitness::held_if_newer).collect();
+    if let (false, Some(home)) = (newer.is_empty(), settings.home())
+        && let Ok(epoch) = home_epoch(home).await
+    {
+        newer.into_iter().for_each(|held| *held = epoch.number);
+    }
+    brokers
 }
 
 type Databases = BTreeMap<String, SeenDatabase>;
@@ -125,7 +144,7 @@ async fn rehearse(settings: &Settings, databases: &Databases) -> Rehearsed {
     rehearsed
 }
 
-async fn brokers(settings: &Settings) -> Result<Vec<SeenBroker>, RunError> {
+async fn brokers(settings: &Settings, epoch: Option<Epoch>) -> Result<Vec<SeenBroker>, RunError> {
     let lifecycle = Lifecycle::default();
     let used = destinations::of(settings);
     let mut seen = Vec::new();
@@ -133,7 +152,7 @@ async fn brokers(settings: &Settings) -> Result<Vec<SeenBroker>, RunError> {
     for amqp in &settings.amqp {
         let of = used.iter().filter(|one| one.connection == amqp.name);
         let queues = of.map(|one| unseen_queue(settings, amqp, one)).collect();
-        match look(amqp, queues, &lifecycle).await {
+        match look(amqp, queues, epoch, &lifecycle).await {
             Ok(broker) => seen.push(SeenBroker { inlets: inlets(settings, &amqp.name), ..broker }),
             Err(error) => result = Err(error),
         }
@@ -163,7 +182,12 @@ fn unseen_queue(settings: &Settings, amqp: &AmqpSettings, used: &DestinationSett
     }
 }
 
-async fn look(amqp: &AmqpSettings, queues: Vec<SeenQueue>, lifecycle: &Lifecycle) -> Result<SeenBroker, RunError> {
+async fn look(
+    amqp: &AmqpSettings,
+    queues: Vec<SeenQueue>,
+    epoch: Option<Epoch>,
+    lifecycle: &Lifecycle,
+) -> Result<SeenBroker, RunError> {
     let unusable =
         |error: crate::broker::EndpointError| RunError::Configuration(format!("amqp {}: {error}", amqp.name));
     let management = Management::new(amqp).map_err(unusable)?;
@@ -174,11 +198,15 @@ async fn look(amqp: &AmqpSettings, queues: Vec<SeenQueue>, lifecycle: &Lifecycle
         down: None,
         version: None,
         management: SeenManagement::NotGiven,
+        witness: None,
         queues,
         inlets: Vec::new(),
     };
     if broker.can_consume(BROKER_BOUND).await {
         seen.version = broker.server_version().await;
+        if let Some(epoch) = epoch {
+            seen.witness = Some(witness(&broker, epoch).await);
+        }
         for queue in &mut seen.queues {
             queue.presence = presence(&broker, &queue.queue).await;
         }
@@ -193,6 +221,16 @@ async fn look(amqp: &AmqpSettings, queues: Vec<SeenQueue>, lifecycle: &Lifecycle
         seen.management = ask(&management, &mut seen.queues).await;
     }
     Ok(seen)
+}
+
+async fn witness(broker: &Broker, epoch: Epoch) -> SeenWitness {
+    let asked = async {
+        let newest = broker.newest_epoch(epoch.home, epoch.number).await?;
+        let shown = broker.shows_epoch(epoch.home, epoch.number).await?;
+        let allowed = broker.may_show_epochs(epoch.home).await?;
+        Ok(SeenWitness::Answered { held: epoch.number, newest, shown, allowed })
+    };
+    asked.await.unwrap_or_else(|error: CallError| SeenWitness::Unseen(error.to_string()))
 }
 
 async fn presence(broker: &Broker, queue: &str) -> Presence {

@@ -34,8 +34,9 @@ pub fn probe(
     move || {
         let registry = &acceptor.registry;
         let mut found = Vec::new();
-        if let Some(trouble) = shared.trouble() {
-            let what = format!("home database {home}: {trouble}");
+        let trouble = shared.trouble().map(|trouble| format!("home database {home}: {trouble}"));
+        let uncompared = || (!shared.compared()).then(|| format!("{home} is not compared with the brokers yet"));
+        if let Some(what) = trouble.or_else(uncompared) {
             found.push((Part::Accepting, what.clone()));
             found.push((Part::Processing, what));
         }

@@ -43,9 +43,12 @@ pub enum CallError {
 pub struct Cause(Box<lapin::Error>);
 
 impl Cause {
-    /// Whether the broker said 404.
-    fn not_found(&self) -> bool {
-        matches!(self.0.kind(), lapin::ErrorKind::ProtocolError(error) if error.get_id() == 404)
+    /// The broker's own code, as 404 when something is not there.
+    pub(super) fn code(&self) -> Option<u16> {
+        match self.0.kind() {
+            lapin::ErrorKind::ProtocolError(error) => Some(error.get_id()),
+            _ => None,
+        }
     }
 }
 
@@ -53,7 +56,7 @@ impl CallError {
     /// The same error, more exact when the broker said that the queue does not exist.
     pub(super) fn about(self, queue: &str) -> Self {
         match self {
-            Self::Failed { source, .. } if source.not_found() => Self::NoQueue(queue.to_owned()),
+            Self::Failed { source, .. } if source.code() == Some(404) => Self::NoQueue(queue.to_owned()),
             error => error,
         }
     }

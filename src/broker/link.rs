@@ -10,8 +10,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::admission::{WITNESS, news};
 use super::connection::{CallError, Handle, Purpose, connect};
 use super::endpoint::Endpoint;
+use super::guard::Guard;
 use crate::lifecycle::{NeededFor, Task, Watch, point};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -19,7 +21,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A connection that lived this long was a good one: the next pause is short again.
 const STABLE: Duration = Duration::from_secs(5);
 /// The state is looked at this often besides the library's events, which do not cover every end.
-const LOOK: Duration = Duration::from_millis(250);
+pub(super) const LOOK: Duration = Duration::from_millis(250);
 
 /// What the connections and lanes of one broker run on. They are not among the lifecycle's tasks: those who publish and
 /// consume are, a graceful stop waits for them, and the connections must outlive them.
@@ -117,8 +119,9 @@ impl LinkWatch {
     }
 }
 
-/// Starts to keep a connection alive, until it is closed, nobody looks any more, or the hard stop.
-pub(super) fn supervise(endpoint: Endpoint, purpose: Purpose, ground: &Ground) -> LinkWatch {
+/// Starts to keep a connection alive, until it is closed, nobody looks any more, or the hard stop. With a guard nothing goes
+/// over it before the guard has compared the broker with the home.
+pub(super) fn supervise(endpoint: Endpoint, purpose: Purpose, guard: Option<Guard>, ground: &Ground) -> LinkWatch {
     let (sender, state) = watch::channel(Link::Down { reason: "not connected yet".into(), since: Instant::now() });
     let (stop, ups) = (ground.hard.child_token(), Arc::<AtomicU64>::default());
     let needed_for = match purpose {
@@ -127,15 +130,16 @@ pub(super) fn supervise(endpoint: Endpoint, purpose: Purpose, ground: &Ground) -
     };
     let name = format!("connection {} {}", endpoint.name, purpose.as_str());
     let task = Task::new(name.clone(), needed_for);
-    let mut supervisor = Supervisor { name, endpoint, purpose, sender, stop: stop.clone(), ups: ups.clone() };
+    let supervisor = Supervisor { name, endpoint, purpose, sender, stop: stop.clone(), ups: ups.clone() };
     let (watch, token) = (ground.watch.clone(), stop.clone());
     ground.tasks.spawn(async move {
-        let _closed = watch.until_done(task, &token, &mut supervisor, |one| one.begin().boxed()).await;
+        let mut guarded = (supervisor, guard);
+        let _closed = watch.until_done(task, &token, &mut guarded, |(one, guard)| one.begin(guard).boxed()).await;
     });
     LinkWatch { state, stop, ups }
 }
 
-struct Supervisor {
+pub(super) struct Supervisor {
     name: String,
     endpoint: Endpoint,
     purpose: Purpose,
@@ -146,7 +150,7 @@ struct Supervisor {
 
 impl Supervisor {
     /// After a panic there may be a connection that nobody looks after: it is given up.
-    async fn begin(&self) {
+    async fn begin(&self, guard: &mut Option<Guard>) {
         let left = self.sender.borrow().clone();
         match left {
             Link::Up(handle) => {
@@ -155,10 +159,10 @@ impl Supervisor {
             }
             Link::Blocked { .. } | Link::Down { .. } => {}
         }
-        self.run().await;
+        self.run(guard).await;
     }
 
-    async fn run(&self) {
+    async fn run(&self, guard: &mut Option<Guard>) {
         let mut pause = Pause::default();
         while !self.stopping() {
             let connecting = tokio::select! {
@@ -168,7 +172,9 @@ impl Supervisor {
             match connecting {
                 Ok(handle) => {
                     let began = Instant::now();
-                    self.watch(&handle).await;
+                    if self.admits(&handle, guard.as_mut()).await {
+                        self.watch(&handle, guard.as_mut()).await;
+                    }
                     if began.elapsed() >= STABLE {
                         pause = Pause::default();
                     }
@@ -187,7 +193,7 @@ impl Supervisor {
         self.stop.is_cancelled() || self.sender.is_closed()
     }
 
-    async fn stopped(&self) {
+    pub(super) async fn stopped(&self) {
         tokio::select! {
             () = self.stop.cancelled() => {}
             () = self.sender.closed() => {}
@@ -195,10 +201,13 @@ impl Supervisor {
     }
 
     /// Publishes what becomes of a connection, until it ends or is to be closed.
-    async fn watch(&self, handle: &Handle) {
+    async fn watch(&self, handle: &Handle, guard: Option<&mut Guard>) {
         tracing::info!(amqp.connection = %self.endpoint.name, amqp.purpose = self.purpose.as_str(), "connected");
         let mut events = std::pin::pin!(handle.events());
         let mut look = tokio::time::interval(LOOK);
+        let mut witness = tokio::time::interval_at(tokio::time::Instant::now() + WITNESS, WITNESS);
+        // One of the two sees to it.
+        let mut guard = guard.filter(|_| self.purpose == Purpose::Consume);
         let mut last = None;
         self.up(handle);
         while handle.alive() {
@@ -207,6 +216,11 @@ impl Supervisor {
                 () = self.stopped() => return handle.close().await,
                 () = handle.until_given_up() => {}
                 _ = look.tick() => {}
+                changed = news(guard.as_deref_mut(), &mut witness) => {
+                    if let Some(guard) = &mut guard && !self.agrees(handle, guard, changed).await {
+                        return handle.close().await;
+                    }
+                }
                 Some(event) = events.next() => self.on_event(event, handle, &mut last),
             }
         }
@@ -241,15 +255,20 @@ impl Supervisor {
         self.sender.send_replace(Link::Up(handle.clone()));
     }
 
-    /// Says why there is no connection; `since` stays what it was while the connection stays down.
-    fn down(&self, reason: Arc<str>) {
+    /// Says why there is no connection, and logs it.
+    pub(super) fn down(&self, reason: Arc<str>) {
+        tracing::warn!(
+            amqp.connection = %self.endpoint.name, amqp.purpose = self.purpose.as_str(), %reason, "not connected"
+        );
+        self.say_down(reason);
+    }
+
+    /// `since` stays what it was while the connection stays down.
+    pub(super) fn say_down(&self, reason: Arc<str>) {
         let since = match &*self.sender.borrow() {
             Link::Down { since, .. } => *since,
             Link::Up(_) | Link::Blocked { .. } => Instant::now(),
         };
-        tracing::warn!(
-            amqp.connection = %self.endpoint.name, amqp.purpose = self.purpose.as_str(), %reason, "not connected"
-        );
         self.sender.send_replace(Link::Down { reason, since });
     }
 }

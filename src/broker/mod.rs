@@ -9,10 +9,13 @@
 //!
 //! The client logs returned messages with their bodies: whoever filters the logs keeps `lapin` off.
 
+mod admission;
 mod connection;
 mod consumer;
 mod end;
 mod endpoint;
+mod exchanges;
+mod guard;
 mod lane;
 mod link;
 mod management;
@@ -25,6 +28,7 @@ mod tags;
 mod topology;
 mod way;
 mod wire;
+mod witness;
 
 use std::time::Duration;
 
@@ -32,6 +36,7 @@ pub use connection::{CallError, Cause};
 pub use consumer::{AckError, AckToken, ConsumerSession, Delivery, SessionEnd};
 pub use end::{About, End, Scope};
 pub use endpoint::{EndpointError, ServerVersion};
+pub use guard::{Known, Newer};
 pub use link::LinkStatus;
 pub use management::{Management, ManagementError};
 pub use management_answers::{ConsumerFacts, NodeFacts, QueueFacts, Ruled};
@@ -43,11 +48,13 @@ pub use topology::{Ensured, QueueState, TopologyError};
 pub use wire::{Incoming, MAX_HEADER_BYTES, MAX_HEADERS, OutMessage, Source, WireError, fits};
 
 use crate::lifecycle::Lifecycle;
-use crate::model::HomeId;
+use crate::model::{Epoch, HomeId};
 use connection::Purpose;
 use consumer::{Apart, Terms};
 use endpoint::Endpoint;
+use guard::{Guard, GuardView};
 use link::{Ground, Link, LinkWatch, supervise};
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 /// Longest wait for the connections to close: each takes its leave within two seconds.
@@ -63,6 +70,9 @@ pub struct Broker {
     publisher: Publisher,
     apart: Apart,
     ground: Ground,
+    /// What its connections are compared with, and what came of it.
+    known: watch::Sender<Option<Known>>,
+    guards: Vec<GuardView>,
 }
 
 impl Broker {
@@ -74,15 +84,42 @@ impl Broker {
         publisher: PublisherSettings,
         lifecycle: &Lifecycle,
     ) -> Result<Self, EndpointError> {
+        Self::begin(settings, publisher, lifecycle, false)
+    }
+
+    /// The same for an instance: nothing goes over a connection before the broker was compared with what [`tell`](Self::tell)
+    /// says of the home.
+    pub fn guarded(
+        settings: &AmqpSettings,
+        publisher: PublisherSettings,
+        lifecycle: &Lifecycle,
+    ) -> Result<Self, EndpointError> {
+        Self::begin(settings, publisher, lifecycle, true)
+    }
+
+    fn begin(
+        settings: &AmqpSettings,
+        publisher: PublisherSettings,
+        lifecycle: &Lifecycle,
+        guarded: bool,
+    ) -> Result<Self, EndpointError> {
         let endpoint = Endpoint::new(settings)?;
-        let (hard, watch) = (lifecycle.hard.clone(), lifecycle.watch.clone());
-        let ground = Ground { tasks: TaskTracker::new(), hard, watch };
-        let publish = supervise(endpoint.clone(), Purpose::Publish, &ground);
-        let consume = supervise(endpoint.clone(), Purpose::Consume, &ground);
+        let (hard, tasks) = (lifecycle.hard.clone(), TaskTracker::new());
+        let ground = Ground { tasks, hard, watch: lifecycle.watch.clone() };
+        let known = watch::Sender::new(None);
+        let mut guards = Vec::new();
+        let mut guard = || {
+            let guard = guarded.then(|| Guard::new(&endpoint.name, known.subscribe()));
+            guards.extend(guard.as_ref().map(Guard::view));
+            guard
+        };
+        let publish = supervise(endpoint.clone(), Purpose::Publish, guard(), &ground);
+        let consume = supervise(endpoint.clone(), Purpose::Consume, guard(), &ground);
         let publisher = Publisher::start(endpoint.clone(), publish.clone(), publisher, &ground);
         ground.tasks.close();
         let create_destination = settings.create_destination;
-        Ok(Self { endpoint, create_destination, publish, consume, publisher, apart: Apart::default(), ground })
+        let apart = Apart::default();
+        Ok(Self { endpoint, create_destination, publish, consume, publisher, apart, ground, known, guards })
     }
 
     /// The entry's name in resources.yml.
@@ -128,6 +165,48 @@ impl Broker {
     /// Waits, at most `bound`, until there is a connection to consume over; an alarm does not matter to it.
     pub async fn can_consume(&self, bound: Duration) -> bool {
         tokio::time::timeout(bound, self.consume.clone().until(Link::is_up)).await.unwrap_or(false)
+    }
+
+    /// What the home's database says now.
+    pub fn tell(&self, known: Known) {
+        self.known.send_replace(Some(known));
+    }
+
+    /// What it was shown of the home that the home's database does not hold.
+    #[must_use]
+    pub fn newer(&self) -> Option<Newer> {
+        self.guards.iter().find_map(GuardView::newer)
+    }
+
+    /// Whether it was compared with the home since the start.
+    #[must_use]
+    pub fn has_compared(&self) -> bool {
+        self.guards.iter().all(GuardView::has_compared)
+    }
+
+    /// The newest epoch of a home that it was shown; `number` when there is none that is newer.
+    pub async fn newest_epoch(&self, home: HomeId, number: u64) -> Result<u64, CallError> {
+        exchanges::newest(&self.consume.handle()?, home, number).await
+    }
+
+    /// Shows an epoch from which on what `before` has shown is old. `false`: the user has no right to that.
+    pub async fn show_epoch(&self, epoch: Epoch, before: u64) -> Result<bool, CallError> {
+        let handle = self.consume.handle()?;
+        let shown = exchanges::show(&handle, epoch, None).await? == exchanges::Shown::Done;
+        if shown && before < epoch.number {
+            exchanges::take_away(&handle, epoch.home, before, epoch.number).await?;
+        }
+        Ok(shown)
+    }
+
+    /// Whether it shows exactly this epoch.
+    pub async fn shows_epoch(&self, home: HomeId, number: u64) -> Result<bool, CallError> {
+        exchanges::shows(&self.consume.handle()?, home, number).await
+    }
+
+    /// Whether the user may show epochs of a home. Changes nothing.
+    pub async fn may_show_epochs(&self, home: HomeId) -> Result<bool, CallError> {
+        exchanges::allowed(&self.consume.handle()?, home).await
     }
 
     /// The broker's version, from its greeting; `None` when it does not answer or tell.

@@ -42,10 +42,14 @@ fn text(report: &MigrationReport, plan: bool) -> String {
     let (apply, declare) = if plan { ("would apply", "would declare") } else { ("applied", "declared") };
     let mut lines: Vec<String> =
         report.migrations.iter().map(|applied| format!("{apply} {} of {}", applied.migration, applied.of)).collect();
-    lines.extend(report.home.iter().map(|settled| match settled.on_hold {
-        0 => format!("home {} settled: {}", settled.home, settled.decision),
-        held => format!("home {} settled: {}; {held} messages put on hold", settled.home, settled.decision),
+    lines.extend(report.home.iter().map(|report| match &report.settled {
+        settled if settled.on_hold == 0 => format!("home {} settled: {}", settled.home, settled.decision),
+        settled => {
+            format!("home {} settled: {}; {} messages put on hold", settled.home, settled.decision, settled.on_hold)
+        }
     }));
+    let not_shown = report.home.iter().flat_map(|report| &report.not_shown);
+    lines.extend(not_shown.map(|broker| format!("{broker} does not show its epoch: see `posthaste doctor`")));
     lines.extend(report.queues.iter().map(|queue| format!("{declare} {queue}")));
     if lines.is_empty() {
         lines.push("nothing to do: everything is up to date".to_owned());

@@ -4,14 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::epoch::EpochWatch;
 use super::{LeaseObserver, Relay};
+use crate::broker::{Broker, Known as Told, Newer};
 use crate::lifecycle::{NeededFor, Task};
-use crate::model::{AdapterName, Destination, Incarnation};
-use crate::store::{HomeCheck, Instance};
+use crate::model::{AdapterName, Destination, Epoch, Incarnation};
+use crate::store::{HomeCheck, Instance, SAY_WHICH};
 use crate::txn::janitor::Round;
 
 /// Between two beats.
 const BEAT: Duration = Duration::from_secs(1);
+/// The same until the brokers were compared.
+const FIRST_BEATS: Duration = Duration::from_millis(100);
 const NAME: &str = "heartbeat";
 /// A beat without an answer is given up after a lease; twelve of the usual ones.
 const TURN: Duration = Duration::from_secs(60);
@@ -36,6 +40,8 @@ struct Known {
     /// Instances that are being fenced right now.
     fencing: BTreeSet<Incarnation>,
     recovery: Round,
+    /// The brokers were compared with the home, as far as they could be reached.
+    compared: bool,
 }
 
 impl Shared {
@@ -97,6 +103,13 @@ impl Shared {
         self.lock().recovery.clone()
     }
 
+    /// Whether this database may be taken for the home itself, and not for an old copy: until then nothing that others have
+    /// left is touched.
+    #[must_use]
+    pub fn compared(&self) -> bool {
+        self.lock().compared
+    }
+
     pub(super) fn set_recovery(&self, round: Round) {
         self.lock().recovery = round;
     }
@@ -116,8 +129,9 @@ pub async fn heartbeat<E>(
     wishes: impl Fn(&[AdapterName], E),
 ) -> Result<(), Fenced> {
     let store = relay.store().clone();
+    let mut epochs = EpochWatch::default();
     let mut observer = LeaseObserver::new(store.incarnation, relay.0.settings.lease);
-    let pause = BEAT.min(relay.0.settings.lease / 5);
+    let beat_pause = BEAT.min(relay.0.settings.lease / 5);
     let soft = relay.0.lifecycle.soft.clone();
     let mut announced = false;
     loop {
@@ -133,24 +147,35 @@ pub async fn heartbeat<E>(
             // Another database by now: a fail-over, a restored copy. Nothing is accepted, swept or processed until an
             // operator has said what it is.
             Ok(Ok(beat)) if matches!(beat.home, HomeCheck::Moved(_)) => {
-                store.set_moved(true);
+                store.hold(true);
                 lost_sight(&shared, &mut observer, beat.home.advice());
             }
             Ok(Ok(beat)) => {
-                store.set_moved(false);
-                // A synchronous write, like those that it stands for.
-                store.gate.open(begun);
-                relay.0.clock.set(beat.clock, asked);
-                wishes(&beat.stopped, before);
-                let live: Vec<_> = beat.instances.iter().map(|one| (one.incarnation, one.heartbeat)).collect();
-                {
-                    let mut known = shared.lock();
-                    known.instances = beat.instances;
-                    known.stopped = beat.stopped;
-                    known.reached = Some(asked);
-                    known.trouble = None;
+                tell(&relay, beat.epoch, epochs.see(beat.epoch, asked), asked);
+                if let Some(reason) = newer(&relay) {
+                    store.hold(true);
+                    lost_sight(&shared, &mut observer, reason);
+                } else {
+                    // A synchronous write, like those that it stands for.
+                    store.gate.open(begun);
+                    relay.0.clock.set(beat.clock, asked);
+                    wishes(&beat.stopped, before);
+                    let live: Vec<_> = beat.instances.iter().map(|one| (one.incarnation, one.heartbeat)).collect();
+                    {
+                        let mut known = shared.lock();
+                        known.instances = beat.instances;
+                        known.stopped = beat.stopped;
+                        known.reached = Some(asked);
+                        known.trouble = None;
+                        known.compared |= all_compared(&relay) || epochs.waited_enough(asked);
+                    }
+                    let silent = observer.look(asked, &live);
+                    if shared.compared() {
+                        store.hold(false);
+                        fence_the_silent(&relay, &shared, silent);
+                        raise(&relay, &mut epochs).await;
+                    }
                 }
-                fence_the_silent(&relay, &shared, observer.look(asked, &live));
             }
             Ok(Err(error)) => lost_sight(&shared, &mut observer, error.to_string()),
             Err(_elapsed) => {
@@ -158,6 +183,9 @@ pub async fn heartbeat<E>(
                 lost_sight(&shared, &mut observer, "the home database does not answer".to_owned());
             }
         }
+        // What the brokers say is waited for at the start.
+        let first = !shared.compared() && !epochs.waited_enough(asked);
+        let pause = if first { beat_pause.min(FIRST_BEATS) } else { beat_pause };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = soft.cancelled(), if !announced && !soft.is_cancelled() => {}
@@ -175,6 +203,42 @@ async fn announce_stop(relay: &Relay) -> bool {
             false
         }
         Err(_elapsed) => false,
+    }
+}
+
+fn all_compared(relay: &Relay) -> bool {
+    relay.0.brokers.values().all(Broker::has_compared)
+}
+
+/// What the brokers are compared with.
+fn tell(relay: &Relay, epoch: Epoch, raised_here: bool, asked: Instant) {
+    for broker in relay.0.brokers.values() {
+        broker.tell(Told { epoch, raised_here, asked });
+    }
+}
+
+/// A broker has seen more of this home than its database holds: a snapshot of the disks, say, from which everything in
+/// PostgreSQL is as it was.
+fn newer(relay: &Relay) -> Option<String> {
+    let (broker, Newer { held, shown }) = relay.0.brokers.values().find_map(|one| Some((one.name(), one.newer()?)))?;
+    Some(format!(
+        "{broker} was shown epoch {shown} of this home, and this database holds epoch {held}: it is an old copy, as from a \
+         snapshot of its disks or a restore to a point in time. {SAY_WHICH}"
+    ))
+}
+
+/// The database first: no broker may show what it does not hold.
+async fn raise(relay: &Relay, epochs: &mut EpochWatch) {
+    let asked = Instant::now();
+    let Some(from) = epochs.due(asked) else { return };
+    match relay.store().raise_epoch(from).await {
+        Ok(Some(epoch)) => {
+            epochs.raised(epoch, asked);
+            tell(relay, epoch, true, asked);
+        }
+        // Another instance was faster; the next beat shows it.
+        Ok(None) => {}
+        Err(error) => tracing::debug!(%error, "the epoch is not raised now"),
     }
 }
 

@@ -9,6 +9,7 @@ mod batch;
 mod board;
 mod clock;
 mod decide;
+mod epoch;
 mod failures;
 mod heartbeat;
 mod lease;

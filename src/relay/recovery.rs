@@ -48,7 +48,7 @@ pub async fn last_round(relay: &Relay, shared: &Shared) {
 
 async fn go_round(relay: &Relay, shared: &Shared) {
     let store = relay.store();
-    let (Some(home), None) = (store.home(), shared.trouble()) else { return };
+    let (Some(home), None, true) = (store.home(), shared.trouble(), shared.compared()) else { return };
     let janitor = Janitor { home, incarnation: store.incarnation, coordinators: store.coordinators.clone() };
     match janitor.round(&store.databases.participants(), store).await {
         Ok(round) => note(shared, round),

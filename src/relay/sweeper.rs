@@ -47,7 +47,8 @@ pub async fn sweep(relay: Relay, shared: Shared) {
     while !soft.is_cancelled() {
         sweeper.relay.0.lifecycle.watch.turn(NAME);
         // Without a view of who lives every row looks like nobody's.
-        let blind = sweeper.shared.stopped().is_none() || sweeper.shared.trouble().is_some();
+        let shared = &sweeper.shared;
+        let blind = shared.stopped().is_none() || shared.trouble().is_some() || !shared.compared();
         let pause = if blind {
             SWEEP
         } else {

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use super::Relay;
 use crate::lifecycle::{NeededFor, Task};
 
 /// Between two looks at a destination that is in doubt.
 const DOUBT: Duration = Duration::from_millis(500);
+/// Longest wait for the connections before the first look.
+const FIRST: Duration = Duration::from_secs(2);
 /// Between two looks at one that is fine.
 const FINE: Duration = Duration::from_secs(15);
 
@@ -23,6 +27,9 @@ pub fn verifier() -> Task {
 /// Looks at each destination, and declares it when that is allowed, until the stop.
 pub async fn verify_destinations(relay: Relay) {
     let soft = relay.0.lifecycle.soft.clone();
+    // A connection that is about to be there is no trouble worth a line.
+    let connections = join_all(relay.0.brokers.values().map(|broker| broker.can_consume(FIRST)));
+    let _stopped = soft.run_until_cancelled(connections).await;
     while !soft.is_cancelled() {
         let mut doubt = false;
         relay.0.lifecycle.watch.turn(NAME);

@@ -6,9 +6,10 @@ use tokio_postgres::Transaction;
 
 use super::StoreError;
 use super::home_place::{FOUND, Facts, KNOWN, OF_HOME, moved};
+use super::instance::{check_home_sql, epoch_from, epoch_of};
 use super::migrate::{MigrateError, connect};
 use super::settings::PostgresSettings;
-use crate::model::HomeId;
+use crate::model::{Epoch, HomeId};
 
 /// The operator's word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,18 @@ pub struct HomeSettled {
     pub decision: &'static str,
     /// Messages that were under way and are now on hold.
     pub on_hold: u64,
+    /// To be shown at the brokers.
+    #[serde(skip)]
+    pub epoch: Epoch,
+}
+
+/// The epoch that a home's database holds.
+///
+/// # Errors
+/// It could not be asked.
+pub async fn home_epoch(settings: &PostgresSettings) -> Result<Epoch, MigrateError> {
+    let row = connect(settings).await?.query_one(&check_home_sql(), &[]).await.map_err(failed)?;
+    Ok(epoch_of(&row))
 }
 
 /// Writes down where it lives now.
@@ -40,7 +53,14 @@ const WITNESS: &str = "/* home_witness */
 INSERT INTO posthaste.home_witness (inserted_by) VALUES (pg_current_xact_id()::xid)
 ON CONFLICT (singleton) DO UPDATE SET inserted_by = excluded.inserted_by";
 
-const NEW_ID: &str = "/* home_copy */ UPDATE posthaste.home SET id = gen_random_uuid() RETURNING id";
+/// Two further than any that was seen: whoever goes on with the other database raises it by one, and sees that it is old.
+const NEW_EPOCH: &str = "/* home_same */
+UPDATE posthaste.home SET epoch = greatest(epoch, $1) + 2, epoch_token = gen_random_uuid()
+RETURNING id, epoch, epoch_token";
+
+const NEW_ID: &str = "/* home_copy */
+UPDATE posthaste.home SET id = gen_random_uuid(), epoch = 1, epoch_token = gen_random_uuid()
+RETURNING id, epoch, epoch_token";
 
 /// Instances that this copy knows of serve the original.
 const FENCE_ALL: &str = "/* home_copy_fence */
@@ -71,30 +91,32 @@ INSERT INTO posthaste.audit (who, what, target, outcome, detail)
 VALUES ($1, 'home', $2, 'succeeded', jsonb_build_object('decision', $3::text, 'was', $4::text, 'is', $5::text,
                                                         'onHold', $6::bigint))";
 
-/// Does what the operator says, in one transaction and on record. Safe to repeat; `Same` changes nothing in a home that
-/// has not moved.
+/// Does what the operator says, in one transaction and on record. Safe to repeat. `newest`: the newest epoch of this home that
+/// a broker was shown.
 ///
 /// # Errors
 /// Nothing was changed.
 pub async fn settle_home(
     settings: &PostgresSettings,
     decision: HomeDecision,
+    newest: u64,
     who: &str,
 ) -> Result<HomeSettled, MigrateError> {
     let mut client = connect(settings).await?;
-    let failed = |error: tokio_postgres::Error| MigrateError::Failed {
-        of: "home".to_owned(),
-        reason: StoreError::from(error).to_string(),
-    };
     let transaction = client.transaction().await.map_err(failed)?;
-    let settled = settle(&transaction, decision, who).await.map_err(failed)?;
+    let settled = settle(&transaction, decision, newest, who).await.map_err(failed)?;
     transaction.commit().await.map_err(failed)?;
     Ok(settled)
+}
+
+fn failed(error: tokio_postgres::Error) -> MigrateError {
+    MigrateError::Failed { of: "home".to_owned(), reason: StoreError::from(error).to_string() }
 }
 
 async fn settle(
     transaction: &Transaction<'_>,
     decision: HomeDecision,
+    newest: u64,
     who: &str,
 ) -> Result<HomeSettled, tokio_postgres::Error> {
     let look = format!("/* home_look */ SELECT h.id, {KNOWN}, {FOUND} FROM {OF_HOME} FOR UPDATE OF h");
@@ -106,15 +128,17 @@ async fn settle(
     };
     transaction.execute(PLACE, &[&found]).await?;
     transaction.execute(WITNESS, &[]).await?;
-    let (word, home, on_hold) = match decision {
-        HomeDecision::Same => ("same", row.get(0), 0),
+    let newest = i64::try_from(newest).unwrap_or(i64::MAX - 2);
+    let (word, row, on_hold) = match decision {
+        HomeDecision::Same => ("same", transaction.query_one(NEW_EPOCH, &[&newest]).await?, 0),
         HomeDecision::Copy => {
-            let home: uuid::Uuid = transaction.query_one(NEW_ID, &[]).await?.get(0);
+            let row = transaction.query_one(NEW_ID, &[]).await?;
             transaction.execute(FENCE_ALL, &[]).await?;
-            ("copy", home, transaction.execute(HOLD, &[]).await?)
+            ("copy", row, transaction.execute(HOLD, &[]).await?)
         }
     };
+    let epoch = epoch_from(HomeId(row.get(0)), row.get(1), row.get(2));
     let held = i64::try_from(on_hold).unwrap_or(i64::MAX);
-    transaction.execute(AUDIT, &[&who, &home.to_string(), &word, &was, &is, &held]).await?;
-    Ok(HomeSettled { home: HomeId(home), decision: word, on_hold })
+    transaction.execute(AUDIT, &[&who, &epoch.home.to_string(), &word, &was, &is, &held]).await?;
+    Ok(HomeSettled { home: epoch.home, decision: word, on_hold, epoch })
 }

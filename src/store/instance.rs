@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::home_place::{FOUND, Facts, KNOWN, Moved, OF_HOME, moved};
 use super::{Store, StoreError};
-use crate::model::{AdapterName, HomeId, Incarnation};
+use crate::model::{AdapterName, Epoch, HomeId, Incarnation};
 
 /// A LIVE instance, as the home database shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,11 +64,17 @@ pub struct Beat {
     pub stopped: Vec<AdapterName>,
     /// Whether it is still the database that this home lives in.
     pub home: HomeCheck,
+    /// How far that database has come.
+    pub epoch: Epoch,
 }
 
 /// What an operator is to do about a home that is not where it was.
 pub const SAY_WHICH: &str = "Nothing is sent or processed until you say which it is: `posthaste migrate --home same` when it \
                              took the other's place, `--home copy` when the other lives on";
+
+const RAISE: &str = "/* raise_epoch */
+UPDATE posthaste.home SET epoch = epoch + 1, epoch_token = gen_random_uuid()
+WHERE id = $1 AND epoch = $2 AND epoch_token = $3 RETURNING id, epoch, epoch_token";
 
 pub(super) const LIVE_INSTANCES: &str = "/* live_instances */
 SELECT incarnation, name, heartbeat, configuration_hash, serves, seen FROM posthaste.instance WHERE state = 'LIVE'";
@@ -132,15 +138,36 @@ impl Store {
                     .query_one("/* clock */ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint", &[])
                     .await?
                     .get(0);
-                let home = home_check_of(&client.query_one(&check_home_sql(), &[]).await?);
-                Ok(Beat { live: live == 1, clock, instances, stopped, home })
+                let row = client.query_one(&check_home_sql(), &[]).await?;
+                let (home, epoch) = (home_check_of(&row), epoch_of(&row));
+                Ok(Beat { live: live == 1, clock, instances, stopped, home, epoch })
+            })
+            .await
+    }
+
+    /// Raises the epoch by one, unless somebody else has done so meanwhile.
+    pub async fn raise_epoch(&self, from: Epoch) -> Result<Option<Epoch>, StoreError> {
+        let number = i64::try_from(from.number).unwrap_or(i64::MAX);
+        self.beat
+            .run(async |client| {
+                let row = client.query_opt(RAISE, &[&from.home.0, &number, &from.token]).await?;
+                Ok(row.map(|row| epoch_from(HomeId(row.get(0)), row.get(1), row.get(2))))
             })
             .await
     }
 }
 
 pub(super) fn check_home_sql() -> String {
-    format!("/* check_home */ SELECT h.id, {KNOWN}, {FOUND} FROM {OF_HOME}")
+    format!("/* check_home */ SELECT h.id, {KNOWN}, {FOUND}, h.epoch, h.epoch_token FROM {OF_HOME}")
+}
+
+/// Of the same row.
+pub(super) fn epoch_of(row: &tokio_postgres::Row) -> Epoch {
+    epoch_from(HomeId(row.get(0)), row.get(3), row.get(4))
+}
+
+pub(super) fn epoch_from(home: HomeId, number: i64, token: Uuid) -> Epoch {
+    Epoch { home, number: u64::try_from(number).unwrap_or_default(), token }
 }
 
 pub(super) fn home_check_of(row: &tokio_postgres::Row) -> HomeCheck {

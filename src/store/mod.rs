@@ -75,7 +75,7 @@ pub use error::StoreError;
 pub use gate::{Gate, Moment};
 pub use give_up::GivenUpBy;
 pub use group::{FailedCall, StepCall, Wanted};
-pub use home::{HomeDecision, HomeSettled, settle_home};
+pub use home::{HomeDecision, HomeSettled, home_epoch, settle_home};
 pub use home_place::Moved;
 pub use insert_rows::InsertRows;
 pub use instance::{Beat, HomeCheck, Instance, Registration, SAY_WHICH};
@@ -143,8 +143,8 @@ pub struct Store {
     /// Where many rows may go in one statement.
     plain_tables: together::PlainTables,
     home: Arc<OnceLock<HomeId>>,
-    /// The home database is another one than before.
-    moved: Arc<AtomicBool>,
+    /// Nothing new is decided there now.
+    held: Arc<AtomicBool>,
 }
 
 /// Groups that are being accepted side by side: while one commits, the next is under way.
@@ -189,8 +189,8 @@ impl Store {
             plain_tables: together::PlainTables::default(),
             incarnation,
             home: Arc::default(),
-            moved: Arc::default(),
             gate,
+            held: Arc::default(),
         })
     }
 
@@ -243,14 +243,17 @@ impl Store {
         Some(pools)
     }
 
-    /// Whether the home database was found to be another one than before: from then on nothing new is decided there.
-    pub fn set_moved(&self, moved: bool) {
-        self.moved.store(moved, Ordering::Relaxed);
+    /// Whether nothing new is decided in the home database: it is another one than before, or an old copy, or the brokers were
+    /// not asked yet whether it is.
+    pub fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::Relaxed);
     }
 
     fn at_home(&self) -> Result<(), StoreError> {
-        if self.moved.load(Ordering::Relaxed) {
-            return Err(StoreError::Unreachable("it is another database than before; /readyz says more".to_owned()));
+        if self.held.load(Ordering::Relaxed) {
+            return Err(StoreError::Unreachable(
+                "it is held until it is known to be the home itself; /readyz says more".to_owned(),
+            ));
         }
         Ok(())
     }

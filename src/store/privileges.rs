@@ -30,7 +30,7 @@ pub(super) const TABLES: &[(&str, &[Privilege])] = &[
     ("conflict", &[Delete, Insert, Select, Update]),
     ("decision", &[Delete, Insert, Select, Update]),
     ("due", &[Delete, Insert, Select, Update]),
-    ("home", &[Select]),
+    ("home", &[Select, Update]),
     ("home_witness", &[Select]),
     ("ibisstore", &[Delete, Insert, Select, Update]),
     ("inbox", &[Delete, Insert, Select]),

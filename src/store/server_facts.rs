@@ -7,12 +7,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio_postgres::{Client, NoTls};
 
-use super::instance::{LIVE_INSTANCES, check_home_sql, home_check_of, instance_of};
+use super::instance::{LIVE_INSTANCES, check_home_sql, epoch_of, home_check_of, instance_of};
 use super::migrate::{ApplicationMigrations, refuse_other_schema};
 use super::opening::session_config;
 use super::pool::session_settings;
 use super::privileges::{FUNCTIONS, Privilege, TABLES};
 use super::{HomeCheck, Instance, PostgresSettings, SessionTimeouts, StoreError};
+use crate::model::Epoch;
 
 /// All questions to one server together.
 const BOUND: Duration = Duration::from_secs(20);
@@ -90,6 +91,8 @@ pub enum SchemaFacts {
 pub struct HomeFacts {
     /// Each error says why it could not be read.
     pub moved: Result<HomeCheck, String>,
+    /// What its brokers should show.
+    pub epoch: Option<Epoch>,
     pub live: Result<Vec<Instance>, String>,
     /// Our tables for which autovacuum is switched off.
     pub never_vacuumed: Vec<String>,
@@ -250,13 +253,15 @@ async fn clock(client: &Client) -> Result<ClockReading, StoreError> {
 
 async fn home(client: &Client) -> Result<HomeFacts, StoreError> {
     let why = |error: tokio_postgres::Error| StoreError::from(error).to_string();
-    let moved = client.query_one(&check_home_sql(), &[]).await.map(|row| home_check_of(&row)).map_err(why);
+    let row = client.query_one(&check_home_sql(), &[]).await.map_err(why);
+    let epoch = row.as_ref().ok().map(epoch_of);
+    let moved = row.map(|row| home_check_of(&row));
     let live = match client.query(LIVE_INSTANCES, &[]).await {
         Ok(rows) => rows.iter().map(|row| instance_of(row).map_err(|error| error.to_string())).collect(),
         Err(error) => Err(why(error)),
     };
     let never_vacuumed = client.query(NEVER_VACUUMED, &[]).await?.iter().map(|row| row.get(0)).collect();
-    Ok(HomeFacts { moved, live, never_vacuumed })
+    Ok(HomeFacts { moved, epoch, live, never_vacuumed })
 }
 
 /// Our tables are in the home database alone, the history of an application's migrations wherever its tables are.

@@ -79,6 +79,8 @@ points!(
     MD9,
     /// All committed, before the acknowledgement.
     MD10,
+    /// The home's epoch is raised in its database, and not shown at the broker.
+    HW1,
     /// Recovery: before the fence.
     RC1,
     /// Recovery: fenced, nothing finished.

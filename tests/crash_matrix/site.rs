@@ -94,10 +94,11 @@ impl Site {
             url: urls[0].clone().into(),
             username: None,
             password: None,
+            role: None,
             pool_max_size: 1,
             branches: 0,
         };
-        settle_home(&settings, HomeDecision::Copy, "tests").await.unwrap();
+        settle_home(&settings, HomeDecision::Copy, 0, "tests").await.unwrap();
         let (postgres_relay, amqp_relay) = (relay_to(ports.0).await, relay_to(ports.1).await);
         Self { case, ground, databases, amqp_url, postgres_relay, amqp_relay, name, ports }
     }

@@ -79,3 +79,5 @@ mod stops;
 mod two_databases;
 #[cfg(test)]
 mod wire;
+#[cfg(test)]
+mod witness;

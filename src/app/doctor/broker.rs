@@ -12,6 +12,8 @@ const ALARM: Check = Check::new("alarm", "messages are accepted", &["I2"]);
 const NODES: Check = Check::new("nodes", "every node of the cluster runs", &[]);
 const PARTITIONS: Check = Check::new("partitions", "what the broker has confirmed it keeps", &["I1"]);
 
+const WITNESS: Check = Check::new("witness", "an old copy of the home takes nothing from the broker", &["I1", "I5"]);
+
 /// One `amqp` entry as far as it could be seen.
 #[derive(Debug, Clone)]
 pub(super) struct SeenBroker {
@@ -22,6 +24,8 @@ pub(super) struct SeenBroker {
     pub down: Option<String>,
     pub version: Option<ServerVersion>,
     pub management: SeenManagement,
+    /// What it shows of the home; `None`: nobody knows which epoch to ask for.
+    pub witness: Option<SeenWitness>,
     pub queues: Vec<SeenQueue>,
     /// Adapters that accept messages for it.
     pub inlets: Vec<Inlet>,
@@ -45,8 +49,26 @@ pub(super) enum SeenManagement {
     Nodes(Vec<NodeFacts>),
 }
 
+/// What the broker shows of the home's epoch.
+#[derive(Debug, Clone)]
+pub(super) enum SeenWitness {
+    Answered { held: u64, newest: u64, shown: bool, allowed: bool },
+    Unseen(String),
+}
+
+impl SeenWitness {
+    /// What the home's database held, if the broker was shown more.
+    pub(super) fn held_if_newer(&mut self) -> Option<&mut u64> {
+        match self {
+            Self::Answered { held, newest, .. } => (*newest > *held).then_some(held),
+            Self::Unseen(_) => None,
+        }
+    }
+}
+
 pub(super) fn judge(broker: &SeenBroker) -> Vec<Finding> {
     let mut found = vec![reachable(broker), management(broker)];
+    found.extend(broker.witness.as_ref().map(|seen| witness(&broker.place, seen)));
     let mut count = 1;
     if let SeenManagement::Nodes(nodes) = &broker.management {
         found.extend([alarm(broker, nodes), running(broker, nodes), partitions(broker, nodes)]);
@@ -122,6 +144,26 @@ fn size(broker: &SeenBroker, inlet: &Inlet) -> Finding {
     );
     let change = format!("set maxBody to {limit} or less, or max_message_size in rabbitmq.conf to {bytes} or more");
     SIZE.warning(adapter, found, change)
+}
+
+fn witness(place: &str, seen: &SeenWitness) -> Finding {
+    match seen {
+        SeenWitness::Answered { held, newest, .. } if newest > held => {
+            let found =
+                format!("it was shown epoch {newest} of the home, whose database holds epoch {held}: an old copy");
+            WITNESS.void(place, found, "`posthaste migrate --home same` or `posthaste migrate --home copy`")
+        }
+        SeenWitness::Answered { allowed: false, .. } => {
+            let found = "the user may not make exchanges: an old copy of the home would not be recognised here";
+            let change = r"give it the right to configure, write and read `^posthaste\.home\.`";
+            WITNESS.warning(place, found, change)
+        }
+        SeenWitness::Answered { held, shown: true, .. } => WITNESS.ok(place, format!("shows epoch {held}")),
+        SeenWitness::Answered { held, .. } => {
+            WITNESS.ok(place, format!("does not show epoch {held} yet; the next instance that connects sees to it"))
+        }
+        SeenWitness::Unseen(reason) => WITNESS.unseen(place, reason, "see the finding on reachable"),
+    }
 }
 
 fn alarm(broker: &SeenBroker, nodes: &[NodeFacts]) -> Finding {

@@ -14,6 +14,7 @@ fn broker(management: SeenManagement) -> SeenBroker {
         down: None,
         version: Some(ServerVersion(3, 10, 8)),
         management,
+        witness: None,
         queues: Vec::new(),
         inlets: Vec::new(),
     }
@@ -48,6 +49,21 @@ fn what_cannot_be_seen_is_said_and_is_no_fault() {
     assert_eq!(complaints(&broker(SeenManagement::Unreachable("refused".to_owned()))), unseen);
     let down = SeenBroker { down: Some("refused".to_owned()), ..broker(SeenManagement::Nodes(vec![node("a")])) };
     assert_eq!(complaints(&down), [("reachable", Level::Unseen)]);
+}
+
+#[test]
+fn a_newer_epoch_at_the_broker_voids_and_a_user_that_may_show_none_is_warned_of() {
+    let seen = |held, newest, shown, allowed| {
+        let witness = Some(SeenWitness::Answered { held, newest, shown, allowed });
+        complaints(&SeenBroker { witness, ..broker(SeenManagement::Nodes(vec![node("a")])) })
+    };
+    assert_eq!(seen(7, 7, true, true), []);
+    assert_eq!(seen(7, 7, false, true), []);
+    assert_eq!(seen(7, 7, false, false), [("witness", Level::Warning)]);
+    assert_eq!(seen(7, 9, false, false), [("witness", Level::Void)]);
+    let unseen = Some(SeenWitness::Unseen("gone".to_owned()));
+    let unseen = SeenBroker { witness: unseen, ..broker(SeenManagement::Nodes(vec![node("a")])) };
+    assert_eq!(complaints(&unseen), [("witness", Level::Unseen)]);
 }
 
 #[test]

@@ -38,6 +38,7 @@ pub(in super::super) fn facts() -> ServerFacts {
         schema: SchemaFacts::Fits,
         home: Some(HomeFacts {
             moved: Ok(HomeCheck::Same(HomeId(Uuid::nil()))),
+            epoch: None,
             live: Ok(vec![instance("ours")]),
             never_vacuumed: Vec::new(),
         }),

@@ -54,7 +54,7 @@ async fn same(home: &Home) {
 
 /// Says what it is, and sees that this holds; of the copy all that is open is on hold.
 async fn settled(copy: &Home) {
-    let settled = settle_home(&copy.settings, HomeDecision::Copy, "operator").await.unwrap();
+    let settled = settle_home(&copy.settings, HomeDecision::Copy, 0, "operator").await.unwrap();
     assert_eq!(copy.store.check_home().await.unwrap(), HomeCheck::Same(settled.home));
     assert_eq!((settled.on_hold, copy.open().await.len()), (1, 0));
 }
@@ -99,7 +99,7 @@ fn a_dump_restored_elsewhere_or_under_the_old_name_is_no_home_until_it_is_said_w
         let restored = Home::at(&url(&name).await);
         let advice = moved(&restored).await;
         assert!(!advice.contains("the database named"), "it has the old name: {advice}");
-        let id = settle_home(&restored.settings, HomeDecision::Same, "operator").await.unwrap().home;
+        let id = settle_home(&restored.settings, HomeDecision::Same, 0, "operator").await.unwrap().home;
         assert_eq!(restored.store.check_home().await.unwrap(), HomeCheck::Same(id));
         assert_eq!(restored.open().await.len(), 1);
     });
@@ -125,7 +125,7 @@ fn tables_restored_into_the_home_itself_make_it_another_with_their_definition_an
             let advice = moved(&home).await;
             assert!(advice.contains("rows that transaction"), "{advice}");
             assert_eq!(advice.contains("posthaste.home with OID"), !data_alone, "{advice}");
-            settle_home(&home.settings, HomeDecision::Same, "operator").await.unwrap();
+            settle_home(&home.settings, HomeDecision::Same, 0, "operator").await.unwrap();
             same(&home).await;
         }
     });
@@ -165,7 +165,7 @@ fn a_database_that_was_only_renamed_is_told_as_that() {
             "{advice}"
         );
         assert!(advice.contains("renamed, and nothing else"), "{advice}");
-        settle_home(&home.settings, HomeDecision::Same, "operator").await.unwrap();
+        settle_home(&home.settings, HomeDecision::Same, 0, "operator").await.unwrap();
         same(&home).await;
     });
 }

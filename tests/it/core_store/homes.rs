@@ -15,7 +15,7 @@ fn a_home_that_took_the_others_place_goes_on() {
         home.execute("UPDATE posthaste.home SET system_identifier = '1', timeline = 7").await;
         let id: Uuid = home.db.one("SELECT id FROM posthaste.home", &[]).await;
         assert!(matches!(home.store.check_home().await.unwrap(), HomeCheck::Moved(_)));
-        let settled = settle_home(&home.settings, HomeDecision::Same, "operator").await.unwrap();
+        let settled = settle_home(&home.settings, HomeDecision::Same, 0, "operator").await.unwrap();
         assert_eq!((settled.home.0, settled.on_hold), (id, 0));
         assert_eq!(home.store.check_home().await.unwrap(), HomeCheck::Same(settled.home));
         assert_eq!(home.open().await.len(), 1);
@@ -40,7 +40,7 @@ fn a_copy_gets_an_identity_of_its_own_and_holds_what_the_original_goes_on_with()
         let id: Uuid = home.db.one("SELECT id FROM posthaste.home", &[]).await;
         home.execute("UPDATE posthaste.home SET system_identifier = '1'").await;
 
-        let settled = settle_home(&home.settings, HomeDecision::Copy, "operator").await.unwrap();
+        let settled = settle_home(&home.settings, HomeDecision::Copy, 0, "operator").await.unwrap();
         assert_eq!(settled.on_hold, 2);
         assert_ne!(settled.home.0, id);
         assert_eq!(home.store.check_home().await.unwrap(), HomeCheck::Same(settled.home));
@@ -52,6 +52,6 @@ fn a_copy_gets_an_identity_of_its_own_and_holds_what_the_original_goes_on_with()
         // A client's repeat still gets the duplicate answer.
         assert_eq!(home.accept(TxId::mint(), "open", Mode::Own).await, Inserted::Conflict);
         // Said twice, it does nothing more.
-        assert_eq!(settle_home(&home.settings, HomeDecision::Copy, "operator").await.unwrap().on_hold, 0);
+        assert_eq!(settle_home(&home.settings, HomeDecision::Copy, 0, "operator").await.unwrap().on_hold, 0);
     });
 }

@@ -94,6 +94,14 @@ impl App {
         Self::with_files(Arc::clone(&self.servers), postgres_urls, amqp_url, options)
     }
 
+    /// An instance like this one whose home is another database; not running.
+    pub fn on_copy(&self, home: &str) -> Self {
+        let mut postgres_urls = self.postgres_urls.clone();
+        home.clone_into(&mut postgres_urls[0]);
+        let options = Options { application: self.application, ..Options::default() };
+        Self::with_files(Arc::clone(&self.servers), postgres_urls, self.amqp_url.clone(), options)
+    }
+
     fn with_files(servers: Arc<Servers>, postgres_urls: Vec<String>, amqp_url: String, options: Options) -> Self {
         let [api, console] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port().unwrap())));
 

@@ -30,7 +30,7 @@ pub use clock::Clock;
 pub use database::Database;
 pub use disk::Disk;
 pub use links::Links;
-pub use queue::{delete, depth, purge};
+pub use queue::{delete, depth, exchange_is_there, forget_exchange, purge};
 pub use raw::{RawReply, exchange};
 pub use relay::{Direction, TcpRelay};
 pub use servers::Servers;

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use lapin::options::{QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions};
+use lapin::options::{
+    ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
+};
 use lapin::types::FieldTable;
-use lapin::{Channel, Connection, ConnectionProperties};
+use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 use tokio::time::timeout;
+
+use super::App;
 
 /// A session was once left without any answer by a broker that answered everybody else, and 6,000 others were not: whoever
 /// waits asks again, in a session of its own.
@@ -27,6 +31,27 @@ pub async fn delete(url: &str, queue: &str) -> Result<u32, String> {
 /// Throws away the ready messages of an existing queue, and answers how many.
 pub async fn purge(url: &str, queue: &str) -> Result<u32, String> {
     at_broker(url, ACT, async |channel| channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await).await
+}
+
+/// Whether an exchange exists.
+pub async fn exchange_is_there(url: &str, name: &str) -> bool {
+    let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+    let look = async |channel: Channel| {
+        channel.exchange_declare(name.into(), ExchangeKind::Fanout, passive, FieldTable::default()).await
+    };
+    at_broker(url, QUESTION, look).await.is_ok()
+}
+
+impl App {
+    pub async fn exchange_is_there(&self, name: &str) -> bool {
+        exchange_is_there(&self.amqp_url, name).await
+    }
+}
+
+/// Deletes an exchange, if it exists.
+pub async fn forget_exchange(url: &str, name: &str) {
+    let forget = async |channel: Channel| channel.exchange_delete(name.into(), ExchangeDeleteOptions::default()).await;
+    at_broker(url, ACT, forget).await.unwrap();
 }
 
 async fn at_broker<T>(
