@@ -48,6 +48,7 @@ fn a_plan_lists_everything_and_changes_nothing() {
             "V5__shared_decision",
             "V6__lean",
             "V7__unsettled",
+            "V8__home_copy",
             "V9__stopping",
             "V1__message_tables",
             "V2__more",
