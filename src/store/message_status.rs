@@ -33,16 +33,16 @@ impl Store {
         message_id: &MessageId,
     ) -> Result<Option<MessageStatus>, StoreError> {
         let sql = format!(
-            "/* message_status */ WITH same_id AS MATERIALIZED ({}), logged AS (\
-             SELECT * FROM same_id WHERE slotid = $1 AND type = 'A' ORDER BY messagekey DESC LIMIT 1\
+            "/* message_status */ WITH same AS MATERIALIZED ({}), log AS (\
+             SELECT * FROM same WHERE slotid = $1 AND type = 'A' ORDER BY messagekey DESC LIMIT 1\
              ), leg AS (\
-             SELECT root_id AS tx_id, NULL AS cause FROM logged \
+             SELECT root_id AS tx_id, NULL AS cause FROM log \
              UNION ALL \
-             SELECT l.tx_id, l.cause FROM posthaste.lineage l JOIN logged USING (root_id)\
-             ) SELECT logged.correlationid, logged.messagedate, ARRAY(\
+             SELECT l.tx_id, l.cause FROM posthaste.lineage l JOIN log USING (root_id)\
+             ) SELECT log.correlationid, log.messagedate, ARRAY(\
              SELECT s.type::text FROM ibisstore s \
-             WHERE s.root_id = logged.root_id AND s.type IN ('E', 'H', 'I', 'M')) AS waiting, \
-             leg.cause, j.tx_id, j.mode, j.state, j.attempts, {standby} FROM logged CROSS JOIN leg \
+             WHERE s.root_id = log.root_id AND s.type IN ('E', 'H', 'I', 'M')) AS waiting, \
+             leg.cause, j.tx_id, j.mode, j.state, j.attempts, {standby} FROM log CROSS JOIN leg \
              LEFT JOIN LATERAL (SELECT * FROM posthaste.journal WHERE tx_id = leg.tx_id OFFSET 0) j ON true LIMIT 1000",
             rows_of_id("messagekey, slotid, type, root_id, correlationid, messagedate", "$2"),
             standby = standby!()
