@@ -13,6 +13,8 @@ use super::endpoint::{CALL_BOUND, Endpoint};
 use super::wire::WireError;
 
 const CLOSE_BOUND: Duration = Duration::from_secs(2);
+/// For an answer on another channel, when one had none.
+const ANSWER_BOUND: Duration = Duration::from_millis(500);
 
 /// Why a call to the broker did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -142,6 +144,17 @@ impl Handle {
             channel.close(200, "it answers".into()).await
         };
         matches!(tokio::time::timeout(bound, asked).await, Ok(Ok(())))
+    }
+
+    /// A call on a channel had no answer in time. Whether it is the one queue that is silent, or everything, another channel
+    /// tells: others are not cut off for one queue. The channel is closed whenever it answers. True: the connection lives.
+    pub(super) async fn doubt(&self, channel: &Channel, reason: &'static str) -> bool {
+        let close = tokio::time::timeout(ANSWER_BOUND, channel.close(200, "nobody waits any more".into()));
+        let (_closed, answers) = tokio::join!(close, self.answers(ANSWER_BOUND));
+        if !answers {
+            self.give_up(reason);
+        }
+        answers
     }
 
     /// Ends the connection at once, without a word to the broker: it has stopped answering.

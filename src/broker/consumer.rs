@@ -156,8 +156,8 @@ pub struct ConsumerSession {
     ended: Option<SessionEnd>,
 }
 
-/// Whether each session has a connection of its own: from the first message on that the library cannot read, so that it
-/// stops the consumer of one queue and not all of them.
+/// Whether each session has a connection of its own: from the first message on that the library cannot read, or the first
+/// queue that does not answer, so that it stops the consumer of one queue and not all of them.
 #[derive(Clone, Default)]
 pub(super) struct Apart(Arc<AtomicBool>);
 
@@ -166,10 +166,19 @@ impl Apart {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn set(&self) {
+    fn set(&self, reason: &str) {
         if !self.0.swap(true, Ordering::Relaxed) {
-            tracing::error!("a message in some queue cannot be read; from now on each consumer has its own connection");
+            tracing::error!(reason, "from now on each consumer has its own connection");
         }
+    }
+}
+
+/// A call about one queue had no answer in time.
+async fn silent(handle: &Handle, channel: &Channel, own_connection: bool, apart: &Apart, reason: &'static str) {
+    if own_connection {
+        handle.abandon();
+    } else if handle.doubt(channel, reason).await {
+        apart.set("a queue does not answer");
     }
 }
 
@@ -199,7 +208,7 @@ pub(super) async fn consume(terms: Terms, queue: &str, prefetch: u16) -> Result<
         }
         Err(error) => {
             if let CallError::TimedOut(_) = error {
-                handle.give_up("starting a consumer timed out");
+                silent(&handle, &channel, own_connection, &apart, "starting a consumer timed out").await;
             }
             Err(error.about(queue))
         }
@@ -237,12 +246,16 @@ impl ConsumerSession {
             self.handle.hang_up();
         }
         if unreadable(error) {
-            self.apart.set();
+            self.apart.set("a message in some queue cannot be read");
             if self.own_connection {
                 return SessionEnd::Unreadable;
             }
         }
         SessionEnd::ConnectionLost { reason: error.to_string().into() }
+    }
+
+    async fn silent(&self, reason: &'static str) {
+        silent(&self.handle, &self.channel, self.own_connection, &self.apart, reason).await;
     }
 
     fn deliver(&self, delivery: lapin::message::Delivery) -> Delivery {
@@ -263,7 +276,7 @@ impl ConsumerSession {
         let cancel = self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default());
         match bounded("basic.cancel", cancel).await {
             Ok(()) => {}
-            Err(CallError::TimedOut(_)) => self.handle.give_up("cancelling a consumer timed out"),
+            Err(CallError::TimedOut(_)) => self.silent("cancelling a consumer timed out").await,
             Err(error) => tracing::debug!(%error, "a consumer could not be cancelled"),
         }
     }
@@ -273,7 +286,7 @@ impl ConsumerSession {
         if self.channel.status().connected() {
             match bounded("channel.close", self.channel.close(200, "done".into())).await {
                 Ok(()) => {}
-                Err(CallError::TimedOut(_)) => self.handle.give_up("closing a consumer's channel timed out"),
+                Err(CallError::TimedOut(_)) => self.silent("closing a consumer's channel timed out").await,
                 Err(error) => tracing::debug!(%error, "a consumer's channel could not be closed"),
             }
         }

@@ -111,7 +111,7 @@ async fn declare(
         }
         Err(error) => {
             if let CallError::TimedOut(_) = error {
-                handle.give_up("declaring a queue timed out");
+                let _lives = handle.doubt(&channel, "declaring a queue timed out").await;
             }
             Err(error.about(queue))
         }

@@ -91,7 +91,7 @@ fn parking_is_the_model_s() {
 fn fencing_is_the_model_s() {
     run(async {
         let bench = Bench::new().await;
-        let mut model = Database { live: vec![true, true, false], ..Database::default() };
+        let mut model = Database { live: vec![true, true, false, false], ..Database::default() };
         assert!(bench.store.fence(incarnation(OTHER), 0).await.unwrap());
         statements::fence(&mut model, OTHER);
         let sql = "SELECT state = 'LIVE' FROM posthaste.instance ORDER BY incarnation";
