@@ -44,6 +44,10 @@ impl App {
         fs::write(file, lines.join("\n") + "\n").unwrap();
     }
 
+    pub async fn exchange_is_there(&self, name: &str) -> bool {
+        super::queue::exchange_is_there(&self.amqp_url, name).await
+    }
+
     /// With user and password.
     pub fn amqp_url(&self) -> &str {
         &self.amqp_url

@@ -9,8 +9,6 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 use tokio::time::timeout;
 
-use super::App;
-
 /// A session was once left without any answer by a broker that answered everybody else, and 6,000 others were not: whoever
 /// waits asks again, in a session of its own.
 const QUESTION: Duration = Duration::from_secs(3);
@@ -40,12 +38,6 @@ pub async fn exchange_is_there(url: &str, name: &str) -> bool {
         channel.exchange_declare(name.into(), ExchangeKind::Fanout, passive, FieldTable::default()).await
     };
     at_broker(url, QUESTION, look).await.is_ok()
-}
-
-impl App {
-    pub async fn exchange_is_there(&self, name: &str) -> bool {
-        exchange_is_there(&self.amqp_url, name).await
-    }
 }
 
 /// Deletes an exchange, if it exists.
