@@ -27,7 +27,6 @@ const TASKS: &[(&str, &[&str])] = &[
     ("publisher rabbit 1", &["accepting"]),
     ("publisher rabbit 2", &["accepting"]),
     ("publisher rabbit 3", &["accepting"]),
-    ("publisher rabbit apart", &["accepting"]),
     ("receiver one", &["processing"]),
     ("receiver three", &["processing"]),
     ("recovery", &["processing"]),
