@@ -36,6 +36,9 @@ pub struct Suspicion {
 pub enum Fault {
     /// Nothing is tried until it is well; the attempt does not count.
     Database,
+    /// Perhaps the database's, perhaps that of several messages: all pause, and the attempt does not count. The message waits
+    /// longer, so that after the pause others come first: one that succeeds tells.
+    Several,
     /// Perhaps the message's: it waits, and the attempt does not count; its neighbours go on.
     Unclear,
     /// It fails while the databases are well: the attempt counts.
@@ -50,8 +53,8 @@ pub const fn whose(suspicion: Suspicion) -> Fault {
         // Brought down again and again, each time in the midst of the same message.
         (Trouble::Lost, Probe::Passed | Probe::Failed, _) if excused >= MOST_EXCUSED => Fault::Message,
         (Trouble::Class(_), Probe::Passed, true) if excused >= MOST_EXCUSED => Fault::Message,
-        (Trouble::Lost | Trouble::Class(_), Probe::Failed, _)
-        | (Trouble::Lost | Trouble::Class(_), Probe::Passed, true) => Fault::Database,
+        (Trouble::Lost | Trouble::Class(_), Probe::Failed, _) => Fault::Database,
+        (Trouble::Lost | Trouble::Class(_), Probe::Passed, true) => Fault::Several,
         (Trouble::Lost | Trouble::Class(_), Probe::Passed, false) => {
             if excused < EXCUSED_AMONG_OTHERS {
                 Fault::Unclear
@@ -119,13 +122,17 @@ mod tests {
     }
 
     #[test]
-    fn what_two_messages_are_answered_alike_is_the_database_s_until_it_has_taken_writes_ten_times() {
-        let alike = Suspicion { trouble: DISK_FULL, alike: true, ..ONCE };
-        for excused in [0, 2, 9] {
-            assert_eq!(whose(Suspicion { excused, ..alike }), Fault::Database);
+    fn messages_that_are_answered_alike_make_room_for_others_until_the_database_has_taken_writes_ten_times() {
+        for trouble in [DISK_FULL, Trouble::Lost] {
+            let alike = Suspicion { trouble, alike: true, ..ONCE };
+            for excused in [0, 2, 9] {
+                assert_eq!(whose(Suspicion { excused, ..alike }), Fault::Several);
+                assert_eq!(whose(Suspicion { excused, probe: Probe::Failed, ..alike }), Fault::Database);
+            }
+            assert_eq!(whose(Suspicion { excused: 10, ..alike }), Fault::Message);
         }
-        assert_eq!(whose(Suspicion { excused: 10, ..alike }), Fault::Message);
-        assert_eq!(whose(Suspicion { excused: 10, probe: Probe::Failed, ..alike }), Fault::Database);
+        let full = Suspicion { trouble: DISK_FULL, alike: true, probe: Probe::Failed, excused: 10 };
+        assert_eq!(whose(full), Fault::Database);
     }
 
     #[test]

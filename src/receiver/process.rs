@@ -36,6 +36,8 @@ pub enum AttemptEnd {
     Done,
     /// Failed, and what follows is committed: a retry, or the error store.
     Failed { step: Option<String>, reason: String, given_up: bool },
+    /// Failed as others did before it, and its retry is committed; who takes messages pauses all the same.
+    Deferred { reason: String },
     /// Nothing to do any more: settled by somebody else, parked, or brought back by its row.
     Settled,
     /// Uncounted; again after a pause.
@@ -160,6 +162,7 @@ impl Processor {
             FailureKind::Infrastructure(trouble) => {
                 match self.whose_fault(settings, envelope.tx_id, failed, trouble).await {
                     Fault::Database => (failure.kind, false),
+                    Fault::Several => return self.deferred(settings, envelope, failed, error).await,
                     Fault::Unclear => (FailureKind::Step, true),
                     Fault::Message => (FailureKind::Step, false),
                 }

@@ -204,8 +204,10 @@ fn outcome(end: AttemptEnd, tx_id: TxId) -> ResendOutcome {
     match end {
         AttemptEnd::Done => ResendOutcome::Succeeded,
         AttemptEnd::Failed { step, reason, .. } => ResendOutcome::Failed { step, reason },
-        AttemptEnd::Settled | AttemptEnd::HandBack | AttemptEnd::Stopped | AttemptEnd::Infrastructure { .. } => {
-            ResendOutcome::Running { tx_id }
-        }
+        AttemptEnd::Settled
+        | AttemptEnd::HandBack
+        | AttemptEnd::Stopped
+        | AttemptEnd::Deferred { .. }
+        | AttemptEnd::Infrastructure { .. } => ResendOutcome::Running { tx_id },
     }
 }

@@ -88,6 +88,32 @@ impl Processor {
         whose(Suspicion { trouble, probe, alike, excused })
     }
 
+    /// It failed as others did: it comes again behind those that have not had their turn. When this cannot be written, nothing
+    /// is, and its delivery comes again.
+    pub(super) async fn deferred(
+        &self,
+        settings: &ReceiverSettings,
+        envelope: &Envelope,
+        failed: &Failed,
+        reason: String,
+    ) -> AttemptEnd {
+        let delay = settings.delay_after(failed.way.n());
+        tracing::info!(verdict = "retry", delay = ?delay, excused = true);
+        metrics::counter!("posthaste_retried_total", "adapter" => settings.adapter.to_string()).increment(1);
+        let record = self.record_of(settings, envelope, failed, None, &reason);
+        match self.store.retry_excused(&record, delay).await {
+            Ok(true) => {
+                self.relay.wake();
+                AttemptEnd::Deferred { reason }
+            }
+            Ok(false) => self.read_unclaimed(settings, envelope).await,
+            Err(error) => {
+                tracing::debug!(%error, "the retry was not written");
+                AttemptEnd::Infrastructure { reason, undone: true }
+            }
+        }
+    }
+
     /// The attempt that the database or a stop ended does not count. When this cannot be written, it does, unless the
     /// instance has said that it stops.
     async fn excuse(&self, record: &FailedAttempt<'_>, excuse: Excuse) {

@@ -33,7 +33,7 @@ pub struct Worker {
 pub enum DeliveryEnd {
     /// Acknowledged, or to be redelivered because the acknowledgement did not arrive; both are fine.
     Settled,
-    /// The database is at fault: nothing was acknowledged.
+    /// The database is at fault, or may be: nothing was acknowledged but what is to be retried.
     Infrastructure { reason: String },
 }
 
@@ -59,7 +59,9 @@ impl Worker {
     /// it.
     pub async fn direct(&self, message: Claimed, slot: &mut Slot) -> DeliveryEnd {
         match self.enter(&message.envelope, entry(true, message.attempts), slot).await {
-            AttemptEnd::Infrastructure { reason, .. } => DeliveryEnd::Infrastructure { reason },
+            AttemptEnd::Infrastructure { reason, .. } | AttemptEnd::Deferred { reason } => {
+                DeliveryEnd::Infrastructure { reason }
+            }
             // Its row brings it back.
             AttemptEnd::Done
             | AttemptEnd::Failed { .. }
@@ -133,7 +135,9 @@ impl Worker {
                 metrics::counter!("posthaste_adopted_total").increment(1);
                 let acked = self.settle(token, AttemptEnd::Settled).await;
                 match self.enter(&envelope, Entry::First, slot).await {
-                    AttemptEnd::Infrastructure { reason, .. } => DeliveryEnd::Infrastructure { reason },
+                    AttemptEnd::Infrastructure { reason, .. } | AttemptEnd::Deferred { reason } => {
+                        DeliveryEnd::Infrastructure { reason }
+                    }
                     // Its row brings it back.
                     AttemptEnd::Done
                     | AttemptEnd::Failed { .. }
@@ -164,6 +168,11 @@ impl Worker {
                 AttemptEnd::Done | AttemptEnd::Failed { .. } | AttemptEnd::Settled => decided.push(token),
                 AttemptEnd::HandBack => {
                     self.processor.relay.tasks().spawn(hand_back(token, HAND_BACK_AFTER));
+                }
+                // Its row brings it back, behind others; the session ends all the same.
+                AttemptEnd::Deferred { reason } => {
+                    decided.push(token);
+                    lost.get_or_insert(DeliveryEnd::Infrastructure { reason });
                 }
                 // Whatever is not settled goes back to the queue with its channel.
                 AttemptEnd::Stopped => drop(token),

@@ -48,3 +48,48 @@ fn a_message_that_fails_like_a_database_in_trouble_stops_nobody_and_is_kept_with
         assert!(!app.log_text().contains("not consuming"), "nobody else is stopped");
     });
 }
+
+/// How often a poison had been tried, at most, when the last good one was done.
+const TRIED_BEFORE: &str = "SELECT coalesce(max(tries), 0) FROM (
+        SELECT count(*) AS tries FROM posthaste.attempt
+        WHERE finished_at < (SELECT max(finished_at) FROM posthaste.journal WHERE state = 'DONE') GROUP BY tx_id) each";
+
+#[test]
+fn poisons_that_accuse_the_database_together_at_the_head_of_a_queue_starve_nobody_behind_them() {
+    run(async {
+        let app = App::start(Servers::shared().await).await;
+        app.db.batch(TRAP).await;
+        app.stop_adapter("writeDb").await;
+        // Many more than are tried at once.
+        let poisons: Vec<String> = (0..24).map(|number| format!("poison-XX000-{number}")).collect();
+        let good: Vec<String> = (0..50).map(|number| format!("good-{number}")).collect();
+        for text in poisons.iter().chain(&good) {
+            assert_eq!(app.post(text, text).await.status, 202);
+        }
+        app.start_adapter("writeDb").await;
+        for text in &good {
+            app.processed(text, LONG).await;
+        }
+        let tried: i64 = app.db.one(TRIED_BEFORE, &[]).await;
+        assert!(tried <= 3, "a poison was tried {tried} times before those behind it had their turn");
+
+        // By themselves they would excuse each other for minutes: ten times each.
+        app.db.batch("UPDATE posthaste.journal SET max_attempts = max_attempts + 9 WHERE state <> 'DONE'").await;
+        let rows = eventually("all of them are in the error store", LONG, async || {
+            let rows = app.error_rows().await;
+            if rows.len() == poisons.len() { Ok(rows) } else { Err(format!("{} of them", rows.len())) }
+        })
+        .await;
+        app.settled(SOON).await;
+        for row in rows {
+            assert!(poisons.contains(&row.message_id), "{row:?}");
+            assert!(row.comments.contains("the trap is shut"), "{row:?}");
+        }
+        for text in &poisons {
+            assert_eq!(app.effects(text).await, [0, 0], "{text}");
+        }
+        for text in &good {
+            assert_eq!(app.effects(text).await, [1, 1], "{text}");
+        }
+    });
+}
