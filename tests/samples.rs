@@ -105,7 +105,8 @@ fn figures_are_documented(dev: &Dev) {
     let shown = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     let logging = document("docs/logging.md");
     let listed = logging.prose().into_iter().filter_map(|(_, line)| line.strip_prefix("| `")?.split_once('`'));
-    let listed: BTreeSet<&str> = listed.map(|(name, _)| name).collect();
+    // Other tables there name tasks.
+    let listed: BTreeSet<&str> = listed.map(|(name, _)| name).filter(|name| name.starts_with("posthaste_")).collect();
     assert_eq!(shown.collect::<BTreeSet<_>>(), listed, "{page}");
 }
 
