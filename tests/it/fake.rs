@@ -80,6 +80,7 @@ async fn history_of(fault: Fault) -> (Vec<crate::history::Operation>, FinalState
         duration,
         messages: 1_000,
         pause: Duration::from_millis(2),
+        accusing: false,
     };
     let mut log = load::run(&[target], load, Stop::default()).await;
     if fault != Fault::LiesAboutNothing {
@@ -136,6 +137,7 @@ fn clients_of_a_service_that_is_not_there_go_on_and_write_it_down() {
             duration,
             messages: 1_000,
             pause: Duration::from_millis(5),
+            accusing: false,
         };
         let log = load::run(&[nobody], load, Stop::default()).await;
         assert!(log.len() > 4, "{log:?}");

@@ -6,7 +6,7 @@ mod pause;
 mod poison;
 mod redeploy;
 mod rejecting_queue;
-mod restored_copy;
+pub mod restored_copy;
 mod standby;
 
 use std::sync::Arc;

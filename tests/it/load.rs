@@ -21,10 +21,15 @@ pub const POISON: &str = "-poison";
 /// Ids with this ending are processed slowly, where the database has been made to (`Installation`).
 pub const SLOW: &str = "-slow";
 
+/// Poison that the database refuses with an error which says that the database is at fault: with the SQLSTATE that each ending
+/// names. Where the database has been made to (`Installation`).
+pub const ACCUSING: [(&str, &str); 3] = [("-xx-poison", "XX000"), ("-57-poison", "57P01"), ("-53-poison", "53100")];
+
 /// The one body of an id. A text is the id itself, and for poison longer than the tables' 30 characters; a transfer is
 /// decided by the id, and poison goes to an account that ledger B does not have, after ledger A was written to.
 fn body_of(application: Application, id: &str) -> String {
     match application {
+        Application::WriteDb if ACCUSING.iter().any(|(ending, _)| id.ends_with(ending)) => id.to_owned(),
         Application::WriteDb if id.ends_with(POISON) => format!("{id:.<31}"),
         Application::WriteDb => id.to_owned(),
         Application::TwoDatabases => {
@@ -52,6 +57,8 @@ pub struct Load {
     pub messages: u32,
     /// The pause between two choices of a client.
     pub pause: Duration,
+    /// Whether some poison accuses the database.
+    pub accusing: bool,
 }
 
 /// Ends a run before its time.
@@ -171,6 +178,10 @@ impl Run {
         let ending = match dice.below(50) {
             0..=1 => POISON,
             2..=3 => SLOW,
+            4 if self.load.accusing => {
+                let which = usize::try_from(dice.below(ACCUSING.len() as u64)).unwrap();
+                ACCUSING[which].0
+            }
             _ => "",
         };
         format!("{:08x}-{client}-{count}{ending}", self.load.seed)

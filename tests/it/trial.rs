@@ -80,6 +80,15 @@ impl Trial {
 
     /// The same for any application.
     pub fn start_on(application: Application, name: &'static str, seed: u32, targets: &[SocketAddr]) -> Self {
+        Self::begin(application, false, name, seed, targets)
+    }
+
+    /// Texts, and poison that accuses the database among them (`Installation`).
+    pub fn start_with_accusers(name: &'static str, seed: u32, targets: &[SocketAddr]) -> Self {
+        Self::begin(Application::WriteDb, true, name, seed, targets)
+    }
+
+    fn begin(application: Application, accusing: bool, name: &'static str, seed: u32, targets: &[SocketAddr]) -> Self {
         eprintln!("{name}: POSTHASTE_SEED={seed}");
         // Transfers take turns at a few accounts: they come more slowly.
         let (clients, pause) = match application {
@@ -88,7 +97,7 @@ impl Trial {
         };
         // Until it is judged.
         let (duration, messages) = (Duration::MAX, u32::MAX);
-        let load = Load { application, seed, clients, duration, messages, pause };
+        let load = Load { application, seed, clients, duration, messages, pause, accusing };
         let (stop, targets) = (Stop::default(), targets.to_vec());
         let mut clients = JoinSet::new();
         clients.spawn({

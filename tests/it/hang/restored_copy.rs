@@ -10,7 +10,7 @@ use crate::support::{App, LONG, Servers, eventually, run, same};
 use crate::trial::{Trial, seed};
 
 /// Says that it is no home yet, and has taken nothing.
-async fn is_held_up(copy: &App, knew: i64) {
+pub async fn is_held_up(copy: &App, knew: i64) {
     let told = async || {
         let ready = copy.try_readyz().await.map_err(|error| error.to_string())?;
         if ready.status == 503 && ready.body.contains("migrate --home same") {
@@ -25,7 +25,7 @@ async fn is_held_up(copy: &App, knew: i64) {
     assert_eq!(copy.db.count("ibisstore WHERE type <> 'E'", &[]).await, knew, "it has taken something");
 }
 
-async fn from_a_template(app: &App) -> App {
+pub async fn from_a_template(app: &App) -> App {
     let (from, name) = (app.db.name().to_owned(), fresh_name("copy"));
     let postgres = app.servers.postgres.lock().await;
     // Nobody may be in a database while it is copied.

@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::sleep;
 
-use super::plan::{Blow, Fault, Plan, Round, Silence};
-use crate::load::SLOW;
-use crate::support::{self, App, Disk, LONG, Links, Options, Servers, TcpRelay, eventually};
+use super::plan::{Blow, Fault, Jump, Plan, Round, Silence};
+use crate::load::{ACCUSING, SLOW};
+use crate::support::{self, App, Clock, Disk, LONG, Links, Options, Servers, TcpRelay, eventually};
 
 const QUEUE: &str = "myQueue";
 /// A quorum queue should be this old before its broker is killed (protocol §8).
@@ -22,9 +22,10 @@ const HEARTBEATS: Duration = Duration::from_secs(3);
 const FENCED: i32 = 70;
 
 pub struct Installation {
-    servers: Arc<Servers>,
+    pub(super) servers: Arc<Servers>,
+    pub(super) clock: Clock,
     instances: [Instance; 2],
-    amqp_url: String,
+    pub(super) amqp_url: String,
     /// Of PostgreSQL's disk, in MB.
     room: u64,
     started: Instant,
@@ -44,7 +45,7 @@ impl Installation {
         if let Err(why) = &disk {
             eprintln!("a full disk is left out: only root can mount one ({why})");
         }
-        let servers = Servers::with_data_on(disk.ok()).await;
+        let (clock, servers) = Clock::with_servers_on(disk.ok()).await;
         for setting in ["min_wal_size = '32MB'", "max_wal_size = '128MB'"] {
             servers.postgres.lock().await.sql(&format!("ALTER SYSTEM SET {setting}")).await.unwrap();
         }
@@ -54,7 +55,7 @@ impl Installation {
         let (amqp_url, second) = (first.amqp_url().to_owned(), first.sibling());
         let instances = [Instance::start(first).await, Instance::start(second).await];
         sleep(QUEUE_AGE).await;
-        Self { servers, instances, amqp_url, room, started: Instant::now(), counts: std::sync::Mutex::default() }
+        Self { servers, clock, instances, amqp_url, room, started: Instant::now(), counts: std::sync::Mutex::default() }
     }
 
     pub async fn addresses(&self) -> [SocketAddr; 2] {
@@ -95,6 +96,11 @@ impl Installation {
         (second.app.into_inner(), second.links)
     }
 
+    /// For commands of an operator, and for what is read of its files.
+    pub(super) async fn first_app(&self) -> MutexGuard<'_, App> {
+        self.instances[0].app.lock().await
+    }
+
     fn tell(&self, what: &str) {
         eprintln!("{:>9.3} s  {what}", self.started.elapsed().as_secs_f64());
     }
@@ -113,6 +119,11 @@ impl Installation {
         match blow.fault {
             Fault::KillInstance => instance.kill(blow.lasts).await,
             Fault::FreezeInstance => instance.freeze(blow.lasts).await,
+            Fault::Redeploy => instance.redeploy(blow.lasts).await,
+            Fault::PauseBoth => {
+                let [first, second] = &self.instances;
+                tokio::join!(first.freeze(blow.lasts), second.freeze(blow.lasts));
+            }
             Fault::CutPostgres => instance.links.postgres.cut(),
             Fault::CutAmqp => instance.links.amqp.cut(),
             Fault::SilencePostgres(kind) => silence(&instance.links.postgres, kind, blow.lasts).await,
@@ -141,6 +152,12 @@ impl Installation {
             Fault::PurgeQueue => {
                 eventually("the queue is purged", LONG, async || support::purge(&self.amqp_url, QUEUE).await).await;
             }
+            Fault::RejectPublishes => self.reject_publishes(blow.lasts).await,
+            Fault::WithholdConfirms => self.withhold_confirms(blow.lasts).await,
+            Fault::JumpClock(Jump(seconds)) => self.jump_clock(seconds, blow.lasts).await,
+            Fault::LoseStandby => self.lose_standby(blow.lasts).await,
+            Fault::PromoteStandby => self.promote_standby(blow.lasts).await,
+            Fault::StartACopy => self.start_a_copy(blow.lasts).await,
         }
     }
 
@@ -207,6 +224,25 @@ impl App {
     }
 }
 
+impl App {
+    /// Some messages raise errors that say that the database is at fault.
+    pub async fn accuse(&self) {
+        for (number, (ending, sqlstate)) in ACCUSING.iter().enumerate() {
+            let function = format!(
+                "CREATE FUNCTION accuse{number}() RETURNS trigger LANGUAGE plpgsql AS
+                'BEGIN RAISE EXCEPTION USING ERRCODE = ''{sqlstate}'', MESSAGE = ''this message accuses the database''; END'"
+            );
+            let trigger = format!(
+                r#"CREATE TRIGGER accuse{number} BEFORE INSERT ON "otherMessage" FOR EACH ROW
+                WHEN (NEW.message LIKE '%{ending}') EXECUTE FUNCTION accuse{number}()"#
+            );
+            for statement in [&function, &trigger] {
+                self.db.rows(statement, &[]).await;
+            }
+        }
+    }
+}
+
 impl Instance {
     async fn start(mut app: App) -> Self {
         let links = app.behind_relays().await;
@@ -219,6 +255,15 @@ impl Instance {
         let mut app = self.app.lock().await;
         let status = app.kill9().await;
         assert!(matches!(status, None | Some(FENCED)), "it had ended by itself: {status:?}");
+        sleep(down).await;
+        app.run();
+    }
+
+    /// As a deployment does it.
+    async fn redeploy(&self, down: Duration) {
+        let mut app = self.app.lock().await;
+        let status = app.stop().await;
+        assert!(matches!(status, Some(0 | FENCED)), "it was told to stop: {status:?}");
         sleep(down).await;
         app.run();
     }

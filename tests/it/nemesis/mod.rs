@@ -2,6 +2,7 @@
 
 mod installation;
 mod plan;
+mod surroundings;
 
 pub use installation::Installation;
 pub use plan::Plan;

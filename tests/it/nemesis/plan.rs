@@ -13,6 +13,10 @@ pub enum Fault {
     KillInstance,
     /// SIGSTOP, and SIGCONT: it may find itself fenced and end.
     FreezeInstance,
+    /// SIGTERM, and a new start: what is in hand is cut off when it takes longer than the stop may.
+    Redeploy,
+    /// Both instances at once, for longer than any lease: ids that they have made are old when they go on.
+    PauseBoth,
     /// The connections of one instance to PostgreSQL are reset.
     CutPostgres,
     SilencePostgres(Silence),
@@ -30,7 +34,23 @@ pub enum Fault {
     RaiseAlarm,
     DeleteQueue,
     PurgeQueue,
+    /// The queue is full, and says so to whoever publishes.
+    RejectPublishes,
+    /// The queue takes messages and confirms none of them.
+    WithholdConfirms,
+    /// The clock of PostgreSQL's machine is hours ahead, or minutes behind, and is put right.
+    JumpClock(Jump),
+    /// Commits wait for a standby that is away.
+    LoseStandby,
+    /// A standby that is behind takes its primary's place.
+    PromoteStandby,
+    /// The home is copied, and an instance is started on the copy, with the same broker.
+    StartACopy,
 }
+
+/// By how many seconds a clock is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Jump(pub i64);
 
 /// Connections stay open, and these bytes do not arrive; then they do, or the connections are reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,13 +88,16 @@ pub struct Plan {
 /// Which one is for the dice to say.
 const ANY: Silence = Silence { direction: Direction::Both, ends_in_cut: false };
 /// Instances die more often than servers.
-const DECK: [Fault; 18] = [
+const DECK: [Fault; 27] = [
     Fault::KillInstance,
     Fault::KillInstance,
     Fault::KillInstance,
     Fault::KillInstance,
     Fault::FreezeInstance,
     Fault::FreezeInstance,
+    Fault::Redeploy,
+    Fault::Redeploy,
+    Fault::PauseBoth,
     Fault::CutPostgres,
     Fault::SilencePostgres(ANY),
     Fault::CutAmqp,
@@ -87,12 +110,19 @@ const DECK: [Fault; 18] = [
     Fault::RaiseAlarm,
     Fault::DeleteQueue,
     Fault::PurgeQueue,
+    Fault::RejectPublishes,
+    Fault::WithholdConfirms,
+    Fault::JumpClock(Jump(0)),
+    Fault::LoseStandby,
+    Fault::PromoteStandby,
+    Fault::StartACopy,
 ];
 
 /// What a fault concerns. Two faults at a time never concern the same.
 #[derive(Debug, PartialEq, Eq)]
 enum Harmed {
     Instance(usize),
+    BothInstances,
     WayToPostgres(usize),
     WayToRabbit(usize),
     Postgres,
@@ -109,7 +139,7 @@ impl Plan {
         let mut blows = vec![self.draw()];
         if self.dice.one_in(3) {
             let second = self.draw();
-            if second.harmed() == blows[0].harmed() {
+            if second.harmed().meets(&blows[0].harmed()) {
                 self.deck.push(second.fault);
             } else {
                 blows.push(second);
@@ -127,12 +157,20 @@ impl Plan {
         let fault = match self.deck.pop().unwrap() {
             Fault::SilencePostgres(_) => Fault::SilencePostgres(self.silence()),
             Fault::SilenceAmqp(_) => Fault::SilenceAmqp(self.silence()),
+            Fault::JumpClock(_) => Fault::JumpClock(self.jump()),
             fault => fault,
         };
         let (shortest, longest) = match fault {
-            Fault::KillInstance | Fault::StopPostgresImmediately | Fault::KillPostgres | Fault::KillPostmaster => {
-                (0, 700)
+            Fault::KillInstance
+            | Fault::Redeploy
+            | Fault::StopPostgresImmediately
+            | Fault::KillPostgres
+            | Fault::KillPostmaster => (0, 700),
+            Fault::PauseBoth => (3_000, 9_000),
+            Fault::RejectPublishes | Fault::WithholdConfirms | Fault::JumpClock(_) | Fault::LoseStandby => {
+                (2_000, 8_000)
             }
+            Fault::PromoteStandby | Fault::StartACopy => (1_000, 4_000),
             Fault::FreezeInstance => (2_000, 8_000),
             Fault::SilencePostgres(_) | Fault::SilenceAmqp(_) => (1_000, 7_000),
             Fault::FillDisk => (1_000, 4_000),
@@ -153,6 +191,11 @@ impl Plan {
         Silence { direction, ends_in_cut: self.dice.one_in(2) }
     }
 
+    fn jump(&mut self) -> Jump {
+        let seconds = 120 + i64::try_from(self.dice.below(7_200)).unwrap();
+        Jump(if self.dice.one_in(3) { -seconds } else { seconds })
+    }
+
     fn milliseconds(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_millis(from + self.dice.below(to - from))
     }
@@ -161,13 +204,34 @@ impl Plan {
 impl Blow {
     fn harmed(&self) -> Harmed {
         match self.fault {
-            Fault::KillInstance | Fault::FreezeInstance => Harmed::Instance(self.instance),
+            Fault::KillInstance | Fault::FreezeInstance | Fault::Redeploy => Harmed::Instance(self.instance),
+            Fault::PauseBoth => Harmed::BothInstances,
             Fault::CutPostgres | Fault::SilencePostgres(_) => Harmed::WayToPostgres(self.instance),
             Fault::CutAmqp | Fault::SilenceAmqp(_) => Harmed::WayToRabbit(self.instance),
-            Fault::StopPostgresImmediately | Fault::KillPostgres | Fault::KillPostmaster | Fault::FillDisk => {
-                Harmed::Postgres
-            }
-            Fault::KillRabbit | Fault::RaiseAlarm | Fault::DeleteQueue | Fault::PurgeQueue => Harmed::Rabbit,
+            Fault::StopPostgresImmediately
+            | Fault::KillPostgres
+            | Fault::KillPostmaster
+            | Fault::FillDisk
+            | Fault::JumpClock(_)
+            | Fault::LoseStandby
+            | Fault::PromoteStandby
+            | Fault::StartACopy => Harmed::Postgres,
+            Fault::KillRabbit
+            | Fault::RaiseAlarm
+            | Fault::DeleteQueue
+            | Fault::PurgeQueue
+            | Fault::RejectPublishes
+            | Fault::WithholdConfirms => Harmed::Rabbit,
+        }
+    }
+}
+
+impl Harmed {
+    /// Whether two faults would concern the same.
+    fn meets(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::BothInstances, Self::Instance(_)) | (Self::Instance(_), Self::BothInstances) => true,
+            (one, other) => one == other,
         }
     }
 }
@@ -178,6 +242,8 @@ impl Fault {
         match self {
             Self::KillInstance => "instance killed",
             Self::FreezeInstance => "instance frozen",
+            Self::Redeploy => "instance redeployed",
+            Self::PauseBoth => "both instances paused",
             Self::CutPostgres => "way to PostgreSQL cut",
             Self::SilencePostgres(_) => "way to PostgreSQL silent",
             Self::CutAmqp => "way to RabbitMQ cut",
@@ -190,6 +256,12 @@ impl Fault {
             Self::RaiseAlarm => "memory alarm",
             Self::DeleteQueue => "queue deleted",
             Self::PurgeQueue => "queue purged",
+            Self::RejectPublishes => "queue rejects",
+            Self::WithholdConfirms => "queue confirms nothing",
+            Self::JumpClock(_) => "clock jumps",
+            Self::LoseStandby => "standby lost",
+            Self::PromoteStandby => "standby promoted",
+            Self::StartACopy => "copy of the home started",
         }
     }
 }
@@ -199,13 +271,14 @@ impl fmt::Display for Blow {
         f.write_str(self.fault.kind())?;
         match self.harmed() {
             Harmed::Instance(n) | Harmed::WayToPostgres(n) | Harmed::WayToRabbit(n) => write!(f, ", instance {n}")?,
-            Harmed::Postgres | Harmed::Rabbit => {}
+            Harmed::BothInstances | Harmed::Postgres | Harmed::Rabbit => {}
         }
         match self.fault {
             Fault::SilencePostgres(silence) | Fault::SilenceAmqp(silence) => {
                 let end = if silence.ends_in_cut { "then cut" } else { "then on" };
                 write!(f, ", {:?}, {end}", silence.direction)?;
             }
+            Fault::JumpClock(Jump(seconds)) => write!(f, ", by {seconds} s")?,
             _ => {}
         }
         if self.lasts.is_zero() { Ok(()) } else { write!(f, ", {:?}", self.lasts) }
@@ -245,7 +318,7 @@ mod tests {
         assert!(all.iter().all(|round| matches!(round.blows.len(), 1 | 2)));
         let pairs: Vec<_> = all.iter().filter(|round| round.blows.len() == 2).collect();
         assert!(pairs.len() > 300, "{} pairs", pairs.len());
-        assert!(pairs.iter().all(|round| round.blows[0].harmed() != round.blows[1].harmed()));
+        assert!(pairs.iter().all(|round| !round.blows[0].harmed().meets(&round.blows[1].harmed())));
         assert!(all.iter().any(|round| !round.recovers));
     }
 

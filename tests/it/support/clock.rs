@@ -9,7 +9,7 @@ use std::sync::Arc;
 use posthaste::dev;
 use tempfile::TempDir;
 
-use super::Servers;
+use super::{Disk, Servers};
 
 pub struct Clock {
     file: PathBuf,
@@ -20,6 +20,11 @@ pub struct Clock {
 impl Clock {
     /// Servers of one's own, PostgreSQL's clock among them.
     pub async fn with_servers() -> (Self, Arc<Servers>) {
+        Self::with_servers_on(None).await
+    }
+
+    /// The same, with PostgreSQL's data on this disk.
+    pub async fn with_servers_on(disk: Option<Disk>) -> (Self, Arc<Servers>) {
         let folder = TempDir::new().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let clock = Self { file: folder.path().join("clock"), _folder: folder };
@@ -32,7 +37,7 @@ impl Clock {
             ("FAKETIME_DONT_FAKE_MONOTONIC", OsString::from("1")),
         ];
         let options = dev::Options { postgres_environment: environment, ..dev::Options::default() };
-        (clock, Servers::own_with(options).await)
+        (clock, Servers::started(options, disk).await)
     }
 
     /// How many seconds it is ahead, from now on.

@@ -33,12 +33,8 @@ impl Servers {
         Self::started(options, None).await
     }
 
-    /// A pair of one's own, whose PostgreSQL has its data on this disk.
-    pub async fn with_data_on(disk: Option<Disk>) -> Arc<Self> {
-        Self::started(dev::Options::default(), disk).await
-    }
-
-    async fn started(options: dev::Options, disk: Option<Disk>) -> Arc<Self> {
+    /// The same, and PostgreSQL has its data on this disk.
+    pub async fn started(options: dev::Options, disk: Option<Disk>) -> Arc<Self> {
         let keep = disk.as_ref().map(|disk| disk.folder().to_owned());
         let on_disk = dev::Options { keep: keep.or_else(|| options.keep.clone()), ..options.clone() };
         let started = tokio::try_join!(PrivatePostgres::start(&on_disk), PrivateRabbit::start(&options));
