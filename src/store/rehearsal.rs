@@ -34,7 +34,7 @@ impl fmt::Display for RehearsalGid {
 /// In sessions of their own, as an instance has them.
 ///
 /// # Errors
-/// As [`rehearse`].
+/// As `rehearse`.
 pub async fn rehearse_at(settings: &PostgresSettings) -> Result<(), StoreError> {
     let pool = || Pool::new(settings, Incarnation::mint(), SessionTimeouts::default(), 1);
     let (one, other) = (pool()?, pool()?);
