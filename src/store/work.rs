@@ -254,6 +254,10 @@ impl WorkTransaction {
     ) -> Result<(), CommitError> {
         match sent {
             Sent::Nothing(error) => {
+                // The refusal may be there before the COMMIT is sent.
+                if error.sqlstate() == Some(TOUCHED) {
+                    self.session.spoil();
+                }
                 self.roll_back(store).await;
                 Err(CommitError::RolledBack(told(error)))
             }
