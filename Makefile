@@ -10,7 +10,7 @@
 #   make crash-matrix   an error, a panic, an exit, a hang and a cut at each point that the protocol names: 30 minutes
 #   make bench   Posthaste against the least that its servers must do for the same job: 40 minutes
 #   make bench ROWS=base,conn-256 ROUNDS=3 WINDOW=5   a part of it; DOCS=1 puts it into docs/
-#   make bench AGAINST=BINARY   this build and that of another posthaste take turns: is this one as fast? 15 minutes
+#   make bench AGAINST=BINARY   this build and that of another posthaste take turns: is this one as fast? It says how long that takes
 #   make overload SECONDS=300   twice what it can take: what is answered, how much memory, and that nothing is lost
 #   make check   formatting, lints, documentation
 

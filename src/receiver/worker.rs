@@ -58,17 +58,8 @@ impl Worker {
     /// A row that is processed without a broker. Whoever adopted it has tried it already, uncounted, and may have died of
     /// it.
     pub async fn direct(&self, message: Claimed, slot: &mut Slot) -> DeliveryEnd {
-        match self.enter(&message.envelope, entry(true, message.attempts), slot).await {
-            AttemptEnd::Infrastructure { reason, .. } | AttemptEnd::Deferred { reason } => {
-                DeliveryEnd::Infrastructure { reason }
-            }
-            // Its row brings it back.
-            AttemptEnd::Done
-            | AttemptEnd::Failed { .. }
-            | AttemptEnd::Settled
-            | AttemptEnd::HandBack
-            | AttemptEnd::Stopped => DeliveryEnd::Settled,
-        }
+        let end = self.enter(&message.envelope, entry(true, message.attempts), slot).await;
+        of_no_delivery(end, DeliveryEnd::Settled)
     }
 
     async fn enter(&self, envelope: &Envelope, entry: Entry, slot: &mut Slot) -> AttemptEnd {
@@ -134,17 +125,7 @@ impl Worker {
             Ok(true) => {
                 metrics::counter!("posthaste_adopted_total").increment(1);
                 let acked = self.settle(token, AttemptEnd::Settled).await;
-                match self.enter(&envelope, Entry::First, slot).await {
-                    AttemptEnd::Infrastructure { reason, .. } | AttemptEnd::Deferred { reason } => {
-                        DeliveryEnd::Infrastructure { reason }
-                    }
-                    // Its row brings it back.
-                    AttemptEnd::Done
-                    | AttemptEnd::Failed { .. }
-                    | AttemptEnd::Settled
-                    | AttemptEnd::HandBack
-                    | AttemptEnd::Stopped => acked,
-                }
+                of_no_delivery(self.enter(&envelope, Entry::First, slot).await, acked)
             }
             Ok(false) => self.settle(token, AttemptEnd::Settled).await,
             Err(error) if error.is_infrastructure() => DeliveryEnd::Infrastructure { reason: error.to_string() },
@@ -193,6 +174,20 @@ impl Worker {
 pub(super) fn after_panic(tx_id: TxId, reason: &str) -> AttemptEnd {
     tracing::error!(%tx_id, reason, "an attempt has panicked, a fault of this program; the message goes back");
     AttemptEnd::HandBack
+}
+
+/// How the attempt at a message ended that has no delivery to be settled: whatever is left to do, its row brings it back.
+fn of_no_delivery(end: AttemptEnd, settled: DeliveryEnd) -> DeliveryEnd {
+    match end {
+        AttemptEnd::Infrastructure { reason, .. } | AttemptEnd::Deferred { reason } => {
+            DeliveryEnd::Infrastructure { reason }
+        }
+        AttemptEnd::Done
+        | AttemptEnd::Failed { .. }
+        | AttemptEnd::Settled
+        | AttemptEnd::HandBack
+        | AttemptEnd::Stopped => settled,
+    }
 }
 
 async fn hand_back(token: AckToken, pause: Duration) {
