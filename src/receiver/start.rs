@@ -81,11 +81,11 @@ impl Processor {
         if failed.way == Way::Resent {
             return Fault::Message;
         }
-        let alike = self.troubles.failure(tx_id, trouble);
+        let company = self.troubles.failure(tx_id, trouble);
         let passed = self.store.takes_writes(&settings.databases).await;
         let probe = if passed { Probe::Passed } else { Probe::Failed };
         let excused = failed.max_attempts.saturating_sub(settings.max_attempts());
-        whose(Suspicion { trouble, probe, alike, excused })
+        whose(Suspicion { trouble, probe, company, excused })
     }
 
     /// It failed as others did: it comes again behind those that have not had their turn. When this cannot be written, nothing

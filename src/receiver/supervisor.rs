@@ -30,7 +30,7 @@ const UNREADABLE: Duration = Duration::from_secs(10);
 /// Before the next session after the database ended one: at first, and at most, when it ends one after the other.
 const FIRST_PATIENCE: Duration = Duration::from_millis(200);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(5);
-/// A session that lasted so long was no vain try.
+/// A session that lasted so long was no vain try, nor was one in which a message succeeded.
 const NOT_IN_VAIN: Duration = Duration::from_secs(10);
 /// Between two tries to begin.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -44,6 +44,8 @@ pub struct Receiver {
     lanes: Lanes,
     /// Grows with each session that the database ends soon.
     patience: Duration,
+    /// How many messages had succeeded when the database ended a session last.
+    successes: u64,
     lifecycle: Lifecycle,
 }
 
@@ -57,7 +59,8 @@ pub async fn supervise(settings: ReceiverSettings, processor: Processor, shared:
     let worker = Worker { settings: Arc::new(settings), processor, shared, line, settling: Arc::default() };
     let task = Task::new(format!("receiver {}", worker.settings.adapter), NeededFor::Processing);
     let (name, watch, soft) = (task.name().to_owned(), lifecycle.watch.clone(), lifecycle.soft.clone());
-    let mut receiver = Receiver { name, worker, wanted, permits, lanes, patience: FIRST_PATIENCE, lifecycle };
+    let patience = FIRST_PATIENCE;
+    let mut receiver = Receiver { name, worker, wanted, permits, lanes, patience, successes: 0, lifecycle };
     // What is at work goes on with its permits, and what was delivered and not begun goes back to the queue.
     watch.until_stopped(task, &soft, &mut receiver, |receiver| receiver.begin_anew().boxed()).await;
 }
@@ -256,8 +259,9 @@ impl Receiver {
 
     /// A database may answer and fail every message all the same, for want of space say: it is not tried without end.
     async fn wait_for_database(&mut self, lasted: Duration) {
-        if lasted > NOT_IN_VAIN {
-            self.patience = FIRST_PATIENCE;
+        let successes = self.worker.processor.troubles.successes();
+        if lasted > NOT_IN_VAIN || successes != self.successes {
+            (self.patience, self.successes) = (FIRST_PATIENCE, successes);
         }
         self.pause(self.patience).await;
         self.patience = (self.patience * 2).min(LONGEST_PATIENCE);

@@ -45,7 +45,7 @@ fn every_202_takes_effect_once_whatever_befalls_two_instances_and_their_servers(
     run(async {
         let (seed, length) = (seed(), length());
         let installation = Installation::start(length).await;
-        let trial = Trial::start("history", seed, &installation.addresses().await);
+        let trial = Trial::start_with_accusers("history", seed, &installation.addresses().await);
         installation.suffer(Plan::new(seed), length).await;
         let (mut last, _links) = installation.into_last().await;
         let enough = usize::try_from(length.as_secs()).unwrap() * 2;

@@ -99,11 +99,31 @@ pub async fn run(targets: &[SocketAddr], load: Load, stop: Stop) -> Vec<Operatio
     std::mem::take(&mut *run.log.lock().unwrap())
 }
 
+/// Posts good messages, ten a second, until it is over: beside them poison that accuses the database is told from one in
+/// trouble. Appends to the log.
+pub async fn keep_company(
+    target: SocketAddr,
+    load: Load,
+    log: &mut Vec<Operation>,
+    mut over: impl AsyncFnMut() -> bool,
+) {
+    let run = Run::new(load, &[target], reqwest::Client::builder().no_proxy().build().unwrap());
+    let offset = end_of(log);
+    let mut count = 0;
+    while !over().await {
+        count += 1;
+        let id = format!("{:08x}-company-{count}", load.seed);
+        run.post(load.clients, &id, Duration::from_secs(10)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    run.append_to(log, offset);
+}
+
 /// Posts again, until a definite answer, every id whose last answer left its clients in doubt (I3). Appends to the log;
 /// answers the ids that had none within `bound` each.
 pub async fn settle_unknown(target: SocketAddr, load: Load, log: &mut Vec<Operation>, bound: Duration) -> Vec<String> {
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let offset = log.iter().map(|op| op.end).max().unwrap_or(0) + 1;
+    let offset = end_of(log);
     let with = |wanted: &dyn Fn(Promise) -> bool| -> BTreeSet<String> {
         let operations = log.iter().filter(|op| wanted(op.answer.promise()));
         operations.map(|op| op.message_id.clone()).collect()
@@ -124,9 +144,12 @@ pub async fn settle_unknown(target: SocketAddr, load: Load, log: &mut Vec<Operat
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
-    let later = run.log.into_inner().unwrap();
-    log.extend(later.into_iter().map(|op| Operation { start: op.start + offset, end: op.end + offset, ..op }));
+    run.append_to(log, offset);
     without
+}
+
+fn end_of(log: &[Operation]) -> u64 {
+    log.iter().map(|op| op.end).max().unwrap_or(0) + 1
 }
 
 /// One JSON object per line.
@@ -171,6 +194,12 @@ impl Run {
     fn new(load: Load, targets: &[SocketAddr], http: reqwest::Client) -> Self {
         let (started, log, turn) = (Instant::now(), Mutex::default(), AtomicUsize::default());
         Self { load, targets: targets.to_vec(), turn, http, started, log }
+    }
+
+    /// What came after a log that ended then.
+    fn append_to(self, log: &mut Vec<Operation>, offset: u64) {
+        let later = self.log.into_inner().unwrap();
+        log.extend(later.into_iter().map(|op| Operation { start: op.start + offset, end: op.end + offset, ..op }));
     }
 
     fn fresh(&self, client: u32, count: &mut u32, dice: &mut Dice) -> String {

@@ -57,6 +57,10 @@ const WHY_IN_ERROR: &str = "SELECT s.messageid || ': ' || s.comments
                      FROM posthaste.attempt a JOIN posthaste.journal j USING (tx_id) WHERE j.root_id = s.root_id), '')
     FROM ibisstore s WHERE type = 'E' AND messageid NOT LIKE $1 ORDER BY messagekey LIMIT 20";
 
+/// Poison that is not in the error store yet.
+const OPEN_POISON: &str = "SELECT messageid::text FROM ibisstore s JOIN posthaste.journal j USING (tx_id)
+    WHERE s.type = 'A' AND j.state IN ('READY', 'PUBLISHED') AND messageid LIKE '%-poison'";
+
 /// A load that runs until the trial is judged.
 pub struct Trial {
     name: &'static str,
@@ -119,6 +123,13 @@ impl Trial {
         let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{seed}.jsonl"));
         eprintln!("{name}: over after {:?}, {accepted} of {} posts accepted", self.started.elapsed(), log.len());
 
+        if self.load.accusing {
+            let (until, app) = (Instant::now() + REDONE, &*app);
+            let open: Vec<String> = app.db.column(OPEN_POISON, &[]).await;
+            eprintln!("{name}: {} poisons are open, and kept company", open.len());
+            let told = async || Instant::now() > until || app.db.column::<String>(OPEN_POISON, &[]).await.is_empty();
+            load::keep_company(app.api, self.load, &mut log, told).await;
+        }
         let without = load::settle_unknown(app.api, self.load, &mut log, Duration::from_secs(30)).await;
         load::write(&log, &kept);
         app.settle(REDONE).await;

@@ -20,6 +20,7 @@ fn poison_like_a_database_in_trouble_harms_no_neighbour() {
         assert!(kept > 0, "no poison came");
         assert_eq!(app.db.count(&other, &[]).await, 0, "each is kept with its own reason");
         let sessions = app.log_text().matches("not consuming").count();
+        assert!(2 * sessions < usize::try_from(kept).unwrap(), "{sessions} pauses for {kept} poisons");
         eprintln!("poison: {kept} in the error store, the database was blamed {sessions} times");
     });
 }

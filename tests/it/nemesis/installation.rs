@@ -52,6 +52,7 @@ impl Installation {
         servers.postgres.lock().await.sql("SELECT pg_reload_conf()").await.unwrap();
         let first = App::install(Arc::clone(&servers), Options::default()).await;
         first.slow_down().await;
+        first.accuse().await;
         let (amqp_url, second) = (first.amqp_url().to_owned(), first.sibling());
         let instances = [Instance::start(first).await, Instance::start(second).await];
         sleep(QUEUE_AGE).await;
