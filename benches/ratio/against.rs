@@ -16,7 +16,7 @@ use super::instructions::{self, Counter};
 use super::load::{Load, Until};
 use super::pairs::{FEWEST, Pairs, verdict};
 use super::proc::cpu_seconds;
-use super::product::{Application, Product};
+use super::product::Application;
 use super::rows::Row;
 use super::servers::Servers;
 use super::side::Side;
@@ -40,8 +40,6 @@ const PATIENCE: u32 = 4;
 /// One of the two builds.
 struct Build {
     program: PathBuf,
-    /// Migrated by itself: the two may have different schemas.
-    template: String,
 }
 
 /// A build at work, and what it was sent so far.
@@ -53,6 +51,15 @@ struct AtWork {
 /// Answers whether this build is as fast.
 pub async fn run(options: &Options) -> Result<bool> {
     ensure!(options.pairs >= FEWEST, "at least {FEWEST} pairs (ROUNDS), or nothing is known");
+    let begun = Instant::now();
+    let (told, met) = verdict(&compare(options).await?);
+    say(&format!("\n{}, against {}\n{told}", env!("CARGO_BIN_EXE_posthaste"), options.other.display()));
+    say(&format!("{} s", begun.elapsed().as_secs()));
+    Ok(met)
+}
+
+/// All rounds, however few.
+pub async fn compare(options: &Options) -> Result<Vec<(Row, Pairs)>> {
     let (begun, should_take) = (Instant::now(), should_take(options));
     let counts = instructions::are_counted();
     let mut servers = Servers::start().await?;
@@ -69,8 +76,8 @@ pub async fn run(options: &Options) -> Result<bool> {
             "this machine counts no instructions: for a claim of a few per cent use valgrind (docs/performance.md)"
         }
     ));
-    let this = Build::new(&servers, Path::new(env!("CARGO_BIN_EXE_posthaste"))).await?;
-    let other = Build::new(&servers, &options.other).await?;
+    let this = Build::new(Path::new(env!("CARGO_BIN_EXE_posthaste")))?;
+    let other = Build::new(&options.other)?;
     let mut results: Vec<(Row, Pairs)> = options.rows.iter().map(|row| (*row, Pairs::default())).collect();
     for number in 0..options.pairs {
         pair(&mut servers, [&this, &other], number, &mut results, options.window, counts).await?;
@@ -79,10 +86,7 @@ pub async fn run(options: &Options) -> Result<bool> {
         }
     }
     servers.shutdown().await?;
-    let (told, met) = verdict(&results);
-    say(&format!("\n{}, against {}\n{told}", this.program.display(), other.program.display()));
-    say(&format!("{} s", begun.elapsed().as_secs()));
-    Ok(met)
+    Ok(results)
 }
 
 fn should_take(options: &Options) -> Duration {
@@ -92,20 +96,13 @@ fn should_take(options: &Options) -> Duration {
 }
 
 impl Build {
-    async fn new(servers: &Servers, program: &Path) -> Result<Self> {
+    fn new(program: &Path) -> Result<Self> {
         ensure!(program.is_file(), "there is no program {}", program.display());
-        let template = posthaste::dev::fresh_name("template");
-        let url = servers.postgres.create_database(&template).await?;
-        let ground = servers.ground(&[]).await?;
-        let mut product = Product::lay_out(Application::Text, &[url], &ground.amqp)?;
-        product.program = program.to_owned();
-        product.migrate().await?;
-        servers.clear(ground).await?;
-        Ok(Self { program: program.to_owned(), template })
+        Ok(Self { program: program.to_owned() })
     }
 
     async fn start(&self, servers: &Servers) -> Result<AtWork> {
-        let side = Side::one(servers, Application::Text, &self.template, &self.program).await?;
+        let side = Side::one(servers, Application::Text, &self.program).await?;
         Ok(AtWork { side, sent: 0 })
     }
 }

@@ -43,6 +43,7 @@ pub async fn run(seconds: u64) -> Result<()> {
     let ground = servers.ground(&[Some(&template)]).await?;
     let mut product = Product::lay_out(Application::Text, &ground.urls, &ground.amqp)?;
     product.admit(ADMITTED)?;
+    product.take_copy().await?;
     product.start().await?;
     let home = Database::connect(ground.urls.first().map(String::as_str).unwrap_or_default()).await?;
 

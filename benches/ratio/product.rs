@@ -97,7 +97,18 @@ impl Product {
     }
 
     pub async fn migrate(&self) -> Result<()> {
-        let done = tokio::process::Command::from(self.command("migrate")).output().await?;
+        self.migrate_with(&[]).await
+    }
+
+    /// Its databases are copies of a template: another home than that.
+    pub async fn take_copy(&self) -> Result<()> {
+        self.migrate_with(&["--home", "copy"]).await
+    }
+
+    async fn migrate_with(&self, arguments: &[&str]) -> Result<()> {
+        let mut command = self.command("migrate");
+        command.args(arguments);
+        let done = tokio::process::Command::from(command).output().await?;
         ensure!(done.status.success(), "posthaste migrate: {}", String::from_utf8_lossy(&done.stderr));
         Ok(())
     }

@@ -53,17 +53,7 @@ impl Servers {
         let from = template.unwrap_or("template1");
         // Copied as files: with a million rows everything else writes them to the WAL once more.
         let how = if self.version().await? >= 150_000 { " STRATEGY file_copy" } else { "" };
-        self.admin.batch(&format!("CREATE DATABASE \"{name}\" TEMPLATE \"{from}\"{how}")).await?;
-        if template.is_some() {
-            // A copy is another home; the database that holds no home says that it has no such table.
-            let copy = Database::connect(&self.postgres.url(name)).await?;
-            if copy.number("SELECT count(*) FROM pg_namespace WHERE nspname = 'posthaste'").await? == 1
-                && copy.number("SELECT count(*) FROM pg_class WHERE relname = 'home'").await? == 1
-            {
-                copy.batch("UPDATE posthaste.home SET id = gen_random_uuid()").await?;
-            }
-        }
-        Ok(())
+        self.admin.batch(&format!("CREATE DATABASE \"{name}\" TEMPLATE \"{from}\"{how}")).await
     }
 
     /// The databases and queues of a round that is over.

@@ -41,8 +41,11 @@ impl Side {
     ) -> Result<Self> {
         let ground = servers.ground(&[Some(template)]).await?;
         let mut products = Vec::new();
-        for _ in 0..instances {
+        for number in 0..instances {
             let mut product = Product::lay_out(application, &ground.urls, &ground.amqp)?;
+            if number == 0 {
+                product.take_copy().await?;
+            }
             product.start().await?;
             products.push(product);
         }
@@ -51,11 +54,12 @@ impl Side {
         Self::running(ground, addresses, pids, What::Product(products)).await
     }
 
-    /// One instance of this program.
-    pub async fn one(servers: &Servers, application: Application, template: &str, program: &Path) -> Result<Self> {
-        let ground = servers.ground(&[Some(template)]).await?;
+    /// One instance of this program, in a database that it has migrated itself.
+    pub async fn one(servers: &Servers, application: Application, program: &Path) -> Result<Self> {
+        let ground = servers.ground(&[None]).await?;
         let mut product = Product::lay_out(application, &ground.urls, &ground.amqp)?;
         product.program = program.to_owned();
+        product.migrate().await?;
         product.start().await?;
         let (addresses, pids) = (vec![product.api], vec![product.pid()?]);
         Self::running(ground, addresses, pids, What::Product(vec![product])).await

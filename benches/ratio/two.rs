@@ -45,6 +45,7 @@ pub async fn product(servers: &mut Servers, templates: &mut Templates) -> Result
     let copies: Vec<Option<&str>> = names.iter().map(|name| Some(name.as_str())).collect();
     let ground = servers.ground(&copies).await?;
     let mut product = Product::lay_out(Application::Two, &ground.urls, &ground.amqp)?;
+    product.take_copy().await?;
     product.start().await?;
     product.act("writeDb", "stop").await?;
     let until = Until::Messages(MESSAGES);

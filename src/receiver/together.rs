@@ -16,7 +16,7 @@ use crate::lifecycle::caught;
 use crate::model::{Envelope, TxId};
 use crate::relay::Running;
 use crate::store::StoreError;
-use crate::txn::faults::in_group;
+use crate::txn::faults::{Point, in_group, reach};
 
 /// A message at which nobody else in this process is at work.
 struct Held {
@@ -86,7 +86,11 @@ impl Worker {
         if again.is_empty() {
             return Ok(BTreeSet::new());
         }
-        self.processor.store.note_in_hand(&again, &self.settings.destination).await
+        let noted = self.processor.store.note_in_hand(&again, &self.settings.destination).await?;
+        match in_group(reach(Point::DQ8)).await {
+            Ok(()) => Ok(noted),
+            Err(injected) => Err(StoreError::Unknown(injected.to_string())),
+        }
     }
 
     /// In a task of its own, on a place of its own.

@@ -15,6 +15,7 @@ use crate::lifecycle::caught;
 use crate::model::{Envelope, Headers, MessageId, RootId, TxId};
 use crate::relay::Shared;
 use crate::store::Claimed;
+use crate::txn::faults::{Point, reach};
 
 /// Works for one receiver. Cheap to clone.
 #[derive(Clone)]
@@ -72,7 +73,10 @@ impl Worker {
         match entry {
             Entry::First => self.processor.first(&self.settings, envelope).await,
             Entry::Noted => match self.processor.note(&self.settings, envelope.tx_id).await {
-                Ok(true) => self.processor.first(&self.settings, envelope).await,
+                Ok(true) => match reach(Point::DQ8).await {
+                    Ok(()) => self.processor.first(&self.settings, envelope).await,
+                    Err(_injected) => AttemptEnd::HandBack,
+                },
                 Ok(false) => self.start(envelope, slot).await,
                 Err(error) => ended(&error),
             },

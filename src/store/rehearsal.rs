@@ -10,6 +10,7 @@ use super::branch::finish_on;
 use super::work::PROBE;
 use super::{Pool, PostgresSettings, Session, SessionTimeouts, StoreError};
 use crate::model::Incarnation;
+use crate::txn::faults::{Point, reach};
 use crate::txn::ports::Finished;
 use crate::txn::protocol::Outcome;
 
@@ -63,6 +64,7 @@ pub(super) async fn rehearse(one: &Pool, other: &Pool) -> Result<(), StoreError>
     for outcome in [Outcome::Commit, Outcome::Abort] {
         let gid = RehearsalGid(Uuid::new_v4());
         prepare(one, &session, &gid).await?;
+        reach(Point::RH1).await.map_err(|injected| StoreError::Unknown(injected.to_string()))?;
         if let Err(error) = finish(other, &gid, outcome).await {
             // Who prepared it may finish it; should this fail, too, the next rehearsal finds it.
             let _left_behind = say(one, &session, &format!("ROLLBACK PREPARED '{gid}'")).await.is_err();

@@ -55,6 +55,8 @@ points!(
     DQ6,
     /// The broker has lost the message after its delivery.
     DQ7,
+    /// Redelivered messages are noted, and not tried.
+    DQ8,
     /// A group's transaction was rolled back; nothing is counted, nothing tried again.
     GR1,
     /// Amid the replay of a group with savepoints; or before it is tried again without one that failed.
@@ -81,6 +83,8 @@ points!(
     MD10,
     /// The home's epoch is raised in its database, and not shown at the broker.
     HW1,
+    /// A rehearsal's transaction is prepared, and not finished.
+    RH1,
     /// Recovery: before the fence.
     RC1,
     /// Recovery: fenced, nothing finished.

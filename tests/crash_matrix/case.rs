@@ -91,7 +91,10 @@ impl Case {
 
     /// Whether a second instance runs from the beginning. Where only one of two would get to the point, it comes later.
     fn together(&self) -> bool {
-        !(self.recovers() || self.groups() || self.in_recovery || matches!(self.point, Point::IN7 | Point::IN9))
+        !(self.recovers()
+            || self.groups()
+            || self.in_recovery
+            || matches!(self.point, Point::IN7 | Point::IN9 | Point::DQ8))
     }
 
     const fn armed_with(&self) -> &'static str {
@@ -109,6 +112,10 @@ impl Case {
         let messages = Messages::default();
         if self.recovers() {
             die_at(&site, &messages, Point::MD5, self).await;
+        }
+        if self.point == Point::DQ8 {
+            // What comes back after a death is noted.
+            die_at(&site, &messages, if self.group { Point::MD1 } else { Point::DQ1 }, self).await;
         }
         if self.in_recovery {
             die_at(&site, &messages, self.point, self).await;

@@ -212,8 +212,12 @@ fn slow_messages_are_processed_by_as_many_threads_as_there_are() {
         let app = warm().await;
         app.db
             .batch(
-                "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS
-                    $$ BEGIN PERFORM pg_sleep(0.2); RETURN NEW; END $$;
+                "CREATE TABLE gate AS SELECT 'shut';
+                CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS
+                    $$ BEGIN
+                        LOOP PERFORM pg_sleep(0.2); EXIT WHEN NOT EXISTS (SELECT FROM gate); END LOOP;
+                        RETURN NEW;
+                    END $$;
                 CREATE TRIGGER dawdle BEFORE INSERT ON message FOR EACH ROW EXECUTE FUNCTION dawdle();",
             )
             .await;
@@ -224,7 +228,9 @@ fn slow_messages_are_processed_by_as_many_threads_as_there_are() {
             8 => Ok(()),
             other => Err(format!("{other} at once")),
         };
-        eventually("eight are at work", SOON, at_once).await;
+        // Until then none of them ends.
+        eventually("eight are at work", LONG, at_once).await;
+        app.db.batch("DELETE FROM gate").await;
         app.untouched(&messages, &[]).await;
         app.settled(SOON).await;
     });

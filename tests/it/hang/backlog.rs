@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use super::some_seconds;
 use crate::support::{App, LONG, Servers, eventually, run};
 
-const MESSAGES: usize = 4000;
+const MESSAGES: usize = 20_000;
 const RECEIVER: &str = "writeDb";
 
 impl App {
