@@ -2,10 +2,22 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 #![allow(dead_code, reason = "the benchmark uses the rest")]
 
+#[path = "../benches/ratio/against.rs"]
+mod against;
+#[path = "../benches/ratio/child.rs"]
+mod child;
+#[path = "../benches/ratio/database.rs"]
+mod database;
+#[path = "../benches/ratio/facts.rs"]
+mod facts;
 #[path = "../benches/ratio/figures.rs"]
 mod figures;
 #[path = "bench/figures.rs"]
 mod figures_claims;
+#[path = "../benches/ratio/fill.rs"]
+mod fill;
+#[path = "../benches/ratio/floor.rs"]
+mod floor;
 #[path = "../benches/ratio/http.rs"]
 mod http;
 #[path = "bench/http.rs"]
@@ -22,6 +34,8 @@ mod interval_claims;
 mod ledger;
 #[path = "bench/ledger.rs"]
 mod ledger_claims;
+#[path = "../benches/ratio/load.rs"]
+mod load;
 #[path = "../benches/ratio/pairs.rs"]
 mod pairs;
 #[path = "bench/pairs.rs"]
@@ -30,24 +44,47 @@ mod pairs_claims;
 mod proc;
 #[path = "bench/proc.rs"]
 mod proc_claims;
+#[path = "../benches/ratio/product.rs"]
+mod product;
+#[path = "../benches/ratio/queue.rs"]
+mod queue;
 #[path = "../benches/ratio/report.rs"]
 mod report;
 #[path = "bench/report.rs"]
 mod report_claims;
+#[path = "../benches/ratio/round.rs"]
+mod round;
 #[path = "../benches/ratio/rows.rs"]
 mod rows;
 #[path = "bench/rows.rs"]
 mod rows_claims;
+#[path = "../benches/ratio/run.rs"]
+mod run;
+#[path = "bench/run.rs"]
+mod run_claims;
+#[path = "../benches/ratio/servers.rs"]
+mod servers;
+#[path = "../benches/ratio/side.rs"]
+mod side;
 #[path = "../benches/ratio/svg.rs"]
 mod svg;
 #[path = "bench/svg.rs"]
 mod svg_claims;
+#[path = "../benches/ratio/twice.rs"]
+mod twice;
+#[path = "../benches/ratio/two.rs"]
+mod two;
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
+
+/// Where the benchmark prints.
+fn say(text: &str) {
+    eprintln!("{text}");
+}
 
 #[test]
 fn posthaste_check_finds_no_mistake_in_the_benchmarks_configurations() {

@@ -75,7 +75,8 @@ fn brief(round: &Round) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-async fn one(
+/// One round of one side.
+pub async fn one(
     servers: &mut Servers,
     templates: &mut Templates,
     row: &Row,

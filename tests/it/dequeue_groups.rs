@@ -212,10 +212,10 @@ fn slow_messages_are_processed_by_as_many_threads_as_there_are() {
         let app = warm().await;
         app.db
             .batch(
-                "CREATE TABLE gate AS SELECT 'shut';
+                "CREATE TABLE public.gate AS SELECT 'shut';
                 CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS
                     $$ BEGIN
-                        LOOP PERFORM pg_sleep(0.2); EXIT WHEN NOT EXISTS (SELECT FROM gate); END LOOP;
+                        LOOP PERFORM pg_sleep(0.2); EXIT WHEN NOT EXISTS (SELECT FROM public.gate); END LOOP;
                         RETURN NEW;
                     END $$;
                 CREATE TRIGGER dawdle BEFORE INSERT ON message FOR EACH ROW EXECUTE FUNCTION dawdle();",
@@ -230,7 +230,7 @@ fn slow_messages_are_processed_by_as_many_threads_as_there_are() {
         };
         // Until then none of them ends.
         eventually("eight are at work", LONG, at_once).await;
-        app.db.batch("DELETE FROM gate").await;
+        app.db.batch("DELETE FROM public.gate").await;
         app.untouched(&messages, &[]).await;
         app.settled(SOON).await;
     });
