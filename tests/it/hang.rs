@@ -12,7 +12,7 @@ mod standby;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{App, LONG, SOON, Servers, run};
+use crate::support::{App, LONG, SOON, Servers, eventually, run, same};
 use crate::trial::{Trial, seed};
 
 async fn some_seconds(seconds: u64) {
@@ -84,12 +84,16 @@ fn an_instance_that_was_frozen_beyond_its_lease_does_no_harm_when_it_wakes() {
         second.ready(LONG).await;
         let trial = Trial::start("frozen", seed(), &[first.api, second.api]);
         some_seconds(2).await;
-        for _ in 0..2 {
+        for fenced in 1..=2 {
             first.freeze();
             some_seconds(6).await;
+            eventually("the other has fenced it", LONG, async || {
+                same(second.db.count("posthaste.instance WHERE state = 'FENCED'", &[]).await, &fenced)
+            })
+            .await;
             first.thaw();
             // Another instance has taken over its work; it notices and ends, and a new start is a new instance.
-            assert_eq!(first.ended(SOON).await, Some(70));
+            assert_eq!(first.ended(LONG).await, Some(70));
             first.run();
             first.ready(LONG).await;
             some_seconds(2).await;
