@@ -4,6 +4,7 @@ mod auditing;
 mod boot;
 mod cleaning;
 mod databases;
+mod descriptors;
 mod destinations;
 mod doctor;
 mod prove;
@@ -217,8 +218,11 @@ fn serve_both(
         readiness: readiness.clone(),
         metrics: Arc::new(move || metrics.render(&store)),
     };
-    let protection =
-        ServerSettings { header_timeout: settings.api.header_timeout, max_connections: settings.api.max_connections };
+    let clients = descriptors::clients(descriptors::raise(), descriptors::kept(settings), settings.api.max_connections);
+    if let Some(warning) = clients.warning {
+        tracing::warn!("{warning}");
+    }
+    let protection = ServerSettings { header_timeout: settings.api.header_timeout, max_connections: clients.at_most };
     let api_task = Task::new("api", NeededFor::Accepting);
     let answer = move |request| api.clone().answer(request);
     lifecycle.tasks.spawn(serve(api_task, listeners.api, answer, protection, lifecycle.clone()));

@@ -38,6 +38,8 @@ mod crash;
 #[cfg(test)]
 mod dequeue_groups;
 #[cfg(test)]
+mod descriptors;
+#[cfg(test)]
 mod doctor;
 #[cfg(test)]
 mod facts;

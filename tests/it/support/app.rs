@@ -133,7 +133,7 @@ impl App {
         assert!(migrated.status.success(), "migrate: {migrated:?}");
     }
 
-    fn prepare(&self, arguments: &[&str]) -> Command {
+    pub fn prepare(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_posthaste"));
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
         command.args(["--resources", "resources.yml", "--configurations", "configurations"]);
@@ -157,10 +157,12 @@ impl App {
 
     /// Starts the process with more options.
     pub fn run_with(&mut self, options: &[&str]) {
+        self.start_process(self.prepare(&[&["run"], options].concat()));
+    }
+
+    pub fn start_process(&mut self, mut command: Command) {
         assert!(self.process.is_none(), "it runs already");
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
-        let mut command = self.prepare(&["run"]);
-        command.args(options);
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let mut leash = Command::new("/bin/sh");
         leash.args(["-c", r#"cat >/dev/null; kill -KILL "$1""#, "leash", &child.id().to_string()]);
