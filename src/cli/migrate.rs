@@ -5,6 +5,7 @@ use clap::{Args, ValueEnum};
 use super::{Failure, Global, OutputFormat, output};
 use crate::app::{self, MigrationReport};
 use crate::store::HomeDecision;
+use crate::store::migrate::Applied;
 
 #[derive(Debug, Clone, Args)]
 pub struct MigrateArgs {
@@ -31,17 +32,25 @@ pub async fn migrate(global: &Global, args: &MigrateArgs) -> Result<(), Failure>
         Home::Same => HomeDecision::Same,
         Home::Copy => HomeDecision::Copy,
     });
-    let report = app::migrate(&settings, args.plan, home).await?;
-    match global.output {
-        OutputFormat::Table => output::print(&text(&report, args.plan)),
-        OutputFormat::Json => output::print_json(&report),
+    let mut report = MigrationReport::default();
+    let done = app::migrate(&settings, args.plan, home, &mut report).await;
+    // Also before an error: it stands.
+    if done.is_ok() || report != MigrationReport::default() {
+        match global.output {
+            OutputFormat::Table => output::print(&text(&report, args.plan))?,
+            OutputFormat::Json => output::print_json(&report)?,
+        }
     }
+    Ok(done?)
 }
 
 fn text(report: &MigrationReport, plan: bool) -> String {
     let (apply, declare) = if plan { ("would apply", "would declare") } else { ("applied", "declared") };
-    let mut lines: Vec<String> =
-        report.migrations.iter().map(|applied| format!("{apply} {} of {}", applied.migration, applied.of)).collect();
+    let line = |applied: &Applied| {
+        let after = applied.after.as_ref().map_or_else(String::new, |after| format!(", after {after}"));
+        format!("{apply} {} of {}{after}", applied.migration, applied.of)
+    };
+    let mut lines: Vec<String> = report.migrations.iter().map(line).collect();
     lines.extend(report.home.iter().map(|report| match &report.settled {
         settled if settled.on_hold == 0 => format!("home {} settled: {}", settled.home, settled.decision),
         settled => {
