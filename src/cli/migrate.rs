@@ -5,7 +5,6 @@ use clap::{Args, ValueEnum};
 use super::{Failure, Global, OutputFormat, output};
 use crate::app::{self, MigrationReport};
 use crate::store::HomeDecision;
-use crate::store::migrate::Applied;
 
 #[derive(Debug, Clone, Args)]
 pub struct MigrateArgs {
@@ -46,11 +45,8 @@ pub async fn migrate(global: &Global, args: &MigrateArgs) -> Result<(), Failure>
 
 fn text(report: &MigrationReport, plan: bool) -> String {
     let (apply, declare) = if plan { ("would apply", "would declare") } else { ("applied", "declared") };
-    let line = |applied: &Applied| {
-        let after = applied.after.as_ref().map_or_else(String::new, |after| format!(", after {after}"));
-        format!("{apply} {} of {}{after}", applied.migration, applied.of)
-    };
-    let mut lines: Vec<String> = report.migrations.iter().map(line).collect();
+    let mut lines: Vec<String> =
+        report.migrations.iter().map(|applied| format!("{apply} {} of {}", applied.migration, applied.of)).collect();
     lines.extend(report.home.iter().map(|report| match &report.settled {
         settled if settled.on_hold == 0 => format!("home {} settled: {}", settled.home, settled.decision),
         settled => {

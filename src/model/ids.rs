@@ -106,8 +106,8 @@ impl Destination {
         Self::new(&format!("{connection}/{queue}"))
     }
 
-    /// Where its messages wait when the broker does not take them: a slot of the same name. Longer names, which files are
-    /// refused with and rows of earlier files may have, are cut and told apart by a hash.
+    /// Where its messages wait when the broker does not take them: a slot of the same name, cut and told apart by a hash
+    /// where that is longer than a slot's may be.
     #[must_use]
     pub fn error_slot(&self) -> SlotId {
         if self.0.chars().count() <= SlotId::LONGEST {

@@ -50,9 +50,6 @@ pub struct Applied {
     /// `engine`, or the configuration's name.
     pub of: String,
     pub migration: String,
-    /// The one with a higher number that was applied before it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub after: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +93,7 @@ struct Judged<'a> {
 
 impl Judged<'_> {
     fn applied(&self, file: &MigrationFile) -> Applied {
-        Applied { of: self.set.of.clone(), migration: file.name(), after: file.after(&self.history) }
+        Applied { of: self.set.of.clone(), migration: file.name() }
     }
 }
 

@@ -38,9 +38,7 @@ impl MigrationFile {
         let unix = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n");
         let as_written = text.strip_prefix('\u{feff}').unwrap_or(text);
         let windows = unix.replace('\n', "\r\n");
-        // `U`: applied whatever number was applied before. The checksum does not hold it.
-        let name = format!("U{}", stem.strip_prefix('V').unwrap_or(stem));
-        let parse = |sql: &str| Migration::unapplied(&name, sql).map_err(|error| error.to_string());
+        let parse = |sql: &str| Migration::unapplied(stem, sql).map_err(|error| error.to_string());
         let migration = parse(&unix)?;
         let checksums = [migration.checksum(), parse(as_written)?.checksum(), parse(&windows)?.checksum()];
         Ok(Self { place: place.to_owned(), migration, checksums })
@@ -58,12 +56,6 @@ impl MigrationFile {
     pub(super) fn migration(&self) -> &Migration {
         &self.migration
     }
-
-    /// The one with a higher number that was applied before it.
-    pub(super) fn after(&self, history: &[Recorded]) -> Option<String> {
-        let last = history.iter().max_by_key(|row| row.version).filter(|row| row.version > self.version())?;
-        Some(format!("V{}__{}", last.version, last.name))
-    }
 }
 
 /// Which files are not applied yet, or everything that stands in the way. What was applied and has a higher number than
@@ -72,12 +64,28 @@ pub(super) fn compare<'a>(
     files: &'a [MigrationFile],
     history: &[Recorded],
 ) -> Result<Vec<&'a MigrationFile>, Vec<String>> {
-    let mistakes: Vec<String> = history.iter().filter_map(|row| mistake(files, row)).collect();
+    let last = history.iter().max_by_key(|row| row.version);
+    let applied = |file: &&MigrationFile| history.iter().any(|row| row.version == file.version());
+    let late = files.iter().filter(|file| !applied(file)).filter_map(|file| late(file, last?, files));
+    let mistakes: Vec<String> = history.iter().filter_map(|row| mistake(files, row)).chain(late).collect();
     if !mistakes.is_empty() {
         return Err(mistakes);
     }
-    let applied = |file: &&MigrationFile| history.iter().any(|row| row.version == file.version());
     Ok(files.iter().filter(|file| !applied(file)).collect())
+}
+
+/// Elsewhere it would be applied before that one: the tables would not be the same.
+fn late(file: &MigrationFile, last: &Recorded, files: &[MigrationFile]) -> Option<String> {
+    let free = files.iter().map(MigrationFile::version).max()?.max(last.version).saturating_add(1);
+    (file.version() < last.version).then(|| {
+        format!(
+            "{}: it came after V{}__{}, which is applied and has a higher number: name it V{free}__{}.sql",
+            file.place,
+            last.version,
+            last.name,
+            file.migration.name()
+        )
+    })
 }
 
 fn mistake(files: &[MigrationFile], row: &Recorded) -> Option<String> {
@@ -165,12 +173,14 @@ mod tests {
     }
 
     #[test]
-    fn a_lower_number_that_came_later_is_applied_and_told_as_such() {
-        let files = [file("V1__item", SQL), file("V2__merged", SQL), file("V3__later", SQL)];
+    fn a_lower_number_that_came_later_is_told_with_a_number_that_is_free() {
+        let files = [file("V1__item", SQL), file("V2__merged", SQL), file("V3__later", SQL), file("V4__new", SQL)];
         let history = [recorded("V1__item", SQL), recorded("V3__later", SQL)];
-        assert_eq!(names(compare(&files, &history)), ["V2__merged"]);
-        assert_eq!(files[1].after(&history).as_deref(), Some("V3__later"));
-        assert_eq!(files[2].after(&history[..1]), None);
+        let mistakes = compare(&files, &history).unwrap_err();
+        let told = "m/V2__merged.sql: it came after V3__later, which is applied and has a higher number: name it \
+                    V5__merged.sql";
+        assert_eq!(mistakes, [told]);
+        assert_eq!(names(compare(&files, &history[..1])), ["V2__merged", "V3__later", "V4__new"]);
     }
 
     #[test]

@@ -97,7 +97,7 @@ pub use rehearsal::rehearse_at;
 pub use remove::{Removal, RemovalRequest};
 pub use resend::{ResendClaim, ResendRequest, ResendWay};
 pub use server_facts::{
-    ClockReading, HomeFacts, SchemaFacts, ServerFacts, SessionSetting, Setting, Standbys, server_facts,
+    ClockReading, HomeFacts, OpenSchema, SchemaFacts, ServerFacts, SessionSetting, Setting, Standbys, server_facts,
 };
 pub use session::Session;
 pub use settings::{PostgresSettings, SessionTimeouts};

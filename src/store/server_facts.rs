@@ -46,6 +46,8 @@ pub struct ServerFacts {
     /// What `run` needs here and the role has not, as GRANT writes it.
     pub missing: Vec<String>,
     pub schema: SchemaFacts,
+    /// Where others could put something in the way of a name or an operator.
+    pub open_schemas: Vec<OpenSchema>,
     /// Of the home database alone.
     pub home: Option<HomeFacts>,
 }
@@ -63,6 +65,16 @@ pub struct SessionSetting {
     pub name: &'static str,
     pub wanted: String,
     pub found: Option<String>,
+}
+
+/// A schema of the search path, or one that would be in it, which others than its owner may create in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenSchema {
+    pub name: String,
+    /// `false`: it is not there, and they may make it.
+    pub exists: bool,
+    /// Neither superusers nor roles that ours is a member of; `PUBLIC` are all.
+    pub roles: Vec<String>,
 }
 
 /// The server's clock against this process's.
@@ -140,6 +152,25 @@ SELECT DISTINCT f.name FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamesp
 CROSS JOIN LATERAL (VALUES (CASE n.nspname WHEN 'pg_catalog' THEN '' ELSE n.nspname || '.' END || p.proname)) f(name)
 WHERE f.name = ANY($1) AND NOT has_function_privilege(p.oid, 'EXECUTE') ORDER BY 1";
 
+/// Who may create in a schema of the search path; and in the database, where `"$user"` is in it and means no schema yet. An
+/// owner is trusted: he may drop what is there.
+const OPEN_SCHEMAS: &str = "/* doctor_open_schemas */
+WITH place (name, there, owner, acl, turn) AS (
+    SELECT n.nspname::text, true, n.nspowner, n.nspacl, 1
+    FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) AS path (name)
+    JOIN pg_catalog.pg_namespace n ON n.nspname = path.name
+    UNION ALL
+    SELECT current_user::text, false, d.datdba, coalesce(d.datacl, pg_catalog.acldefault('d', d.datdba)), 2
+    FROM pg_catalog.pg_database d
+    WHERE d.datname = pg_catalog.current_database()
+      AND pg_catalog.strpos(pg_catalog.current_setting('search_path'), '$user') > 0 AND current_user <> 'posthaste'
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_namespace n WHERE n.nspname = current_user))
+SELECT p.name, p.there, array_agg(coalesce(r.rolname::text, 'PUBLIC') ORDER BY r.rolname)
+FROM place p CROSS JOIN LATERAL pg_catalog.aclexplode(p.acl) a LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
+WHERE a.privilege_type = 'CREATE' AND a.grantee <> p.owner
+  AND (a.grantee = 0 OR NOT r.rolsuper AND NOT pg_catalog.pg_has_role(current_user, a.grantee, 'MEMBER'))
+GROUP BY p.name, p.there, p.turn ORDER BY p.turn, p.name";
+
 const NEVER_VACUUMED: &str = "/* doctor_vacuum */
 SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE (n.nspname = 'posthaste' OR c.relname = 'ibisstore') AND c.relkind = 'r'
@@ -196,8 +227,15 @@ async fn ask(
             }
             Err(error @ MigrateError::Unreachable(_)) => SchemaFacts::Unseen(error.to_string()),
         },
+        open_schemas: open_schemas(&client).await?,
         home: if is_home { Some(home(&client).await?) } else { None },
     })
+}
+
+async fn open_schemas(client: &Client) -> Result<Vec<OpenSchema>, StoreError> {
+    let rows = client.query(OPEN_SCHEMAS, &[]).await?;
+    let open = |row: &tokio_postgres::Row| OpenSchema { name: row.get(0), exists: row.get(1), roles: row.get(2) };
+    Ok(rows.iter().map(open).collect())
 }
 
 async fn open(settings: &PostgresSettings, timeouts: Option<SessionTimeouts>) -> Result<Client, StoreError> {

@@ -10,7 +10,7 @@ use super::super::resources::Resources;
 use super::super::section::Text;
 use super::super::values::show_size;
 use super::adapters::check_destination;
-use crate::model::{Destination, SlotId, TransactionAttribute};
+use crate::model::{Destination, TransactionAttribute};
 use crate::txn::MAX_BRANCHES;
 
 pub(super) fn check(resources: Option<&Resources>, folders: &[Folder], report: &mut Report) {
@@ -42,18 +42,9 @@ fn check_handover_slots(folders: &[Folder], report: &mut Report) {
     for step in folders.iter().flat_map(|folder| &folder.adapters).flat_map(|adapter| &adapter.steps) {
         if let Some(StepKind::AmqpSender { connection, destination: queue }) = &step.kind {
             let to = destination(connection, queue);
-            if read.contains(&to) {
-                continue;
+            if !read.contains(&to) {
+                sent_to.push(to.error_slot());
             }
-            let length = to.as_str().chars().count();
-            if length > SlotId::LONGEST {
-                let most = SlotId::LONGEST;
-                let message = format!("a slot is named after this queue, and of {length} characters it takes {most}");
-                let help = "what the broker does not take waits under `connection/queue`, since no receiver here reads the \
-                            queue: shorten the queue's name or the amqp entry's";
-                report.error(queue.at, message, help);
-            }
-            sent_to.push(to.error_slot());
         }
     }
     for storage in receivers(folders).filter_map(|(_, receiver)| receiver.error_storage.as_ref()) {
