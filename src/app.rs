@@ -64,8 +64,16 @@ struct Parts {
     host: Arc<str>,
 }
 
-/// Runs an instance until `stop` is ready, then stops it gracefully. `ready` is told when messages are first accepted
-/// and processed.
+/// Who is told how far an instance has come.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// It is not refused as it is: it goes on, be it that it waits for a server.
+    pub goes_on: Option<oneshot::Sender<()>>,
+    /// Messages are accepted and processed for the first time.
+    pub ready: Option<oneshot::Sender<()>>,
+}
+
+/// Runs an instance until `stop` is ready, then stops it gracefully.
 ///
 /// # Errors
 /// `Configuration` and `Schema` when it must not run as it is, `Fenced` when another instance has taken over.
@@ -73,19 +81,19 @@ pub async fn run(
     settings: Settings,
     listeners: Listeners,
     metrics: MetricsHandle,
-    ready: Option<oneshot::Sender<()>>,
+    told: Told,
     stop: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let lifecycle = Lifecycle::default();
     let bound = settings.instance.stop_timeout;
     let parts = assemble(settings, &lifecycle)?;
     let readiness = serve_both(&parts, listeners, metrics, &lifecycle)?;
-    if let Some(ready) = ready {
+    if let Some(ready) = told.ready {
         lifecycle.tasks.spawn(tell_when_ready(readiness, ready, lifecycle.clone()));
     }
     let (relay_end, shared_end, store) = (parts.relay.clone(), parts.shared.clone(), parts.store.clone());
     let live = async {
-        let reached = boot::until_registered(&parts).await?;
+        let reached = boot::until_registered(&parts, told.goes_on).await?;
         tasks::start(&parts, reached, &lifecycle);
         tasks::beat(&parts, &lifecycle).await.map_err(RunError::Fenced)
     };

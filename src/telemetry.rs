@@ -32,8 +32,9 @@ pub enum TelemetryError {
 /// # Errors
 /// The filter cannot be read, or a logger is set already.
 pub fn log_to_stderr(filter: &str, format: LogFormat) -> Result<(), TelemetryError> {
-    // The AMQP client logs returned messages with their bodies: it stays silent whatever is asked for.
-    let directives = format!("{filter},lapin=off,deadpool=error,tokio_postgres=warn,refinery=warn,refinery_core=warn");
+    // The AMQP client logs returned messages with their bodies: it stays silent whatever is asked for. What the runner of
+    // migrations has to say is in our own answer.
+    let directives = format!("{filter},lapin=off,deadpool=error,tokio_postgres=warn,refinery=off,refinery_core=off");
     let filter = EnvFilter::try_new(directives)
         .map_err(|error| TelemetryError::Filter { given: filter.to_owned(), reason: error.to_string() })?;
     let registry = tracing_subscriber::registry().with(filter);

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::boot::{RunError, applications};
+use super::boot::{RunError, Troubles, applications, refusal};
 use crate::config::Settings;
 use crate::lifecycle::Lifecycle;
 use crate::store::migrate::{MigrateError, refuse_other_schema};
 use crate::store::{
-    PostgresSettings, PreparedLimit, Store, StoreError, no_sessions, prepared_limit, refuse_small_limits,
+    PostgresSettings, PreparedLimit, Store, StoreError, grants_to_run, no_sessions, prepared_limit, refuse_small_limits,
 };
 
 /// Between two looks at those that are waited for.
@@ -46,9 +46,10 @@ impl Reached {
     }
 }
 
-/// Looks at all of them once. The home must be reached; so much as one that was reached and must not be used is refused.
+/// Looks at all of them once. The home must be reached; what was reached and must not be used is refused, all at once.
 pub(super) async fn look(settings: &Settings, store: &Store) -> Result<Reached, Wait> {
     let mut reached = Reached::default();
+    let (mut refused, mut later) = (Troubles::default(), None);
     let looks = join_all(settings.postgres.iter().map(|entry| look_at(settings, entry))).await;
     for (entry, look) in settings.postgres.iter().zip(looks) {
         match look {
@@ -56,8 +57,13 @@ pub(super) async fn look(settings: &Settings, store: &Store) -> Result<Reached, 
             Err(Wait::Later(reason)) if entry.name != settings.instance.home => {
                 store.databases.keep_out(&entry.name, reason);
             }
-            Err(wait) => return Err(wait),
+            Err(Wait::Later(reason)) => later = Some(reason),
+            Err(Wait::Refuse(error)) => refused.add(error),
         }
+    }
+    refused.into_result().map_err(Wait::Refuse)?;
+    if let Some(reason) = later {
+        return Err(Wait::Later(reason));
     }
     reached.refuse(settings)?;
     Ok(reached)
@@ -66,12 +72,11 @@ pub(super) async fn look(settings: &Settings, store: &Store) -> Result<Reached, 
 /// Whether its schema is the right one, and what its server allows.
 async fn look_at(settings: &Settings, entry: &PostgresSettings) -> Result<PreparedLimit, Wait> {
     let is_home = entry.name == settings.instance.home;
-    let waits = |error: MigrateError| match error {
-        MigrateError::Unreachable(reason) => Wait::Later(format!("waiting for database {}: {reason}", entry.name)),
-        error @ (MigrateError::File { .. } | MigrateError::Failed { .. } | MigrateError::Name(_)) => {
-            Wait::Refuse(RunError::Schema(format!("database {}: {error}", entry.name)))
-        }
+    let waits = |error: MigrateError| match refusal(entry, error) {
+        RunError::Unreachable(reason) => Wait::Later(format!("waiting for {reason}")),
+        error => Wait::Refuse(error),
     };
+    let applications = applications(settings, &entry.name);
     let look = async {
         if let Some(reason) = no_sessions(entry)
             .await
@@ -80,7 +85,12 @@ async fn look_at(settings: &Settings, entry: &PostgresSettings) -> Result<Prepar
             let place = format!("postgres entry {} ({})", entry.name, entry.address());
             return Err(Wait::Refuse(RunError::Configuration(format!("{place}: {reason}"))));
         }
-        match refuse_other_schema(entry, is_home, &applications(settings, &entry.name)).await.map_err(waits)? {
+        let grants = grants_to_run(entry, is_home, &applications).await.map_err(waits)?;
+        if !grants.is_empty() {
+            let reason = format!("database {}: the role lacks rights: {}", entry.name, grants.join("; "));
+            return Err(Wait::Refuse(RunError::Schema(reason)));
+        }
+        match refuse_other_schema(entry, is_home, &applications).await.map_err(waits)? {
             None => prepared_limit(entry).await.map_err(waits),
             Some(reason) => Err(Wait::Refuse(RunError::Schema(reason))),
         }

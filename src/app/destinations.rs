@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::config::Settings;
-use crate::model::{Destination, SlotId};
+use crate::model::Destination;
 use crate::pipeline::StepKind;
 use crate::relay::DestinationSettings;
 use crate::store::LONGEST_PAUSE;
@@ -30,7 +30,7 @@ pub fn of(settings: &Settings) -> Vec<DestinationSettings> {
                 destination: sender.destination.clone(),
                 connection: sender.connection.clone(),
                 queue: sender.queue.clone(),
-                error_slot: SlotId::new(sender.destination.as_str()),
+                error_slot: sender.destination.error_slot(),
                 adapter: adapter.name.clone(),
                 longest_delay: LONGEST_PAUSE,
             });

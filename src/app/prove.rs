@@ -56,12 +56,9 @@ fn claims(settings: &Settings) -> Claims {
         .map(|receiver| (receiver.destination.to_string(), receiver.adapter.to_string()))
         .collect();
     let slots = claimed_slots(settings).into_iter().map(|slot| (slot.slot_id.to_string(), slot.adapter.to_string()));
-    let all = destinations::of(settings).into_iter().map(|one| one.destination.to_string());
-    Claims {
-        slots: slots.collect(),
-        sent_to: all.filter(|destination| !consumers.contains_key(destination)).collect(),
-        consumers,
-    }
+    let all = destinations::of(settings);
+    let sent_to = all.into_iter().filter(|one| !consumers.contains_key(one.destination.as_str()));
+    Claims { slots: slots.collect(), sent_to: sent_to.map(|one| one.error_slot.to_string()).collect(), consumers }
 }
 
 /// The depth of every queue that a receiver here consumes.

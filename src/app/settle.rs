@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::boot::{BROKER_BOUND, RunError};
+use super::boot::{BROKER_BOUND, RunError, why_not};
 use crate::broker::{AmqpSettings, Broker, CallError, PublisherSettings};
 use crate::config::Settings;
 use crate::lifecycle::Lifecycle;
@@ -66,7 +66,7 @@ async fn ask(amqp: &AmqpSettings, held: Epoch, lifecycle: &Lifecycle) -> Result<
         RunError::Unreachable(format!("broker {} ({}): {reason}; nothing was changed", broker.name(), broker.address()))
     };
     if !broker.can_consume(BROKER_BOUND).await {
-        return Err(unreachable(format!("{:?}", broker.consume_status())));
+        return Err(unreachable(why_not(broker.consume_status())));
     }
     let newest = broker.newest_epoch(held.home, held.number).await;
     let newest = newest.map_err(|error: CallError| unreachable(error.to_string()))?;

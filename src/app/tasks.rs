@@ -7,6 +7,7 @@ use super::databases::{self, Reached};
 use super::steady::SteadyClock;
 use super::{Parts, auditing, cleaning};
 use crate::lifecycle::{Lifecycle, NeededFor, Task};
+use crate::model::AdapterState;
 use crate::receiver::supervise;
 use crate::relay::{self, Fenced, heartbeat, recover, sweep, verify_destinations};
 
@@ -31,6 +32,10 @@ pub(super) fn start(parts: &Parts, reached: Reached, lifecycle: &Lifecycle) {
     lifecycle.spawn_watched(auditing::task(), state, |(store, shared, lifecycle)| {
         auditing::audit(store.clone(), shared.clone(), lifecycle.clone()).boxed()
     });
+    // Those that nobody supervises have been since they were known.
+    for adapter in parts.registry.list().iter().filter(|adapter| adapter.state == AdapterState::Started) {
+        tracing::info!(adapter = %adapter.name, state = %adapter.state, listener = adapter.listener, "an adapter's state");
+    }
     for receiver in &parts.settings.receivers {
         let (processor, shared) = (parts.processor.clone(), parts.shared.clone());
         lifecycle.tasks.spawn(supervise(receiver.clone(), processor, shared, lifecycle.clone()));

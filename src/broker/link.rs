@@ -186,7 +186,8 @@ impl Supervisor {
                 () = tokio::time::sleep(pause.next()) => {}
             }
         }
-        self.down("closed".into());
+        tracing::info!(amqp.connection = %self.endpoint.name, amqp.purpose = self.purpose.as_str(), "closed");
+        self.say_down("closed".into());
     }
 
     fn stopping(&self) -> bool {

@@ -124,8 +124,9 @@ async fn run_on(
     take_over(settings, servers);
     let metrics = MetricsHandle::install().map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
     let mut stop = std::pin::pin!(stop);
+    let mut report = app::MigrationReport::default();
     tokio::select! {
-        migrated = app::migrate(settings, false, None) => migrated.map(|_report| ())?,
+        migrated = app::migrate(settings, false, None, &mut report) => migrated?,
         () = &mut stop => return Ok(()),
     }
     let listeners = listen(servers.api, servers.console).await?;
@@ -134,7 +135,8 @@ async fn run_on(
     let message = first_message(settings, &global.configurations);
     let first_api = first.as_ref().map(|(method, path)| FirstApi { method, path, message: message.as_deref() });
     let (ready, is_ready) = tokio::sync::oneshot::channel();
-    let run = Box::pin(app::run(settings.clone(), listeners, metrics, Some(ready), stop));
+    let run =
+        Box::pin(app::run(settings.clone(), listeners, metrics, app::Told { ready: Some(ready), goes_on: None }, stop));
     // Not before it can be done: the reader's first curl shall work.
     let greet = async {
         if is_ready.await.is_ok() {

@@ -31,11 +31,16 @@ pub async fn migrate(global: &Global, args: &MigrateArgs) -> Result<(), Failure>
         Home::Same => HomeDecision::Same,
         Home::Copy => HomeDecision::Copy,
     });
-    let report = app::migrate(&settings, args.plan, home).await?;
-    match global.output {
-        OutputFormat::Table => output::print(&text(&report, args.plan)),
-        OutputFormat::Json => output::print_json(&report),
+    let mut report = MigrationReport::default();
+    let done = app::migrate(&settings, args.plan, home, &mut report).await;
+    // Also before an error: it stands.
+    if done.is_ok() || report != MigrationReport::default() {
+        match global.output {
+            OutputFormat::Table => output::print(&text(&report, args.plan))?,
+            OutputFormat::Json => output::print_json(&report)?,
+        }
     }
+    Ok(done?)
 }
 
 fn text(report: &MigrationReport, plan: bool) -> String {

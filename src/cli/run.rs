@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 use super::{Exit, Failure, Global, output};
-use crate::app::{self, Listeners};
+use crate::app::{self, Listeners, Told};
 use crate::dev::holder_of;
 use crate::inbound::server::bind;
 use crate::telemetry::MetricsHandle;
@@ -15,9 +16,15 @@ pub async fn run(global: &Global) -> Result<(), Failure> {
     let settings = global.load()?;
     let metrics = MetricsHandle::install().map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
     let listeners = listen(settings.api.listen, settings.console.listen).await?;
-    announce(&listeners)?;
-    app::run(settings, listeners, metrics, None, told_to_stop()?).await?;
-    Ok(())
+    let line = announcement(&listeners)?;
+    let (goes_on, does_go_on) = oneshot::channel();
+    let told = Told { goes_on: Some(goes_on), ready: None };
+    let run = Box::pin(app::run(settings, listeners, metrics, told, told_to_stop()?));
+    // Not before a refusal: who reads it believes it.
+    let announce = async { if does_go_on.await.is_ok() { output::print(&line) } else { Ok(()) } };
+    let (ended, announced) = tokio::join!(run, announce);
+    ended?;
+    announced
 }
 
 /// Binds both addresses, or says who has one.
@@ -33,12 +40,12 @@ pub(super) async fn listen(api: SocketAddr, console: SocketAddr) -> Result<Liste
 }
 
 /// One line for whoever started us: the addresses that are really listened on.
-fn announce(listeners: &Listeners) -> Result<(), Failure> {
+fn announcement(listeners: &Listeners) -> Result<String, Failure> {
     let address = |listener: &tokio::net::TcpListener| {
         listener.local_addr().map_err(|error| Failure::new(Exit::Failed, error.to_string()))
     };
     let (api, console) = (address(&listeners.api)?, address(&listeners.console)?);
-    output::print(&format!("listening api={api} console={console}\n"))
+    Ok(format!("listening api={api} console={console}\n"))
 }
 
 /// Ready at the first SIGTERM or SIGINT.

@@ -8,6 +8,7 @@ use super::keys;
 use super::listeners::{Listener, listener_section};
 use super::resources::entries;
 use super::section::{At, Context, Section, Text, checked};
+use super::sql;
 use super::tree;
 use super::values::{self, Wrong};
 use crate::inbound::DuplicateKey;
@@ -200,8 +201,23 @@ fn amqp_sender(mut section: Section, cx: &mut Context<'_>) -> StepKind {
 
 fn query(mut section: Section, cx: &mut Context<'_>) -> StepKind {
     let database = section.required("database", cx);
-    let sql = section.required_verbatim("sql", cx);
+    let folded = section.is_folded("sql", cx);
+    let mut sql = section.required_verbatim("sql", cx);
     let params = section.texts("params", cx);
+    if section.take_torn() && !sql.is_absent() {
+        let message = "`sql` ends at its first comma: between `{` and `}` an unquoted text does";
+        cx.report.error(
+            sql.at,
+            message,
+            "quote it: sql: '…', with '' for each quote in it; or write it below `sql: |`",
+        );
+        sql = Text::absent(sql.at);
+    }
+    if folded && sql::has_line_comment(&sql.value) {
+        let message = "`sql` is folded by `>` into one line, in which `--` makes a comment of all that follows";
+        cx.report.error(sql.at, message, "write `|` instead of `>`, or the comment as /* … */");
+        sql = Text::absent(sql.at);
+    }
     section.finish(cx);
     // A wrong one keeps its place, so that the others keep their numbers.
     let params = params.iter().map(|text| At { value: checked("params", text, param, cx), at: text.at }).collect();

@@ -144,6 +144,13 @@ impl Report {
         }
     }
 
+    /// What follows a key and its colon on its line.
+    pub fn text_after(&self, key: Place, bytes: &Range<usize>) -> &str {
+        let text = self.files.get(key.file.0).map(|source| source.text.as_str()).unwrap_or_default();
+        let rest = text.get(bytes.end..).unwrap_or_default();
+        rest.lines().next().unwrap_or_default().trim_start_matches([':', ' ', '"', '\''])
+    }
+
     /// `line 7`, or `resources.yml line 7` seen from another file.
     pub fn describe(&self, place: Place, seen_from: Place) -> String {
         match self.files.get(place.file.0) {

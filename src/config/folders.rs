@@ -7,6 +7,7 @@ use super::Configuration;
 use super::adapters::{self, Adapter};
 use super::section::Context;
 use super::values;
+use crate::store::migrate::{LONGEST_NAME, read_migration};
 
 const FILE: &str = "adapters.yml";
 
@@ -54,6 +55,14 @@ fn read_folder(name: String, path: PathBuf, cx: &mut Context<'_>) -> Option<Fold
     }
     let adapters = adapters::read(&file, &name, cx);
     let migrations = migrations(&path.join("migrations"), cx);
+    if name.len() > LONGEST_NAME && migrations.values().any(|files| !files.is_empty()) {
+        let help = "a table is named after it, which tells what is applied: rename the folder before anything is";
+        cx.report.error_in(
+            &path,
+            format!("a configuration with migrations has a name of at most {LONGEST_NAME} bytes, not {}", name.len()),
+            help,
+        );
+    }
     Some(Folder { path, configuration: Configuration { name, migrations }, adapters })
 }
 
@@ -77,11 +86,20 @@ fn migrations(folder: &Path, cx: &mut Context<'_>) -> BTreeMap<String, Vec<PathB
 fn numbered(folder: &Path, cx: &mut Context<'_>) -> Vec<PathBuf> {
     let mut by_number: BTreeMap<i32, (String, PathBuf)> = BTreeMap::new();
     for (name, path) in listed(folder, cx) {
-        let Some(number) = number_of(&name).filter(|_| path.is_file()) else {
-            let help = "name it V<n>__<what>.sql: a whole number, two underscores, letters, digits and `_`";
-            cx.report.error_in(&path, "this is no name of a migration", help);
-            continue;
+        let number = match number_of(&name) {
+            Ok(number) if path.is_file() => number,
+            Ok(_) => {
+                cx.report.error_in(&path, "this is no file", "a migration is one file of SQL");
+                continue;
+            }
+            Err((message, help)) => {
+                cx.report.error_in(&path, message, help);
+                continue;
+            }
         };
+        if let Err(reason) = read_migration(&path) {
+            cx.report.error_in(&path, reason, "save it as UTF-8 text");
+        }
         if let Some((other, _)) = by_number.get(&number) {
             let help = "each number stands once; they are applied in its order";
             cx.report.error_in(&path, format!("migration {number} is also {other}"), help);
@@ -92,11 +110,25 @@ fn numbered(folder: &Path, cx: &mut Context<'_>) -> Vec<PathBuf> {
     by_number.into_values().map(|(_, path)| path).collect()
 }
 
-fn number_of(name: &str) -> Option<i32> {
-    let (number, what) = name.strip_prefix('V')?.strip_suffix(".sql")?.split_once("__")?;
+/// The number, or what is wrong with the name and what to do.
+fn number_of(name: &str) -> Result<i32, (String, &'static str)> {
+    let form = "name it V<n>__<what>.sql: a whole number, two underscores, letters, digits and `_`";
+    let no_name = || ("this is no name of a migration".to_owned(), form);
+    let stem = name.strip_prefix('V').and_then(|name| name.strip_suffix(".sql")).ok_or_else(no_name)?;
+    let (number, what) = stem.split_once("__").ok_or_else(no_name)?;
     let plain = !what.is_empty() && what.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    let digits = number.chars().all(|c| c.is_ascii_digit());
-    number.parse().ok().filter(|number| plain && digits && *number > 0)
+    let digits = !number.is_empty() && number.chars().all(|c| c.is_ascii_digit());
+    if !plain || !digits {
+        return Err(no_name());
+    }
+    match number.parse() {
+        Ok(0) => Err(no_name()),
+        Ok(number) => Ok(number),
+        Err(_too_large) => Err((
+            format!("the number {number} is too large: at most {}", i32::MAX),
+            "count 1, 2, 3, or write a date: V20261129__what.sql",
+        )),
+    }
 }
 
 fn listed(folder: &Path, cx: &mut Context<'_>) -> Vec<(String, PathBuf)> {
@@ -126,8 +158,10 @@ mod tests {
 
     #[test]
     fn a_migration_has_a_number_and_a_plain_name() {
-        assert_eq!(number_of("V1__message_tables.sql"), Some(1));
-        assert_eq!(number_of("V0012__x.sql"), Some(12));
+        assert_eq!(number_of("V1__message_tables.sql"), Ok(1));
+        assert_eq!(number_of("V0012__x.sql"), Ok(12));
+        assert_eq!(number_of("V20261129__x.sql"), Ok(20_261_129));
+        assert!(number_of("V20261129120000__x.sql").unwrap_err().0.contains("too large"));
         for name in [
             "V1_x.sql",
             "V__x.sql",
@@ -140,7 +174,7 @@ mod tests {
             "V1__a b.sql",
             "V1__x.sql~",
         ] {
-            assert_eq!(number_of(name), None, "{name}");
+            assert!(number_of(name).is_err(), "{name}");
         }
     }
 }

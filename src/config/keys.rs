@@ -54,3 +54,16 @@ shapes! {
 /// The kinds of a listener and of a step: exactly one stands there.
 pub(super) const LISTENER_KINDS: &[&str] = &["api", "amqp"];
 pub(super) const STEP_KINDS: &[&str] = &["amqpSender", "query", "call"];
+
+/// Kinds that docs/features.md plans: nobody has misspelt them.
+pub(super) const PLANNED: &[&str] = &[
+    "choose",
+    "forEach",
+    "httpSender",
+    "insert",
+    "messageStore",
+    "messageStoreSender",
+    "schedule",
+    "transform",
+    "validate",
+];

@@ -179,6 +179,9 @@ fn uri_pattern_form(text: &str) -> Result<String, Wrong> {
     if segments().any(str::is_empty) {
         return wrong("no `//`, and no `/` at the end");
     }
+    if segments().next() == Some("api") {
+        return wrong("`/api` stands before it by itself: leave it out here");
+    }
     if segments().next() == Some("messages") {
         return wrong("`/messages` is reserved: there clients ask what became of their message");
     }
@@ -191,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_pattern_is_literal_segments_and_never_the_reserved_ones() {
-        for pattern in ["/write", "/a/b-c.d", "/messagesx", "/x/messages", "/v1:run"] {
+        for pattern in ["/write", "/a/b-c.d", "/messagesx", "/x/messages", "/v1:run", "/apis", "/x/api"] {
             assert!(uri_pattern_form(pattern).is_ok(), "{pattern}");
         }
         for pattern in [
@@ -205,6 +208,8 @@ mod tests {
             "/a*",
             "/é",
             "/a b",
+            "/api",
+            "/api/write",
             "/messages",
             "/messages/x",
             "/a?b",

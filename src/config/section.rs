@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 
 use super::diagnostic::{Place, Report};
-use super::keys::Shape;
+use super::keys::{PLANNED, Shape};
 use super::redact;
 use super::snippet::MASK;
 use super::substitute::{Environment, substitute};
@@ -233,12 +233,32 @@ impl Section {
                 [] => format!("{label} needs its kind"),
                 names => format!("{label} needs its kind; {} is none", names.join(", ")),
             };
+            let planned = unknown.iter().find(|entry| PLANNED.contains(&entry.key.as_str()));
+            if let Some(planned) = planned {
+                let message = format!("{label} of the kind `{}` is not available yet", planned.key);
+                cx.report.error(planned.key_at, message, format!("this version has {}", kinds.join(", ")));
+                return None;
+            }
             let near = unknown.iter().find_map(|entry| did_you_mean(&entry.key, kinds.iter().copied()));
             let at = unknown.first().map_or(self.at, |entry| entry.key_at);
             let help = near.unwrap_or_else(|| format!("exactly one of {} may stand here", one_of(kinds)));
             cx.report.error(at, message, help);
         }
         found.pop()
+    }
+
+    /// Whether a text under a key is folded (`>`): its lines are joined.
+    pub fn is_folded(&self, key: &str, cx: &Context<'_>) -> bool {
+        let entry = self.entries.iter().find(|entry| entry.key == key);
+        entry.is_some_and(|entry| cx.report.text_after(entry.key_at, &entry.key_bytes).starts_with('>'))
+    }
+
+    /// Takes out what a comma has torn off an unquoted text in `{ … }`: keys that nobody knows, without values.
+    pub fn take_torn(&mut self) -> bool {
+        let all = self.entries.len();
+        let keys = self.shape.keys;
+        self.entries.retain(|entry| keys.contains(&entry.key.as_str()) || !matches!(entry.value.value, Value::Null));
+        self.entries.len() < all
     }
 
     /// Reports every key that nobody took.

@@ -75,6 +75,18 @@ pub(super) fn examine(sql: &str) -> Result<Statement, Refused> {
     if first.is_none() { Err(Refused::Empty) } else { Ok(Statement { parameters }) }
 }
 
+/// Whether one of its comments ends with its line.
+pub(super) fn has_line_comment(sql: &str) -> bool {
+    let mut rest = sql;
+    while let Ok(Some((_, after))) = next_token(rest) {
+        if rest.starts_with("--") {
+            return true;
+        }
+        rest = after;
+    }
+    false
+}
+
 enum Token<'a> {
     /// White space or a comment.
     Skipped,
@@ -196,6 +208,14 @@ mod tests {
         assert_eq!(parameters("SELECT 'it''s' || $1"), [1]);
         assert_eq!(parameters("SELECT '\\' || $1"), [1]);
         assert_eq!(parameters("SELECT U&'\\0041' || $10::text"), [10]);
+    }
+
+    #[test]
+    fn a_line_comment_is_one_only_where_postgresql_sees_it() {
+        assert!(has_line_comment("INSERT INTO t -- the log\nVALUES ($1)") && has_line_comment("-- x"));
+        for sql in ["SELECT '--' || $1", "SELECT 1 /* -- */", "SELECT \"a--b\"", "SELECT 1 - -1", "SELECT 'open --"] {
+            assert!(!has_line_comment(sql), "{sql}");
+        }
     }
 
     #[test]

@@ -65,6 +65,12 @@ pub(super) fn amqp_url(parsed: &Url, _url: &str) -> Result<(), WrongUrl> {
     if parsed.host_str().is_none_or(str::is_empty) {
         return Err(WrongUrl { message: "names no host", help: form });
     }
+    if parsed.path() == "/" {
+        return Err(WrongUrl {
+            message: "names an empty vhost",
+            help: "write %2f behind the `/` for the vhost `/`, or its name",
+        });
+    }
     if parsed.path().trim_start_matches('/').contains('/') {
         return Err(WrongUrl { message: "has a vhost with a bare `/`", help: form });
     }

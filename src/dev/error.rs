@@ -30,6 +30,8 @@ pub enum DevError {
     Unreachable { server: &'static str, user: String, folder: PathBuf },
     #[error("{} belongs to somebody else or is open to others: remove it, or set TMPDIR", .0.display())]
     Untrusted(PathBuf),
+    #[error("{} is too long for the path of a socket ({} bytes, at most 107): set TMPDIR to a shorter folder, such as /tmp", .0.display(), .0.as_os_str().len())]
+    LongPath(PathBuf),
     #[error("no free port on 127.0.0.1")]
     NoFreePort,
     #[error("{server} is not one of ours: it was given on the command line, stop it where it was started")]

@@ -221,8 +221,14 @@ impl fmt::Display for Action {
     }
 }
 
+/// The longest path of a socket, in bytes.
+const LONGEST_SOCKET: usize = 107;
+
 fn control_socket(folder: &Path) -> Result<UnixListener, DevError> {
     let path = folder.join(SOCKET);
+    if path.as_os_str().len() > LONGEST_SOCKET {
+        return Err(DevError::LongPath(path));
+    }
     let listener = UnixListener::bind(&path).map_err(DevError::io(format!("listen on {}", path.display())))?;
     let only_me = fs::Permissions::from_mode(0o600);
     fs::set_permissions(&path, only_me).map_err(DevError::io(format!("close {} to others", path.display())))?;

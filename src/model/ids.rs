@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 /// Longest message or correlation id, in characters: AMQP's short string holds 255 bytes.
@@ -104,6 +105,23 @@ impl Destination {
     pub fn queue(connection: &str, queue: &str) -> Self {
         Self::new(&format!("{connection}/{queue}"))
     }
+
+    /// Where its messages wait when the broker does not take them: a slot of the same name, cut and told apart by a hash
+    /// where that is longer than a slot's may be.
+    #[must_use]
+    pub fn error_slot(&self) -> SlotId {
+        if self.0.chars().count() <= SlotId::LONGEST {
+            return SlotId::new(&self.0);
+        }
+        let hash: String = Sha256::digest(self.0.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let start: String = self.0.chars().take(SlotId::LONGEST - hash.len() - 1).collect();
+        SlotId::new(&format!("{start}~{hash}"))
+    }
+}
+
+impl SlotId {
+    /// In characters: the column's.
+    pub const LONGEST: usize = 100;
 }
 
 macro_rules! uuid_id {
@@ -193,5 +211,16 @@ mod tests {
         assert_eq!(MessageId::parse("\0"), Err(IdError::NotVisibleAscii(1)));
         assert_eq!(MessageId::parse("caf\u{e9}"), Err(IdError::NotVisibleAscii(4)));
         assert_eq!(MessageId::parse(""), Err(IdError::Empty));
+    }
+
+    #[test]
+    fn the_slot_of_a_queue_with_a_long_name_fits_and_is_its_own() {
+        let slot = |queue: &str| Destination::queue("rabbit", queue).error_slot().as_str().to_owned();
+        assert_eq!(slot("others"), "rabbit/others");
+        assert_eq!(slot(&"x".repeat(93)), format!("rabbit/{}", "x".repeat(93)));
+        for queue in ["x".repeat(94), "x".repeat(255), "é".repeat(120)] {
+            assert_eq!(slot(&queue).chars().count(), SlotId::LONGEST, "{queue}");
+            assert_ne!(slot(&queue), slot(&format!("{queue}x")));
+        }
     }
 }

@@ -218,6 +218,7 @@ impl AdapterRegistry {
                 return false;
             }
             if status.state != state {
+                tracing::info!(adapter = %name, was = %status.state, state = %state, reason, "an adapter's state");
                 status.since = now;
             }
             status.state = state;

@@ -97,7 +97,7 @@ pub(super) async fn to_error_store(
 ) -> Result<(), StoreError> {
     let (slot, adapter) = match relay.destination(destination) {
         Some(settings) => (settings.error_slot.clone(), settings.adapter.as_str()),
-        None => (crate::model::SlotId::new(destination.as_str()), ""),
+        None => (destination.error_slot(), ""),
     };
     let failed = FailedAttempt {
         tx_id,

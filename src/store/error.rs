@@ -84,6 +84,14 @@ impl From<tokio_postgres::Error> for StoreError {
     }
 }
 
+/// Why no session could be had: a server that says so has answered.
+pub(super) fn no_session(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(db) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
+        None => chain(error),
+    }
+}
+
 impl From<crate::txn::faults::Injected> for StoreError {
     fn from(injected: crate::txn::faults::Injected) -> Self {
         Self::Unknown(injected.to_string())
@@ -95,10 +103,7 @@ impl From<deadpool_postgres::PoolError> for StoreError {
         use deadpool_postgres::PoolError;
         match error {
             PoolError::Timeout(kind) => Self::Unreachable(format!("no connection in time ({kind:?})")),
-            PoolError::Backend(error) => match error.as_db_error() {
-                Some(db) => Self::Unreachable(format!("{} (SQLSTATE {})", db.message(), db.code().code())),
-                None => Self::Unreachable(chain(&error)),
-            },
+            PoolError::Backend(error) => Self::Unreachable(no_session(&error)),
             PoolError::Closed => Self::Unreachable("the pool is closed".to_owned()),
             PoolError::NoRuntimeSpecified => Self::Unreachable("the pool has no runtime".to_owned()),
             PoolError::PostCreateHook(error) => Self::Unreachable(error.to_string()),

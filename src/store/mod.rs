@@ -23,6 +23,7 @@ mod error;
 mod fence;
 mod gate;
 mod give_up;
+mod grants;
 mod group;
 mod home;
 mod home_place;
@@ -32,6 +33,7 @@ mod lifecourse;
 mod mark;
 mod message_status;
 pub mod migrate;
+mod migration;
 mod one_trip;
 mod opening;
 mod outdated;
@@ -74,6 +76,7 @@ pub use doubtful::{Doubtful, DoubtfulList, ResolveRequest, Resolved, Sharer, Unr
 pub use error::StoreError;
 pub use gate::{Gate, Moment};
 pub use give_up::GivenUpBy;
+pub use grants::grants_to_run;
 pub use group::{FailedCall, StepCall, Wanted};
 pub use home::{HomeDecision, HomeSettled, home_epoch, settle_home};
 pub use home_place::Moved;
@@ -94,7 +97,7 @@ pub use rehearsal::rehearse_at;
 pub use remove::{Removal, RemovalRequest};
 pub use resend::{ResendClaim, ResendRequest, ResendWay};
 pub use server_facts::{
-    ClockReading, HomeFacts, SchemaFacts, ServerFacts, SessionSetting, Setting, Standbys, server_facts,
+    ClockReading, HomeFacts, OpenSchema, SchemaFacts, ServerFacts, SessionSetting, Setting, Standbys, server_facts,
 };
 pub use session::Session;
 pub use settings::{PostgresSettings, SessionTimeouts};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
+use super::error::no_session;
 use super::opening::session_config;
 use super::pool::session_settings;
 use super::{PostgresSettings, SessionTimeouts, StoreError};
@@ -83,11 +84,7 @@ async fn connect(settings: &PostgresSettings) -> Result<Result<Client, String>, 
         }
         Err(error) => match error.as_db_error() {
             Some(db) if db.code().code() == PROTOCOL_VIOLATION => Ok(Err(format!("{}: {ADVICE}", db.message()))),
-            Some(db) => {
-                let refused = format!("{} (SQLSTATE {})", db.message(), db.code().code());
-                Err(StoreError::Unreachable(settings.advice(&refused)))
-            }
-            None => Err(StoreError::Unreachable(StoreError::from(error).to_string())),
+            Some(_) | None => Err(StoreError::Unreachable(settings.advice(&no_session(&error)))),
         },
     }
 }

@@ -1,7 +1,7 @@
 //! Whether a server lets transactions be prepared: `max_prepared_transactions` is 0 unless somebody has set it.
 
+use super::PostgresSettings;
 use super::migrate::{MigrateError, connect};
-use super::{PostgresSettings, StoreError};
 
 /// What one server says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +21,7 @@ SELECT (pg_control_system()).system_identifier::text, current_database()::text,
 /// Asks the server of one entry.
 pub async fn prepared_limit(settings: &PostgresSettings) -> Result<PreparedLimit, MigrateError> {
     let client = connect(settings).await?;
-    let failed = |error: tokio_postgres::Error| MigrateError::Unreachable(StoreError::from(error).to_string());
-    let row = client.query_one(LIMIT, &[]).await.map_err(failed)?;
+    let row = client.query_one(LIMIT, &[]).await?;
     let limit = usize::try_from(row.get::<_, i32>(2)).unwrap_or(0);
     Ok(PreparedLimit { system_identifier: row.get(0), database: row.get(1), limit })
 }

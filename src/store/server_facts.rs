@@ -7,11 +7,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio_postgres::{Client, NoTls};
 
+use super::error::no_session;
+use super::grants;
 use super::instance::{LIVE_INSTANCES, check_home_sql, epoch_of, home_check_of, instance_of};
-use super::migrate::{ApplicationMigrations, refuse_other_schema};
+use super::migrate::{ApplicationMigrations, MigrateError, refuse_other_schema};
 use super::opening::session_config;
 use super::pool::session_settings;
-use super::privileges::{FUNCTIONS, Privilege, TABLES};
+use super::privileges::FUNCTIONS;
 use super::{HomeCheck, Instance, PostgresSettings, SessionTimeouts, StoreError};
 use crate::model::Epoch;
 
@@ -44,6 +46,8 @@ pub struct ServerFacts {
     /// What `run` needs here and the role has not, as GRANT writes it.
     pub missing: Vec<String>,
     pub schema: SchemaFacts,
+    /// Where others could put something in the way of a name or an operator.
+    pub open_schemas: Vec<OpenSchema>,
     /// Of the home database alone.
     pub home: Option<HomeFacts>,
 }
@@ -61,6 +65,16 @@ pub struct SessionSetting {
     pub name: &'static str,
     pub wanted: String,
     pub found: Option<String>,
+}
+
+/// A schema of the search path, or one that would be in it, which others than its owner may create in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenSchema {
+    pub name: String,
+    /// `false`: it is not there, and they may make it.
+    pub exists: bool,
+    /// Neither superusers nor roles that ours is a member of; `PUBLIC` are all.
+    pub roles: Vec<String>,
 }
 
 /// The server's clock against this process's.
@@ -138,16 +152,24 @@ SELECT DISTINCT f.name FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamesp
 CROSS JOIN LATERAL (VALUES (CASE n.nspname WHEN 'pg_catalog' THEN '' ELSE n.nspname || '.' END || p.proname)) f(name)
 WHERE f.name = ANY($1) AND NOT has_function_privilege(p.oid, 'EXECUTE') ORDER BY 1";
 
-const USAGE: &str = "/* doctor_usage */
-SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = 'posthaste'";
-
-/// Asked by oid: a name in a schema that is closed to the role cannot be resolved.
-const MISSING: &str = "/* doctor_privileges */
-SELECT w.name, w.privilege FROM unnest($1::text[], $2::text[]) AS w (name, privilege)
-JOIN pg_class c ON c.relname = w.name JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE (n.nspname = 'posthaste' OR w.name = 'ibisstore' AND pg_table_is_visible(c.oid))
-  AND NOT has_table_privilege(c.oid, w.privilege)
-ORDER BY 1, 2";
+/// Who may create in a schema of the search path; and in the database, where `"$user"` is in it and means no schema yet. An
+/// owner is trusted: he may drop what is there.
+const OPEN_SCHEMAS: &str = "/* doctor_open_schemas */
+WITH place (name, there, owner, acl, turn) AS (
+    SELECT n.nspname::text, true, n.nspowner, n.nspacl, 1
+    FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) AS path (name)
+    JOIN pg_catalog.pg_namespace n ON n.nspname = path.name
+    UNION ALL
+    SELECT current_user::text, false, d.datdba, coalesce(d.datacl, pg_catalog.acldefault('d', d.datdba)), 2
+    FROM pg_catalog.pg_database d
+    WHERE d.datname = pg_catalog.current_database()
+      AND pg_catalog.strpos(pg_catalog.current_setting('search_path'), '$user') > 0 AND current_user <> 'posthaste'
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_namespace n WHERE n.nspname = current_user))
+SELECT p.name, p.there, array_agg(coalesce(r.rolname::text, 'PUBLIC') ORDER BY r.rolname)
+FROM place p CROSS JOIN LATERAL pg_catalog.aclexplode(p.acl) a LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
+WHERE a.privilege_type = 'CREATE' AND a.grantee <> p.owner
+  AND (a.grantee = 0 OR NOT r.rolsuper AND NOT pg_catalog.pg_has_role(current_user, a.grantee, 'MEMBER'))
+GROUP BY p.name, p.there, p.turn ORDER BY p.turn, p.name";
 
 const NEVER_VACUUMED: &str = "/* doctor_vacuum */
 SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -196,21 +218,28 @@ async fn ask(
         session: own_session(settings).await?,
         standbys: Standbys { all, synchronous: (seen == all).then_some(synchronous) },
         refused_functions,
-        missing: missing(&client, is_home, applications).await?,
+        missing: grants::to_run(&client, is_home, applications).await?,
         schema: match refuse_other_schema(settings, is_home, applications).await {
             Ok(None) => SchemaFacts::Fits,
             Ok(Some(reason)) => SchemaFacts::Refused(reason),
-            Err(error) => SchemaFacts::Unseen(error.to_string()),
+            Err(error @ (MigrateError::Refused(_) | MigrateError::Failed { .. })) => {
+                SchemaFacts::Refused(error.to_string())
+            }
+            Err(error @ MigrateError::Unreachable(_)) => SchemaFacts::Unseen(error.to_string()),
         },
+        open_schemas: open_schemas(&client).await?,
         home: if is_home { Some(home(&client).await?) } else { None },
     })
 }
 
+async fn open_schemas(client: &Client) -> Result<Vec<OpenSchema>, StoreError> {
+    let rows = client.query(OPEN_SCHEMAS, &[]).await?;
+    let open = |row: &tokio_postgres::Row| OpenSchema { name: row.get(0), exists: row.get(1), roles: row.get(2) };
+    Ok(rows.iter().map(open).collect())
+}
+
 async fn open(settings: &PostgresSettings, timeouts: Option<SessionTimeouts>) -> Result<Client, StoreError> {
-    let unreachable = |error| match StoreError::from(error) {
-        StoreError::Unknown(reason) => StoreError::Unreachable(settings.advice(&reason)),
-        error @ (StoreError::Refused { .. } | StoreError::Unreachable(_) | StoreError::Unexpected(_)) => error,
-    };
+    let unreachable = |error| StoreError::Unreachable(settings.advice(&no_session(&error)));
     let config = match timeouts {
         Some(timeouts) => session_config(settings, timeouts),
         None => settings.client_config(),
@@ -262,36 +291,4 @@ async fn home(client: &Client) -> Result<HomeFacts, StoreError> {
     };
     let never_vacuumed = client.query(NEVER_VACUUMED, &[]).await?.iter().map(|row| row.get(0)).collect();
     Ok(HomeFacts { moved, epoch, live, never_vacuumed })
-}
-
-/// Our tables are in the home database alone, the history of an application's migrations wherever its tables are.
-async fn missing(
-    client: &Client,
-    is_home: bool,
-    applications: &[ApplicationMigrations<'_>],
-) -> Result<Vec<String>, StoreError> {
-    let mut needs: Vec<(String, &str)> = Vec::new();
-    if is_home {
-        let of_table = |(table, needs): &'static (&str, &[Privilege])| {
-            needs.iter().map(|need| ((*table).to_owned(), Privilege::as_str(*need)))
-        };
-        needs.extend(TABLES.iter().flat_map(of_table));
-    }
-    let histories = applications.iter().map(|one| (format!("schema_history_{}", one.configuration), "SELECT"));
-    needs.extend(histories);
-    let (tables, privileges): (Vec<String>, Vec<&str>) = needs.into_iter().unzip();
-    let mut missing = Vec::new();
-    if !tables.is_empty() && client.query_opt(USAGE, &[]).await?.is_some_and(|row| !row.get::<_, bool>(0)) {
-        missing.push("USAGE ON SCHEMA posthaste".to_owned());
-    }
-    for row in client.query(MISSING, &[&tables, &privileges]).await? {
-        let (table, privilege): (&str, &str) = (row.get(0), row.get(1));
-        missing.push(match table {
-            "ibisstore" => format!("{privilege} ON ibisstore"),
-            // A configuration's name may hold what a bare name may not.
-            _ if table.contains('-') => format!("{privilege} ON posthaste.\"{table}\""),
-            _ => format!("{privilege} ON posthaste.{table}"),
-        });
-    }
-    Ok(missing)
 }

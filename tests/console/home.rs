@@ -54,7 +54,7 @@ impl Home {
             pool_max_size: 4,
             branches: 0,
         };
-        migrate(&settings, true, &[], false).await.unwrap();
+        migrate(&settings, true, &[], &mut Vec::new()).await.unwrap();
         let (sql, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
         drop(tasks.tasks.spawn(connection));
         sql.batch_execute("CREATE TABLE public.message (message varchar(30))").await.unwrap();

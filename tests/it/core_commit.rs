@@ -27,7 +27,7 @@ impl Pair {
         let home = server.create_database(&fresh_name("core")).await.unwrap();
         let other = server.create_database(&fresh_name("core")).await.unwrap();
         drop(server);
-        migrate(&entry("main", &home), true, &[], false).await.unwrap();
+        migrate(&entry("main", &home), true, &[], &mut Vec::new()).await.unwrap();
         let store = store(&home, &other);
         store.databases.admit("other").await.unwrap();
         let [home, other] = [home, other].map(|url| Database::new(url.parse().unwrap()));

@@ -36,7 +36,7 @@ impl Home {
     async fn new() -> Self {
         let url = Servers::shared().await.postgres.lock().await.create_database(&fresh_name("core")).await.unwrap();
         let home = Self::at(&url);
-        migrate(&home.settings, true, &[], false).await.unwrap();
+        migrate(&home.settings, true, &[], &mut Vec::new()).await.unwrap();
         home
     }
 

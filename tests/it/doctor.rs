@@ -166,12 +166,14 @@ fn a_healthy_installation_has_nothing_to_change_and_each_setting_that_breaks_a_p
             ("UPDATE posthaste.home SET timeline = timeline + 7", "timeline - 7", "void", "home"),
             ("ALTER TABLE posthaste.journal SET (autovacuum_enabled = false)", "", "warning", "autovacuum"),
             ("UPDATE posthaste.schema_history SET version = 99 WHERE version = 1", "", "void", "schema"),
+            ("GRANT CREATE ON SCHEMA public TO PUBLIC", "", "warning", "search-path"),
         ];
         for (breaks, back, level, check) in cases {
             app.db.rows(breaks, &[]).await;
             app.complains(i32::from(level == "void"), &[named(level, check, "main")]).await;
             let mends = match check {
                 "home" => format!("UPDATE posthaste.home SET timeline = {back}"),
+                "search-path" => app.finding(check, "main")["change"].as_str().unwrap().to_owned(),
                 "schema" => "UPDATE posthaste.schema_history SET version = 1 WHERE version = 99".to_owned(),
                 _ => "ALTER TABLE posthaste.journal RESET (autovacuum_enabled)".to_owned(),
             };

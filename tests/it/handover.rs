@@ -7,6 +7,10 @@ use reqwest::Method;
 use crate::bytes::{OTHERS, configured};
 use crate::support::{Amqp, App, LONG, Options, SOON, Servers, eventually, run};
 
+fn tired(queue: &str) -> String {
+    TIRED.replace("rabbit/others", &format!("rabbit/{queue}"))
+}
+
 /// A row of which the broker has not taken nine publishes, as the relay leaves it.
 const TIRED: &str = "
 WITH body AS (
@@ -18,10 +22,20 @@ job AS (
             sha256(convert_to(repeat('x', 100001), 'UTF8')), 'HANDOVER', 'rabbit/others', 10, 9))
 INSERT INTO posthaste.due (tx_id, at) VALUES ('01900000-0000-7000-8000-000000000001', clock_timestamp())";
 
-const STORED: &str = "FROM ibisstore WHERE type = 'E' AND slotid = 'rabbit/others' AND messageid = 'tired'";
-
 #[test]
 fn a_handover_that_the_broker_does_not_take_waits_in_its_own_slot_and_a_resend_delivers_it() {
+    waits_in_its_slot(OTHERS, "rabbit/others");
+}
+
+#[test]
+fn so_does_one_to_a_queue_whose_name_is_longer_than_a_slot_s() {
+    let queue = "orders.outgoing.to.the.archive.".repeat(8);
+    let slot = posthaste::model::Destination::queue("rabbit", &queue).error_slot();
+    waits_in_its_slot(&queue, slot.as_str());
+}
+
+fn waits_in_its_slot(queue: &str, slot: &str) {
+    let stored = format!("FROM ibisstore WHERE type = 'E' AND slotid = '{slot}' AND messageid = 'tired'");
     run(async {
         let servers = Servers::own().await;
         let largest = async |bytes: u32| {
@@ -31,12 +45,15 @@ fn a_handover_that_the_broker_does_not_take_waits_in_its_own_slot_and_a_resend_d
         largest(100_000).await;
         let mut app = App::lay_out(Arc::clone(&servers), Options::default()).await;
         configured(&app);
+        let file = "configurations/bytes/adapters.yml";
+        let adapters = std::fs::read_to_string(app.folder().join(file)).unwrap();
+        app.write(file, &adapters.replace("destinationName: others }", &format!("destinationName: {queue} }}")));
         app.migrate();
         app.run();
         app.ready(LONG).await;
         let amqp = Amqp::connect(app.amqp_url()).await;
-        app.db.rows(TIRED, &[]).await;
-        let kept = format!("SELECT comments {STORED}");
+        app.db.rows(&tired(queue), &[]).await;
+        let kept = format!("SELECT comments {stored}");
         let comments: String = eventually("it is in the error store", LONG, async || {
             app.db.column::<String>(&kept, &[]).await.pop().ok_or_else(|| "no row".to_owned())
         })
@@ -49,12 +66,12 @@ fn a_handover_that_the_broker_does_not_take_waits_in_its_own_slot_and_a_resend_d
         app.run();
         app.ready(LONG).await;
 
-        let key: i64 = app.db.one(&format!("SELECT messagekey {STORED}"), &[]).await;
-        let path = format!("/api/v1/stores/rabbit%2Fothers/messages/{key}/resend");
+        let key: i64 = app.db.one(&format!("SELECT messagekey {stored}"), &[]).await;
+        let path = format!("/api/v1/stores/{}/messages/{key}/resend", slot.replace('/', "%2F"));
         let reply = app.console(Method::POST, &path).await;
         assert_eq!((reply.status, reply.body.as_str()), (200, r#"{"outcome":"succeeded"}"#));
 
-        let taken = amqp.take(OTHERS).await;
+        let taken = amqp.take(queue).await;
         assert_eq!(taken.body, [b'x'; 100_001]);
         let left: Vec<String> = app.db.column(&kept, &[]).await;
         assert!(left.is_empty(), "{left:?}");

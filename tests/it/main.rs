@@ -56,6 +56,8 @@ mod hostile;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]
+mod migrations;
+#[cfg(test)]
 mod outage;
 #[cfg(test)]
 mod plans;

@@ -11,7 +11,7 @@ use crate::support::{Amqp, App, LONG, Options, SOON, Servers, eventually, run};
 
 /// What a command that must fail said to its user.
 #[track_caller]
-fn refused(output: &Output, status: i32) -> String {
+pub fn refused(output: &Output, status: i32) -> String {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(status), "{output:?}");
     assert!(said.contains("posthaste: "), "{said}");
@@ -19,7 +19,7 @@ fn refused(output: &Output, status: i32) -> String {
 }
 
 #[track_caller]
-fn done(output: &Output) -> String {
+pub fn done(output: &Output) -> String {
     assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -30,7 +30,7 @@ const OBJECTS: &str =
     WHERE n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
     UNION ALL SELECT nspname FROM pg_namespace WHERE nspname = 'posthaste' ORDER BY 1";
 
-async fn bare() -> App {
+pub async fn bare() -> App {
     App::lay_out(Servers::shared().await, Options::default()).await
 }
 
@@ -99,7 +99,7 @@ fn five_migrations_at_once_apply_everything_once() {
     });
 }
 
-fn lines_of(text: &str, first_word: &str) -> Vec<String> {
+pub fn lines_of(text: &str, first_word: &str) -> Vec<String> {
     text.lines().filter(|line| line.starts_with(first_word)).map(str::to_owned).collect()
 }
 

@@ -23,6 +23,11 @@ const SCHEMA: Check = Check::new("schema", "the tables are those of this version
 const HOME: Check = Check::new("home", "one installation alone owns what is under way", &["I1", "I5"]);
 const PRIVILEGES: Check =
     Check::new("privileges", "what was accepted can be processed, resent and cleaned up", &["I1", "I8"]);
+const SEARCH_PATH: Check = Check::new(
+    "search-path",
+    "the tables, functions and operators that our statements name are those that are meant",
+    &["I1", "I4", "I6"],
+);
 const INSTANCES: Check = Check::new("configuration", "every live instance does the same with a message", &["I7"]);
 
 /// What the configurations ask of one server.
@@ -58,6 +63,7 @@ pub(super) fn judge(place: &str, facts: &ServerFacts, asked: Asked<'_>) -> Vec<F
         standbys(place, facts),
         schema(place, facts),
         privileges(place, facts, asked.prepares),
+        search_path(place, facts),
     ];
     if let Some(home) = &facts.home {
         found.extend([moved(place, home), instances(place, home, asked.hash), autovacuum(place, facts, home)]);
@@ -197,6 +203,28 @@ fn privileges(place: &str, facts: &ServerFacts, prepares: bool) -> Finding {
     }
     let grants: Vec<String> = missing.iter().map(|what| format!("GRANT {what} TO {role}")).collect();
     PRIVILEGES.void(place, format!("{role} lacks {}", missing.join(", ")), grants.join("; "))
+}
+
+/// What others put into a schema of the search path is taken for what is meant when it fits better, or comes first.
+fn search_path(place: &str, facts: &ServerFacts) -> Finding {
+    if facts.open_schemas.is_empty() {
+        return SEARCH_PATH.ok(place, "nobody but owners may create in the schemas of the search path");
+    }
+    let (mut found, mut change) = (Vec::new(), Vec::new());
+    for schema in &facts.open_schemas {
+        let (name, roles) = (quoted(&schema.name), schema.roles.join(", "));
+        let listed = |role: &String| if role == "PUBLIC" { role.clone() } else { quoted(role) };
+        let from = schema.roles.iter().map(listed).collect::<Vec<_>>().join(", ");
+        if schema.exists {
+            found.push(format!("{roles} may create in schema {name}"));
+            change.push(format!("REVOKE CREATE ON SCHEMA {name} FROM {from}"));
+        } else {
+            found.push(format!("{roles} may make a schema {name}, which then comes first"));
+            change.push(format!("REVOKE CREATE ON DATABASE {} FROM {from}", quoted(&facts.database)));
+        }
+    }
+    let found = format!("{}: what they make there may run in our sessions", found.join("; "));
+    SEARCH_PATH.warning(place, found, change.join("; "))
 }
 
 fn instances(place: &str, home: &HomeFacts, hash: &str) -> Finding {

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::super::finding::Level;
 use super::*;
 use crate::model::{HomeId, Incarnation};
-use crate::store::{ClockReading, Instance, Moved, SessionSetting, Standbys};
+use crate::store::{ClockReading, Instance, Moved, OpenSchema, SessionSetting, Standbys};
 
 const ASKED: Asked<'_> = Asked { transaction: Duration::from_secs(30), hash: "ours", prepares: false };
 
@@ -36,6 +36,7 @@ pub(in super::super) fn facts() -> ServerFacts {
         refused_functions: Vec::new(),
         missing: Vec::new(),
         schema: SchemaFacts::Fits,
+        open_schemas: Vec::new(),
         home: Some(HomeFacts {
             moved: Ok(HomeCheck::Same(HomeId(Uuid::nil()))),
             epoch: None,
@@ -97,6 +98,22 @@ fn a_server_that_may_forget_a_commit_voids_it() {
             facts.settings.remove(name);
         });
     }
+}
+
+#[test]
+fn who_may_put_something_in_the_way_of_our_statements_is_named_with_what_to_revoke() {
+    let finding = told("search-path", Level::Warning, |facts| {
+        let roles = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        facts.open_schemas = vec![
+            OpenSchema { name: "public".to_owned(), exists: true, roles: roles(&["PUBLIC", "mallory"]) },
+            OpenSchema { name: "app".to_owned(), exists: false, roles: roles(&["mallory"]) },
+        ];
+    });
+    assert!(finding.found.contains("PUBLIC, mallory may create in schema \"public\""), "{}", finding.found);
+    assert!(finding.found.contains("mallory may make a schema \"app\""), "{}", finding.found);
+    let revoke = "REVOKE CREATE ON SCHEMA \"public\" FROM PUBLIC, \"mallory\"; \
+                  REVOKE CREATE ON DATABASE \"db\" FROM \"mallory\"";
+    assert_eq!(change_of(&finding), revoke);
 }
 
 #[test]

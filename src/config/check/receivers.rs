@@ -1,6 +1,6 @@
 //! Receivers: which keys suit which listener, and who claims which slot, route, queue and thread.
 
-use super::super::adapters::{Adapter, Receiver};
+use super::super::adapters::{Adapter, Receiver, StepKind};
 use super::super::demand::Demand;
 use super::super::diagnostic::{Place, Report};
 use super::super::folders::Folder;
@@ -10,7 +10,7 @@ use super::super::resources::Resources;
 use super::super::section::Text;
 use super::super::values::show_size;
 use super::adapters::check_destination;
-use crate::model::TransactionAttribute;
+use crate::model::{Destination, TransactionAttribute};
 use crate::txn::MAX_BRANCHES;
 
 pub(super) fn check(resources: Option<&Resources>, folders: &[Folder], report: &mut Report) {
@@ -27,6 +27,36 @@ pub(super) fn check(resources: Option<&Resources>, folders: &[Folder], report: &
         }
         check_claims(adapter, receiver, &mut claims, report);
     }
+    check_handover_slots(folders, report);
+}
+
+/// What the broker does not take of a queue that nobody here reads waits in a slot named after the queue.
+fn check_handover_slots(folders: &[Folder], report: &mut Report) {
+    let read: Vec<Destination> = receivers(folders)
+        .filter_map(|(_, receiver)| match &receiver.listener {
+            Some(Listener::Amqp(listener)) => Some(destination(&listener.connection, &listener.destination)),
+            Some(Listener::Api(_)) | None => None,
+        })
+        .collect();
+    let mut sent_to = Vec::new();
+    for step in folders.iter().flat_map(|folder| &folder.adapters).flat_map(|adapter| &adapter.steps) {
+        if let Some(StepKind::AmqpSender { connection, destination: queue }) = &step.kind {
+            let to = destination(connection, queue);
+            if !read.contains(&to) {
+                sent_to.push(to.error_slot());
+            }
+        }
+    }
+    for storage in receivers(folders).filter_map(|(_, receiver)| receiver.error_storage.as_ref()) {
+        if sent_to.iter().any(|slot| slot.as_str() == storage.slot_id.value) {
+            let message = format!("slot `{}` is that of a queue which adapters here send to", storage.slot_id.shown());
+            report.error(storage.slot_id.at, message, "what cannot be sent there waits in it: choose another slotId");
+        }
+    }
+}
+
+fn destination(connection: &Text, queue: &Text) -> Destination {
+    Destination::queue(&connection.value, &queue.value)
 }
 
 fn receivers(folders: &[Folder]) -> impl Iterator<Item = (&Adapter, &Receiver)> {

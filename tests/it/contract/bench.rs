@@ -52,7 +52,7 @@ impl Bench {
             pool_max_size: 6,
             branches: 0,
         };
-        migrate(&settings, true, &[], false).await.unwrap();
+        migrate(&settings, true, &[], &mut Vec::new()).await.unwrap();
         let homes = std::slice::from_ref(&settings);
         let store = Store::new(homes, &settings.name, incarnation(ME), SessionTimeouts::default()).unwrap();
         let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();

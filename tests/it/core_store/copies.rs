@@ -176,7 +176,7 @@ fn a_home_whose_server_was_stopped_or_killed_is_where_it_was() {
         let servers = Servers::own().await;
         let url = servers.postgres.lock().await.create_database("home").await.unwrap();
         let home = Home::at(&url);
-        posthaste::store::migrate::migrate(&home.settings, true, &[], false).await.unwrap();
+        posthaste::store::migrate::migrate(&home.settings, true, &[], &mut Vec::new()).await.unwrap();
         servers.stop_postgres().await;
         servers.start_postgres().await;
         same(&Home::at(&url)).await;

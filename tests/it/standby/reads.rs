@@ -29,7 +29,7 @@ async fn home(statement: Duration) -> (Store, Database, Standby) {
         pool_max_size: 4,
         branches: 0,
     };
-    migrate(&settings, true, &[], false).await.unwrap();
+    migrate(&settings, true, &[], &mut Vec::new()).await.unwrap();
     let timeouts = SessionTimeouts { statement, ..SessionTimeouts::default() };
     let store = Store::new(std::slice::from_ref(&settings), "main", Incarnation::mint(), timeouts).unwrap();
     let standby = Standby::of(&servers).await;
