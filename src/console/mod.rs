@@ -7,6 +7,7 @@ mod filter;
 mod guard;
 mod health;
 mod settings;
+mod slots;
 mod stores;
 mod transactions;
 
