@@ -1,6 +1,8 @@
 //! The command line as users meet it: help, tables, JSON, exit statuses. A fake console answers.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+#[path = "cli/consoles.rs"]
+mod consoles;
 #[path = "cli/stores.rs"]
 mod stores;
 

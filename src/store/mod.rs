@@ -87,7 +87,7 @@ pub use params::{BadParameter, StepParam};
 pub use pool::Pool;
 pub use pooled::no_sessions;
 pub use prepared::{PreparedLimit, prepared_limit, refuse_small_limits};
-pub use prove::{Count, Finding, Load, Offender, SlotRows, Snapshot, Standing};
+pub use prove::{AcceptedIn, Count, Finding, Load, Offender, SlotRows, Snapshot, Standing};
 pub use prove_rules::Rule;
 pub use receive::{FailedAttempt, JournalRow};
 pub use rehearsal::rehearse_at;
