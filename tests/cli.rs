@@ -1,6 +1,8 @@
 //! The command line as users meet it: help, tables, JSON, exit statuses. A fake console answers.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+#[path = "cli/conflicts.rs"]
+mod conflicts;
 #[path = "cli/consoles.rs"]
 mod consoles;
 #[path = "cli/stores.rs"]
@@ -120,6 +122,7 @@ fn the_help_of_every_command_is_as_it_was() {
         &["store", "resend"],
         &["store", "delete"],
         &["store", "export"],
+        &["conflict", "list"],
         &["trace"],
         &["prove"],
         &["doctor"],

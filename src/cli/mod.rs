@@ -3,6 +3,7 @@
 mod adapter;
 mod check;
 mod client;
+mod conflict;
 pub mod dev;
 mod doctor;
 mod exit;
@@ -119,6 +120,9 @@ enum Command {
     /// Look into message logs and error stores; resend, delete, export.
     #[command(subcommand)]
     Store(store::StoreCommand),
+    /// Ids that came again with another body
+    #[command(subcommand)]
+    Conflict(conflict::ConflictCommand),
     /// Transactions over several databases: show what is in doubt, finish one by hand.
     #[command(subcommand)]
     Txn(txn::TxnCommand),
@@ -210,7 +214,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Dev(_) => global.refuse_console("dev")?,
         Command::Check => global.refuse_console("check")?,
         Command::Migrate(_) | Command::Adapter(_) | Command::Store(_) | Command::Txn(_) | Command::Trace(_) => {}
-        Command::Prove(_) | Command::Doctor | Command::Send(_) => {}
+        Command::Conflict(_) | Command::Prove(_) | Command::Doctor | Command::Send(_) => {}
     }
     match cli.command {
         Command::Run => run::run(&global).await,
@@ -219,6 +223,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Migrate(args) => migrate::migrate(&global, &args).await,
         Command::Adapter(command) => adapter::adapter(&global, &command).await,
         Command::Store(command) => store::store(&global, &command).await,
+        Command::Conflict(command) => conflict::conflict(&global, &command).await,
         Command::Txn(command) => txn::txn(&global, &command).await,
         Command::Trace(args) => trace::trace(&global, &args).await,
         Command::Prove(args) => prove::prove(&global, &args).await,
