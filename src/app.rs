@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+pub use crate::store::AcceptedIn;
 pub use boot::{MigrationReport, RunError, migrate};
 pub use doctor::{Finding, Level, Report, doctor};
 pub use prove::{ProveRequest, prove};

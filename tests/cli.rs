@@ -1,7 +1,14 @@
 //! The command line as users meet it: help, tables, JSON, exit statuses. A fake console answers.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
-use std::io::{BufRead as _, BufReader, Write as _};
+#[path = "cli/conflicts.rs"]
+mod conflicts;
+#[path = "cli/consoles.rs"]
+mod consoles;
+#[path = "cli/stores.rs"]
+mod stores;
+
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -115,6 +122,7 @@ fn the_help_of_every_command_is_as_it_was() {
         &["store", "resend"],
         &["store", "delete"],
         &["store", "export"],
+        &["conflict", "list"],
         &["trace"],
         &["prove"],
         &["doctor"],
@@ -271,44 +279,6 @@ async fn each_kind_of_failure_has_its_status_and_says_what_to_do() {
         ended(&fake.run(usage).await, 2);
     }
     assert_eq!(fake.asked(), []);
-}
-
-#[tokio::test]
-async fn an_export_writes_one_document_per_line_and_never_over_a_file() {
-    let fake = Fake::answering(200, json!({"items": [{"key": 1}, {"key": 2}], "next": null, "message": "x"})).await;
-    let output = fake.run(&["store", "export", "write-db"]).await;
-    ended(&output, 0);
-    let lines: Vec<Value> = output
-        .stdout
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty())
-        .map(|line| serde_json::from_slice(line).unwrap())
-        .collect();
-    assert_eq!(lines.len(), 2);
-    ended(&fake.run(&["store", "export", "write-db", "--to-file", "new.jsonl"]).await, 0);
-    let written = std::fs::read(fake.folder.path().join("new.jsonl")).unwrap();
-    assert_eq!(written, output.stdout);
-    let said = ended(&fake.run(&["store", "export", "write-db", "--to-file", "new.jsonl"]).await, 1);
-    assert!(said.contains("new.jsonl"), "{said}");
-}
-
-#[tokio::test]
-async fn a_reader_that_goes_away_ends_an_export_without_a_complaint() {
-    let items: Vec<_> = (0..400).map(|key| json!({"key": key, "comments": "x".repeat(4000)})).collect();
-    // Without an end: only the closed pipe can stop it.
-    let fake = Fake::answering(200, json!({"items": items, "next": "more"})).await;
-    let mut command = command(fake.folder.path(), &["store", "export", "write-db"]);
-    let ended = fake.tasks.tasks.spawn_blocking(move || {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        let mut first = String::new();
-        out.read_line(&mut first).unwrap();
-        drop(out);
-        (first, child.wait_with_output().unwrap())
-    });
-    let (first, output) = ended.await.unwrap();
-    assert!(first.starts_with('{'), "{first}");
-    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
 }
 
 #[tokio::test]

@@ -11,6 +11,9 @@ mod actions;
 #[path = "console/browse.rs"]
 mod browse;
 #[cfg(test)]
+#[path = "console/conflicts.rs"]
+mod conflicts;
+#[cfg(test)]
 #[path = "console/protection.rs"]
 mod protection;
 #[cfg(test)]

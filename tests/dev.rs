@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use posthaste::cli::dev::{Application, DevAction, DevArgs, FirstApi, Target, act, prepare};
-use posthaste::dev::{Options, PrivatePostgres, PrivateRabbit, Server, fresh_name, start_both};
+use posthaste::dev::{Options, PrivatePostgres, PrivateRabbit, Server, fresh_name, running_devs, start_both};
 
 #[tokio::test]
 async fn both_servers_come_up_unprivileged_on_loopback_and_leave_nothing() {
@@ -184,8 +184,16 @@ async fn dev_gives_each_entry_a_database_and_stops_and_starts_servers_on_request
         query(url, "SELECT 1").await.unwrap();
     }
     connect(&servers.amqp).await.unwrap();
-    let first = FirstApi { method: "POST", path: "/api/write", message: None };
-    let banner = servers.banner(Application { program: "posthaste", first_api: Some(first) }).await;
+    let first = FirstApi {
+        method: "POST".to_owned(),
+        path: "/api/write".to_owned(),
+        id_header: "Message-Id".to_owned(),
+        message: None,
+        repeat: Some(304),
+        needs_broker: true,
+    };
+    let application = Application { program: "posthaste", finds_console: true, first_api: Some(first) };
+    let banner = servers.banner(application).await;
     assert!(
         banner.contains(&servers.amqp) && banner.contains(&format!("http://{}/api/write", servers.api)),
         "{banner}"
@@ -198,6 +206,9 @@ async fn dev_gives_each_entry_a_database_and_stops_and_starts_servers_on_request
         assert!(query(&servers.postgres[0].1, "SELECT 1").await.is_err());
         let refused = act(&DevAction::Stop(target(Server::Postgres))).await.unwrap_err().to_string();
         assert_eq!(refused, "PostgreSQL is not running");
+        let told = running_devs().await.unwrap().into_iter().find(|dev| dev.pid == std::process::id()).unwrap();
+        assert_eq!((&told.postgres, &told.amqp), (&servers.postgres, &servers.amqp));
+        assert_eq!((told.api, told.console), (servers.api, servers.console));
         let started = act(&DevAction::Start(target(Server::Postgres))).await.unwrap();
         assert!(started.starts_with("PostgreSQL runs again, pid "), "{started}");
         query(&servers.postgres[0].1, "SELECT 1").await.unwrap();
@@ -226,7 +237,7 @@ async fn dev_with_given_servers_starts_none() {
     let servers = prepare(&args, &["main".to_owned()]).await.unwrap();
     assert_eq!(servers.postgres, [("main".to_owned(), "postgres://me:hidden@db.example/app".to_owned())]);
     assert_eq!(servers.amqp, "amqp://me:hidden@mq.example/%2f");
-    let banner = servers.banner(Application { program: "posthaste", first_api: None }).await;
+    let banner = servers.banner(Application { program: "posthaste", finds_console: true, first_api: None }).await;
     assert!(!banner.contains("hidden") && banner.contains("yours"), "{banner}");
     servers.shutdown().await.unwrap();
 }

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
 #![expect(clippy::disallowed_methods, reason = "these tests have no runtime: they wait for commands, as a person does")]
 
+#[path = "samples/commands.rs"]
+mod commands;
 #[path = "samples/dev.rs"]
 mod dev;
 #[path = "samples/exercise.rs"]

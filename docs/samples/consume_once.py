@@ -30,6 +30,8 @@ def consume(url, queue, database, idle=None):
     for delivery, properties, body in channel.consume(queue, inactivity_timeout=idle):
         if delivery is None:
             break
+        if not properties.message_id:  # not from Posthaste: it stays on the queue, for a person to look at
+            sys.exit("a message without a message_id: a repeat of it could not be recognised")
         business_id = (properties.headers or {}).get("x-message-id")
         new = handle(database, properties.message_id, business_id, body)
         channel.basic_ack(delivery.delivery_tag)  # after the commit, never before
@@ -38,6 +40,8 @@ def consume(url, queue, database, idle=None):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (4, 5):
+        sys.exit(__doc__)
     url, queue, path, *idle = sys.argv[1:]
     database = sqlite3.connect(path)
     database.executescript(TABLES)

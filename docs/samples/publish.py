@@ -7,6 +7,8 @@ import pika
 
 def publish(url, queue, message_id, body):
     """Returns when the broker has the message. Raises otherwise: then call it again, with the same message_id."""
+    if not message_id:
+        raise ValueError("without a message_id a repeat would take effect again")
     connection = pika.BlockingConnection(pika.URLParameters(url))
     try:
         channel = connection.channel()
@@ -27,5 +29,7 @@ def publish(url, queue, message_id, body):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 5:
+        sys.exit(__doc__)
     url, queue, message_id, body = sys.argv[1:]
     publish(url, queue, message_id, body.encode())

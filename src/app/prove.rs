@@ -11,7 +11,7 @@ use crate::config::Settings;
 use crate::lifecycle::Lifecycle;
 use crate::model::Incarnation;
 use crate::store::migrate::{MigrateError, refuse_other_schema};
-use crate::store::{Retention, SessionTimeouts, Store};
+use crate::store::{AcceptedIn, Retention, SessionTimeouts, Store};
 
 /// Longest statement: whole tables are read.
 const STATEMENT: Duration = Duration::from_secs(300);
@@ -23,6 +23,8 @@ const BROKER_BOUND: Duration = Duration::from_secs(10);
 pub struct ProveRequest {
     /// Offenders named per rule.
     pub named: i64,
+    /// Which acceptances are accounted for.
+    pub accepted: AcceptedIn,
     /// Whether the brokers are asked for the depth of our queues.
     pub brokers: bool,
 }
@@ -43,10 +45,11 @@ pub async fn prove(settings: &Settings, request: ProveRequest) -> Result<Proof, 
     let timeouts = SessionTimeouts { statement: STATEMENT, ..SessionTimeouts::default() };
     let store = Store::new(std::slice::from_ref(home), &home.name, Incarnation::mint(), timeouts)
         .map_err(|error| unreachable(error.to_string()))?;
-    let snapshot = store.prove(Retention::default().journal, request.named).await;
+    let snapshot = store.prove(Retention::default().journal, request.named, request.accepted).await;
     let snapshot = snapshot.map_err(|error| unreachable(error.to_string()))?;
     let depths = if request.brokers { depths(settings).await? } else { BTreeMap::new() };
-    Ok(judge(&snapshot, &claims(settings), &depths))
+    let AcceptedIn { since, until } = request.accepted;
+    Ok(Proof { since, until, ..judge(&snapshot, &claims(settings), &depths) })
 }
 
 fn claims(settings: &Settings) -> Claims {

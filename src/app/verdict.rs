@@ -32,6 +32,12 @@ pub struct Proof {
     /// Every message is accounted for and no rule is broken.
     pub accounted_for: bool,
     pub taken_at: Timestamp,
+    /// Only what was accepted at this moment or later is judged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Only what was accepted before this moment is judged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
     pub balance: Vec<Line>,
     pub violations: Vec<Violation>,
     pub queues: Vec<Queue>,
@@ -135,6 +141,8 @@ pub fn judge(snapshot: &Snapshot, claims: &Claims, depths: &BTreeMap<String, Opt
     Proof {
         accounted_for: violations.is_empty() && !lost,
         taken_at: snapshot.taken_at,
+        since: None,
+        until: None,
         balance,
         violations,
         queues: queues(snapshot, claims, depths),

@@ -1,7 +1,5 @@
 //! HTTP to the running instance, with a bound on every wait.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -34,10 +32,10 @@ pub(super) fn encode(text: &str) -> String {
 /// A client of one address.
 pub(super) struct Client {
     http: HyperClient<HttpConnector, Full<Bytes>>,
-    address: SocketAddr,
-    /// The key of resources.yml that the address stands under.
-    key: &'static str,
-    resources: PathBuf,
+    /// Host and port.
+    address: String,
+    /// Where that comes from, as a sentence.
+    source: String,
 }
 
 /// An answer, read to its end.
@@ -48,11 +46,11 @@ pub(super) struct Answer {
 }
 
 impl Client {
-    pub(super) fn new(address: SocketAddr, key: &'static str, resources: &Path) -> Self {
+    pub(super) fn new(address: String, source: String) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_BOUND));
         let http = HyperClient::builder(TokioExecutor::new()).build(connector);
-        Self { http, address, key, resources: resources.to_owned() }
+        Self { http, address, source }
     }
 
     /// A GET that must succeed.
@@ -110,14 +108,11 @@ impl Client {
     }
 
     fn unreachable(&self, error: &HyperError) -> Failure {
-        let Self { address, key, resources, .. } = self;
+        let Self { address, source, .. } = self;
         if !error.is_connect() {
             return Failure::try_again(format!("{address} broke off; see what it did before you repeat this"));
         }
-        let resources = resources.display();
-        Failure::unreachable(format!(
-            "nothing answers at {address}; is `posthaste run` running?\n  The address is {key} in {resources}."
-        ))
+        Failure::unreachable(format!("nothing answers at {address}; is `posthaste run` running?\n  {source}"))
     }
 
     fn silent(&self) -> Failure {

@@ -4,10 +4,11 @@
 //! the engine on them is done by the caller.
 
 mod banner;
+mod places;
 
 pub use banner::{Application, FirstApi};
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -15,13 +16,13 @@ use secrecy::SecretString;
 use thiserror::Error;
 
 use super::run::{listen, told_to_stop};
-use super::{Exit, Failure, Global, output};
+use super::{DEFAULT_RESOURCES, Exit, Failure, Global, output};
 use crate::app;
 use crate::config::Settings;
+use crate::dev::{Action, DevError, Options, PortHolder, RunningDev, Server, Session, Wanted, ask_running};
 use crate::telemetry::MetricsHandle;
-
-use crate::dev::{Action, DevError, Options, PortHolder, Server, Session, Wanted, ask_running, free_port, holder_of};
 use banner::{Banner, Place};
+use places::{databases_for, given_postgres, http_ports};
 
 /// Run everything on this machine: private servers, the database schema, the application.
 #[derive(Debug, Clone, Args)]
@@ -121,7 +122,8 @@ async fn run_on(
     settings: &mut Settings,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
-    take_over(settings, servers);
+    let usual = global.resources == Path::new(DEFAULT_RESOURCES) && settings.console.listen == servers.console;
+    take_over(settings, &servers.told()).map_err(Failure::internal)?;
     let metrics = MetricsHandle::install().map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
     let mut stop = std::pin::pin!(stop);
     let mut report = app::MigrationReport::default();
@@ -131,16 +133,15 @@ async fn run_on(
     }
     let listeners = listen(servers.api, servers.console).await?;
     let program = std::env::args().next().unwrap_or_else(|| "posthaste".to_owned());
-    let first = settings.inbound.first().map(|one| (one.method.to_string(), format!("/api{}", one.uri_pattern)));
-    let message = first_message(settings, &global.configurations);
-    let first_api = first.as_ref().map(|(method, path)| FirstApi { method, path, message: message.as_deref() });
+    let first_api = settings.inbound.first().map(|first| FirstApi::of(first, settings, &global.configurations));
     let (ready, is_ready) = tokio::sync::oneshot::channel();
     let run =
         Box::pin(app::run(settings.clone(), listeners, metrics, app::Told { ready: Some(ready), goes_on: None }, stop));
     // Not before it can be done: the reader's first curl shall work.
     let greet = async {
         if is_ready.await.is_ok() {
-            output::print(&servers.banner(Application { program: &program, first_api }).await)?;
+            let application = Application { program: &program, finds_console: usual, first_api };
+            output::print(&servers.banner(application).await)?;
         }
         std::future::pending::<Result<(), Failure>>().await
     };
@@ -151,30 +152,30 @@ async fn run_on(
     }
 }
 
-/// `first-message.json` beside the adapters.yml of the first API listener, if it is there.
-fn first_message(settings: &Settings, configurations: &Path) -> Option<PathBuf> {
-    let first = settings.inbound.first()?;
-    let adapter = settings.adapters.iter().find(|adapter| adapter.name == first.adapter)?;
-    let file = configurations.join(&adapter.configuration).join("first-message.json");
-    file.is_file().then_some(file)
-}
-
-/// Every postgres and amqp entry now means the servers of this command.
-fn take_over(settings: &mut Settings, servers: &DevServers) {
+/// Every postgres and amqp entry now means the servers of a `posthaste dev`.
+///
+/// # Errors
+/// It has no database for an entry: it was started with other files.
+pub(super) fn take_over(settings: &mut Settings, dev: &RunningDev) -> Result<(), String> {
     for postgres in &mut settings.postgres {
-        if let Some((_, url)) = servers.postgres.iter().find(|(name, _)| *name == postgres.name) {
-            postgres.url = SecretString::from(url.clone());
-            postgres.username = None;
-            postgres.password = None;
-        }
+        let Some((_, url)) = dev.postgres.iter().find(|(name, _)| *name == postgres.name) else {
+            return Err(format!(
+                "`posthaste dev` (pid {}) has no database for the postgres entry {}: it was started with other files",
+                dev.pid, postgres.name
+            ));
+        };
+        postgres.url = SecretString::from(url.clone());
+        postgres.username = None;
+        postgres.password = None;
     }
     for amqp in &mut settings.amqp {
-        amqp.url = SecretString::from(servers.amqp.clone());
+        amqp.url = SecretString::from(dev.amqp.clone());
         amqp.username = None;
         amqp.password = None;
     }
-    settings.api.listen = servers.api;
-    settings.console.listen = servers.console;
+    settings.api.listen = dev.api;
+    settings.console.listen = dev.console;
+    Ok(())
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {
@@ -236,56 +237,17 @@ async fn private_postgres(
     Ok(urls)
 }
 
-/// The API's and the console's address, both free a moment ago.
-fn http_ports(port: u16) -> Result<(SocketAddr, SocketAddr), DevCommandError> {
-    let on_loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    if port == 0 {
-        return Ok((on_loopback(free_port()?), on_loopback(free_port()?)));
-    }
-    for port in [port, port + 1] {
-        if TcpListener::bind(on_loopback(port)).is_err() {
-            return Err(DevCommandError::PortTaken { port, holder: holder_of(port) });
-        }
-    }
-    Ok((on_loopback(port), on_loopback(port + 1)))
-}
-
-/// A database name for each entry: the entry's own, made plain; PostgreSQL's own databases are left alone.
-fn databases_for(entries: &[String]) -> Result<Vec<String>, DevCommandError> {
-    let mut databases: Vec<String> = Vec::new();
-    for entry in entries {
-        let plain: String =
-            entry.chars().take(48).map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
-        let database = match plain.as_str() {
-            "postgres" | "template0" | "template1" | "" => format!("dev_{plain}"),
-            _ => plain,
-        };
-        if databases.contains(&database) {
-            return Err(DevCommandError::SameDatabase(database));
-        }
-        databases.push(database);
-    }
-    Ok(databases)
-}
-
-/// The given server for each entry: the url as it is for a single one, else with the entry's name as the database.
-fn given_postgres(url: &str, entries: &[String]) -> Result<Vec<(String, String)>, DevCommandError> {
-    let parsed = url::Url::parse(url).map_err(|source| DevCommandError::Url { option: "postgres", source })?;
-    if let [only] = entries {
-        return Ok(vec![(only.clone(), url.to_owned())]);
-    }
-    let of_entry = |entry: &String| {
-        let mut url = parsed.clone();
-        url.set_path(entry);
-        (entry.clone(), url.to_string())
-    };
-    Ok(entries.iter().map(of_entry).collect())
-}
-
 impl DevServers {
-    /// Answers `posthaste dev stop|start` until it is dropped; run it beside the engine.
+    /// Answers other commands until it is dropped; run it beside the engine.
     pub async fn serve(&self) {
-        self.session.serve().await;
+        self.session.serve(&self.told()).await;
+    }
+
+    /// What other commands of this user are told.
+    #[must_use]
+    pub fn told(&self) -> RunningDev {
+        let (postgres, amqp) = (self.postgres.clone(), self.amqp.clone());
+        RunningDev { pid: std::process::id(), api: self.api, console: self.console, postgres, amqp }
     }
 
     /// Ends the private servers and removes what is not to be kept.
@@ -305,38 +267,6 @@ impl DevServers {
         }
         let rabbit = Place::new("", &self.amqp, self.session.rabbit().await);
         let (api, console, keep) = (self.api, self.console, self.keep.as_deref());
-        Banner { application, api, console, keep, postgres, rabbit }.to_string()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_postgres_entry_gets_a_database_of_its_own() {
-        let entries = ["main", "Bill ing.2", "postgres"].map(str::to_owned);
-        assert_eq!(databases_for(&entries).unwrap(), ["main", "Bill_ing_2", "dev_postgres"]);
-        let refused = databases_for(&["a.b".to_owned(), "a b".to_owned()]).unwrap_err().to_string();
-        assert_eq!(refused, "two postgres entries would use the database \"a_b\": rename one");
-    }
-
-    #[test]
-    fn a_given_postgres_is_taken_as_it_is_for_one_entry_and_by_name_for_several() {
-        let url = "postgres://u:p%40ss@db:5432/app?sslmode=disable";
-        assert_eq!(given_postgres(url, &["main".into()]).unwrap(), [("main".to_owned(), url.to_owned())]);
-        let several = given_postgres(url, &["main".into(), "other".into()]).unwrap();
-        assert_eq!(several[1].1, "postgres://u:p%40ss@db:5432/other?sslmode=disable");
-    }
-
-    #[test]
-    fn a_taken_http_port_is_refused_with_its_holder() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, free_port().unwrap())).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let refused = http_ports(port).unwrap_err().to_string();
-        let start = format!("port {port} is taken by pid {} (", std::process::id());
-        assert!(refused.starts_with(&start) && refused.ends_with("take free ones with --port 0"), "{refused}");
-        let (api, console) = http_ports(0).unwrap();
-        assert!(api.port() != 0 && console.port() != 0 && api != console);
+        Banner { application, api, console, pid: std::process::id(), keep, postgres, rabbit }.to_string()
     }
 }

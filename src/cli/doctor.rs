@@ -8,7 +8,7 @@ use crate::app::{self, Finding, Level, Report};
 
 pub async fn doctor(global: &Global) -> Result<(), Failure> {
     global.start_logging()?;
-    let settings = global.load()?;
+    let settings = global.load_running().await?;
     let report = Box::pin(app::doctor(&settings)).await?;
     print_result(global, &report, |out| write(&report, out))?;
     verdict(&report)

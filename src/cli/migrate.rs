@@ -26,7 +26,7 @@ enum Home {
 
 pub async fn migrate(global: &Global, args: &MigrateArgs) -> Result<(), Failure> {
     global.start_logging()?;
-    let settings = global.load()?;
+    let settings = global.load_running().await?;
     let home = args.home.map(|home| match home {
         Home::Same => HomeDecision::Same,
         Home::Copy => HomeDecision::Copy,

@@ -3,6 +3,7 @@
 mod adapter;
 mod check;
 mod client;
+mod conflict;
 pub mod dev;
 mod doctor;
 mod exit;
@@ -39,6 +40,9 @@ pub struct Cli {
     command: Command,
 }
 
+/// Where resources are read from, unless told otherwise.
+const DEFAULT_RESOURCES: &str = "resources.yml";
+
 /// Options that stand before or after any command.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
@@ -50,7 +54,7 @@ pub struct Global {
         value_name = "FILE",
         env = "POSTHASTE_RESOURCES",
         hide_env_values = true,
-        default_value = "resources.yml"
+        default_value = DEFAULT_RESOURCES
     )]
     resources: PathBuf,
     /// The folder with one folder per configuration.
@@ -79,6 +83,9 @@ pub struct Global {
     /// How log lines look.
     #[arg(long, global = true, value_enum, env = "POSTHASTE_LOG_FORMAT", hide_env_values = true, default_value_t)]
     log_format: LogFormatName,
+    /// The console of the instance to act on, such as http://127.0.0.1:8081 [default: http.console.listen of the resources]
+    #[arg(long, global = true, value_name = "URL", value_parser = find::console_url)]
+    console: Option<find::ConsoleUrl>,
     /// Who acts, for the record [default: your login name].
     #[arg(long = "as", global = true, value_name = "NAME")]
     who: Option<String>,
@@ -113,6 +120,9 @@ enum Command {
     /// Look into message logs and error stores; resend, delete, export.
     #[command(subcommand)]
     Store(store::StoreCommand),
+    /// Ids that came again with another body
+    #[command(subcommand)]
+    Conflict(conflict::ConflictCommand),
     /// Transactions over several databases: show what is in doubt, finish one by hand.
     #[command(subcommand)]
     Txn(txn::TxnCommand),
@@ -131,6 +141,36 @@ impl Global {
     fn load(&self) -> Result<Settings, Failure> {
         let env = |name: &str| std::env::var(name).ok();
         config::load(&self.resources, &self.configurations, &env).map_err(Failure::configuration)
+    }
+
+    /// The same, with the servers of the running `posthaste dev` when it is the instance that commands find.
+    async fn load_running(&self) -> Result<Settings, Failure> {
+        let mut settings = self.load()?;
+        let console = self.console.clone().unwrap_or_else(|| settings.console.listen.into());
+        match find::dev_at(&console).await? {
+            Some(dev) => {
+                dev::take_over(&mut settings, &dev).map_err(Failure::failed)?;
+                output::note(&format!("asking the servers of `posthaste dev`, pid {}", dev.pid));
+            }
+            None if self.console.is_some() => {
+                let others = "other servers are those of resources.yml, without --console";
+                return Err(Failure::failed(format!(
+                    "no `posthaste dev` of yours has its console at {console}; {others}"
+                )));
+            }
+            None => {}
+        }
+        Ok(settings)
+    }
+
+    /// For commands that act on no instance.
+    fn refuse_console(&self, command: &str) -> Result<(), Failure> {
+        match &self.console {
+            Some(_) => {
+                Err(Failure::usage(format!("`posthaste {command}` acts on no running instance: leave --console out")))
+            }
+            None => Ok(()),
+        }
     }
 
     fn start_logging(&self) -> Result<(), Failure> {
@@ -169,6 +209,13 @@ pub fn main() -> ExitCode {
 
 async fn dispatch(cli: Cli) -> Result<(), Failure> {
     let global = cli.global;
+    match &cli.command {
+        Command::Run => global.refuse_console("run")?,
+        Command::Dev(_) => global.refuse_console("dev")?,
+        Command::Check => global.refuse_console("check")?,
+        Command::Migrate(_) | Command::Adapter(_) | Command::Store(_) | Command::Txn(_) | Command::Trace(_) => {}
+        Command::Conflict(_) | Command::Prove(_) | Command::Doctor | Command::Send(_) => {}
+    }
     match cli.command {
         Command::Run => run::run(&global).await,
         Command::Dev(args) => Box::pin(dev::dev(&global, args)).await,
@@ -176,6 +223,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Migrate(args) => migrate::migrate(&global, &args).await,
         Command::Adapter(command) => adapter::adapter(&global, &command).await,
         Command::Store(command) => store::store(&global, &command).await,
+        Command::Conflict(command) => conflict::conflict(&global, &command).await,
         Command::Txn(command) => txn::txn(&global, &command).await,
         Command::Trace(args) => trace::trace(&global, &args).await,
         Command::Prove(args) => prove::prove(&global, &args).await,

@@ -18,6 +18,12 @@ pub fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Tells a person something beside the result.
+pub fn note(text: &str) {
+    // Nothing is left to do when even this cannot be written.
+    let _written = writeln!(std::io::stderr(), "posthaste: {text}").is_ok();
+}
+
 /// Prints a value as one indented JSON document.
 pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;

@@ -3,16 +3,24 @@
 use std::io::Write;
 
 use clap::Args;
+use jiff::Timestamp;
 
 use super::output::{one_line, print_result, table};
+use super::select::read_moment;
 use super::{Failure, Global};
-use crate::app::{self, Proof, ProveRequest};
+use crate::app::{self, AcceptedIn, Proof, ProveRequest};
 
 #[derive(Debug, Clone, Args)]
 pub struct ProveArgs {
     /// How many offending ids are named per broken rule; all are counted
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     ids: u16,
+    /// Account for what was accepted at this moment or later, such as 2026-01-31 or 2026-01-31T13:00:00Z
+    #[arg(long, value_name = "MOMENT", value_parser = read_moment)]
+    since: Option<Timestamp>,
+    /// Account for what was accepted before this moment
+    #[arg(long, value_name = "MOMENT", value_parser = read_moment)]
+    until: Option<Timestamp>,
     /// Do not ask the brokers how deep the queues are.
     #[arg(long)]
     without_brokers: bool,
@@ -20,8 +28,14 @@ pub struct ProveArgs {
 
 pub async fn prove(global: &Global, args: &ProveArgs) -> Result<(), Failure> {
     global.start_logging()?;
-    let settings = global.load()?;
-    let request = ProveRequest { named: args.ids.into(), brokers: !args.without_brokers };
+    if let (Some(since), Some(until)) = (args.since, args.until)
+        && since >= until
+    {
+        return Err(Failure::usage(format!("nothing was accepted since {since} and before {until}: exchange them")));
+    }
+    let settings = global.load_running().await?;
+    let accepted = AcceptedIn { since: args.since, until: args.until };
+    let request = ProveRequest { named: args.ids.into(), accepted, brokers: !args.without_brokers };
     let proof = Box::pin(app::prove(&settings, request)).await?;
     print_result(global, &proof, |out| write(&proof, out))?;
     if proof.accounted_for {
@@ -48,7 +62,17 @@ fn write(proof: &Proof, out: &mut dyn Write) -> std::io::Result<()> {
         writeln!(out, "note: {} id(s) came again with another body, {} time(s)", conflicts.ids, conflicts.times)?;
     }
     let verdict = if proof.accounted_for { "every message is accounted for" } else { "NOT accounted for" };
-    writeln!(out, "\n{}: {verdict}", proof.taken_at.strftime("%Y-%m-%d %H:%M:%SZ"))
+    writeln!(out, "\n{}: {verdict}{}", proof.taken_at.strftime("%Y-%m-%d %H:%M:%SZ"), range(proof))
+}
+
+/// Of which messages the verdict speaks, when not of all.
+fn range(proof: &Proof) -> String {
+    match (proof.since, proof.until) {
+        (None, None) => String::new(),
+        (Some(since), None) => format!(", of those accepted since {since}"),
+        (None, Some(until)) => format!(", of those accepted before {until}"),
+        (Some(since), Some(until)) => format!(", of those accepted since {since} and before {until}"),
+    }
 }
 
 fn balance(proof: &Proof, out: &mut dyn Write) -> std::io::Result<()> {

@@ -1,6 +1,7 @@
 //! Which rows of a store: filters in common to list, resend, delete and export.
 
 use clap::Args;
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::Failure;
@@ -34,9 +35,11 @@ pub(super) struct Select {
 }
 
 fn moment(text: &str) -> Result<String, String> {
-    parse_timestamp(text)
-        .map(|moment| moment.to_string())
-        .ok_or_else(|| "write 2026-01-31, 2026-01-31T13:00 (UTC) or 2026-01-31T13:00:00Z".to_owned())
+    read_moment(text).map(|moment| moment.to_string())
+}
+
+pub(super) fn read_moment(text: &str) -> Result<Timestamp, String> {
+    parse_timestamp(text).ok_or_else(|| "write 2026-01-31, 2026-01-31T13:00 (UTC) or 2026-01-31T13:00:00Z".to_owned())
 }
 
 impl Select {

@@ -48,7 +48,7 @@ pub(super) async fn send(global: &Global, args: &SendArgs) -> Result<(), Failure
     }
     let body = body(args)?;
     let path = format!("/api{}", listener.uri_pattern);
-    let answer = find::api(global)?.send(listener.method.clone(), &path, &headers, body).await?;
+    let answer = find::api(global).await?.send(listener.method.clone(), &path, &headers, body).await?;
     report(global, &answer)
 }
 

@@ -185,6 +185,9 @@ fn uri_pattern_form(text: &str) -> Result<String, Wrong> {
     if segments().next() == Some("messages") {
         return wrong("`/messages` is reserved: there clients ask what became of their message");
     }
+    if text == "/openapi.json" {
+        return wrong("`/openapi.json` is reserved: there the listeners are described");
+    }
     Ok(text.to_owned())
 }
 
@@ -194,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_pattern_is_literal_segments_and_never_the_reserved_ones() {
-        for pattern in ["/write", "/a/b-c.d", "/messagesx", "/x/messages", "/v1:run", "/apis", "/x/api"] {
+        for pattern in ["/write", "/a/b-c.d", "/messagesx", "/x/messages", "/v1:run", "/apis", "/x/api", "/x/openapi.json"] {
             assert!(uri_pattern_form(pattern).is_ok(), "{pattern}");
         }
         for pattern in [
@@ -212,6 +215,7 @@ mod tests {
             "/api/write",
             "/messages",
             "/messages/x",
+            "/openapi.json",
             "/a?b",
         ] {
             assert!(uri_pattern_form(pattern).is_err(), "{pattern}");

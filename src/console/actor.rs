@@ -1,10 +1,11 @@
 //! Who acts, why, and on what: the parts of a request that every action reads alike.
 
-use axum::extract::{FromRequestParts, Query};
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, StatusCode};
 use serde::Deserialize;
 
+use super::filter::query_words;
 use crate::inbound::problem::{Effect, Problem};
 use crate::model::{MessageId, MessageKey, SlotId};
 use crate::receiver::Actor;
@@ -17,13 +18,7 @@ const X_POSTHASTE_REASON: HeaderName = HeaderName::from_static("x-posthaste-reas
 const MAX_WHO: usize = 100;
 const MAX_WHY: usize = 1000;
 
-#[derive(Deserialize)]
-struct ActorQuery {
-    #[serde(rename = "as")]
-    who: Option<String>,
-    reason: Option<String>,
-    force: Option<bool>,
-}
+const ACTING_WORDS: &[&str] = &["as", "reason", "force"];
 
 /// The actor of a request, and whether it forces.
 pub(super) struct Acting {
@@ -35,12 +30,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Acting {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        let Query(query) = Query::<ActorQuery>::try_from_uri(&parts.uri).map_err(|error| bad(error.body_text()))?;
+        let mut query = query_words(&parts.uri, ACTING_WORDS)?;
+        let force = match query.remove("force").as_deref() {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(other) => return Err(bad(format!("force is {other:?}; it must be true or false"))),
+        };
         let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
-        let who = header(X_POSTHASTE_AS).or(query.who).and_then(|who| tidy(&who, MAX_WHO));
-        let why = header(X_POSTHASTE_REASON).or(query.reason).and_then(|why| tidy(&why, MAX_WHY));
+        let who = header(X_POSTHASTE_AS).or(query.remove("as")).and_then(|who| tidy(&who, MAX_WHO));
+        let why = header(X_POSTHASTE_REASON).or(query.remove("reason")).and_then(|why| tidy(&why, MAX_WHY));
         let actor = Actor { who: who.unwrap_or_else(|| "console".to_owned()), why };
-        Ok(Self { actor, force: query.force.unwrap_or(false) })
+        Ok(Self { actor, force })
     }
 }
 
@@ -60,8 +60,17 @@ pub(super) struct ActionBody {
 }
 
 impl ActionBody {
-    /// No body is an empty one. The content type is not asked: `curl -d` sends another.
+    /// Of an action on one thing: what chooses among many would be ignored.
     pub(super) fn parse(body: &[u8]) -> Result<Self, Problem> {
+        let body = Self::parse_bulk(body)?;
+        match (&body.keys, &body.filter) {
+            (None, None) => Ok(body),
+            (Some(_), _) | (_, Some(_)) => Err(bad("this acts on what its path names; it takes no keys and no filter")),
+        }
+    }
+
+    /// No body is an empty one. The content type is not asked: `curl -d` sends another.
+    pub(super) fn parse_bulk(body: &[u8]) -> Result<Self, Problem> {
         if body.trim_ascii().is_empty() {
             return Ok(Self::default());
         }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Console;
 use super::actor::{Acting, ActionBody, not_found};
-use super::filter::nearest;
+use super::filter::{Unfiltered, nearest};
 use crate::inbound::problem::Problem;
 use crate::model::AdapterName;
 use crate::pipeline::{AdapterStatus, ChangeError, Wanted};
@@ -19,7 +19,7 @@ pub(super) struct Adapters {
     items: Vec<AdapterStatus>,
 }
 
-pub(super) async fn list(State(console): State<Console>) -> Json<Adapters> {
+pub(super) async fn list(State(console): State<Console>, _all: Unfiltered) -> Json<Adapters> {
     Json(Adapters { items: console.registry.list() })
 }
 

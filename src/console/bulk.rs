@@ -14,8 +14,9 @@ use futures_util::stream;
 use serde_json::{Value, json};
 
 use super::Console;
-use super::actor::{Acting, ActionBody, bad, slot_id};
+use super::actor::{Acting, ActionBody, bad, not_found, slot_id};
 use super::filter::bulk_filter;
+use super::slots::refuse_unknown;
 use super::stores::RESEND_BOUND;
 use crate::inbound::problem::Problem;
 use crate::model::{MessageKey, SlotId};
@@ -67,8 +68,9 @@ async fn start(
     body: &[u8],
 ) -> Result<Response, Problem> {
     let slot = slot_id(slot)?;
-    let body = ActionBody::parse(body)?;
+    let body = ActionBody::parse_bulk(body)?;
     body.complete(&mut acting);
+    refuse_unknown(&console, &slot).await?;
     let (keys, more) = match (body.keys, body.filter) {
         (Some(keys), None) => (distinct(keys)?, false),
         (None, Some(filter)) => matching(&console, &slot, &bulk_filter(filter)?).await?,
@@ -76,6 +78,9 @@ async fn start(
             return Err(bad("give either \"keys\": [1, 2] or \"filter\": {…}; {} as filter is the whole error store"));
         }
     };
+    if keys.is_empty() {
+        return Err(not_found(format!("no message in slot {slot} is meant: nothing was done")));
+    }
     let job = Job { console, action, slot, acting, confirmed: body.confirmed };
     let body = Body::from_stream(answer(job, keys, more).map(Ok::<_, Infallible>));
     Ok((StatusCode::OK, [(CONTENT_TYPE, "application/json")], body).into_response())
@@ -228,7 +233,7 @@ impl Job {
                 json!({"outcome": "claimed", "who": who, "since": since, "reason": format!("{who} has claimed it")}),
             ),
             ResendOutcome::Refused { reason } => Done::Failed(json!({"outcome": "refused", "reason": reason})),
-            ResendOutcome::NotFound => Done::Failed(not_found()),
+            ResendOutcome::NotFound => Done::Failed(no_such_row()),
         })
     }
 
@@ -237,7 +242,7 @@ impl Job {
         let request = RemovalRequest { who: &actor.who, why: actor.why.as_deref(), force: self.acting.force };
         Ok(match self.console.store.remove_message(&self.slot, key, &request).await? {
             Removal::Removed => Done::Succeeded,
-            Removal::NotFound => Done::Failed(not_found()),
+            Removal::NotFound => Done::Failed(no_such_row()),
             Removal::Busy => Done::Failed(json!({"outcome": "claimed", "reason": "somebody is at work on it"})),
             Removal::Kept { reason } => Done::Failed(json!({"outcome": "refused", "reason": reason})),
             Removal::InUse => Done::Failed(json!({"outcome": "refused", "reason": "its message is still on its way"})),
@@ -245,6 +250,6 @@ impl Job {
     }
 }
 
-fn not_found() -> Value {
+fn no_such_row() -> Value {
     json!({"outcome": "notFound", "reason": "there is no such row any more"})
 }

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use axum::extract::{FromRequestParts, Query};
+use axum::http::Uri;
+use axum::http::request::Parts;
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
@@ -25,15 +28,36 @@ pub(super) struct PageQuery {
 const FILTER_WORDS: &[&str] = &["type", "messageId", "correlationId", "from", "to", "text", "minAttempts"];
 const PAGE_WORDS: &[&str] = &["limit", "cursor", "as"];
 
+/// The words of a query string: each once, and none that would be ignored.
+pub(super) fn query_words(uri: &Uri, known: &[&str]) -> Result<BTreeMap<String, String>, Problem> {
+    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|error| bad(error.body_text()))?;
+    let mut words = BTreeMap::new();
+    for (name, text) in pairs {
+        if !known.contains(&name.as_str()) {
+            return Err(unknown(&name, known));
+        }
+        if words.insert(name.clone(), text).is_some() {
+            return Err(bad(format!("{name} stands there twice, and only one of them would count")));
+        }
+    }
+    Ok(words)
+}
+
+/// A request whose answer nothing narrows down.
+pub(super) struct Unfiltered;
+
+impl<S: Send + Sync> FromRequestParts<S> for Unfiltered {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        query_words(&parts.uri, &["as"]).map(|_who| Self)
+    }
+}
+
 /// Checks a page's query string.
-pub(super) fn page_query(mut words: BTreeMap<String, String>) -> Result<PageQuery, Problem> {
-    let limit = match words.remove("limit") {
-        None => DEFAULT_PAGE,
-        Some(text) => match text.parse() {
-            Ok(limit) if (1..=MAX_PAGE).contains(&limit) => limit,
-            Ok(_) | Err(_) => return Err(bad(format!("limit is {text:?}; it must be a number from 1 to {MAX_PAGE}"))),
-        },
-    };
+pub(super) fn page_query(uri: &Uri) -> Result<PageQuery, Problem> {
+    let mut words = query_words(uri, &[FILTER_WORDS, PAGE_WORDS].concat())?;
+    let limit = page_limit(&mut words)?;
     let cursor = match words.remove("cursor") {
         None => None,
         Some(text) => {
@@ -41,7 +65,16 @@ pub(super) fn page_query(mut words: BTreeMap<String, String>) -> Result<PageQuer
         }
     };
     let _ignored = words.remove("as");
-    Ok(PageQuery { filter: filter(words, PAGE_WORDS)?, cursor, limit })
+    Ok(PageQuery { filter: filter(words)?, cursor, limit })
+}
+
+/// How many rows a page shall have.
+pub(super) fn page_limit(words: &mut BTreeMap<String, String>) -> Result<i64, Problem> {
+    let Some(text) = words.remove("limit") else { return Ok(DEFAULT_PAGE) };
+    match text.parse() {
+        Ok(limit) if (1..=MAX_PAGE).contains(&limit) => Ok(limit),
+        Ok(_) | Err(_) => Err(bad(format!("limit is {text:?}; it must be a number from 1 to {MAX_PAGE}"))),
+    }
 }
 
 /// Checks a bulk action's filter. Without `type` it means the error store alone.
@@ -51,21 +84,23 @@ pub(super) fn bulk_filter(members: serde_json::Map<String, serde_json::Value>) -
         let text = match value {
             serde_json::Value::String(text) => text,
             serde_json::Value::Number(number) => number.to_string(),
-            serde_json::Value::Null => continue,
-            serde_json::Value::Bool(_) | serde_json::Value::Array(_) | serde_json::Value::Object(_) => {
+            serde_json::Value::Null
+            | serde_json::Value::Bool(_)
+            | serde_json::Value::Array(_)
+            | serde_json::Value::Object(_) => {
                 return Err(bad(format!("filter.{name} must be a text or a number")));
             }
         };
         words.insert(name, text);
     }
-    let mut filter = filter(words, &[])?;
+    let mut filter = filter(words)?;
     if filter.types.is_empty() {
         filter.types.push(StoreType::Error);
     }
     Ok(filter)
 }
 
-fn filter(words: BTreeMap<String, String>, others: &[&str]) -> Result<Filter, Problem> {
+fn filter(words: BTreeMap<String, String>) -> Result<Filter, Problem> {
     let mut filter = Filter::default();
     for (name, text) in words {
         if text.contains('\0') {
@@ -83,16 +118,16 @@ fn filter(words: BTreeMap<String, String>, others: &[&str]) -> Result<Filter, Pr
                     text.parse().map_err(|_| bad(format!("minAttempts is {text:?}; it must be a number")))?;
                 filter.min_attempts = Some(attempts);
             }
-            _ => return Err(unknown(&name, others)),
+            _ => return Err(unknown(&name, FILTER_WORDS)),
         }
     }
     Ok(filter)
 }
 
-fn unknown(name: &str, others: &[&str]) -> Problem {
-    let known: Vec<_> = FILTER_WORDS.iter().chain(others).copied().collect();
-    let hint = nearest(name, known.iter().copied()).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
-    bad(format!("there is no filter {name:?}{hint} There are: {}", known.join(", ")))
+fn unknown(name: &str, known: &[&str]) -> Problem {
+    let near = nearest(name, known.iter().copied());
+    let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+    bad(format!("there is no {name:?} to ask for here{hint} (there are: {})", known.join(", "))).with("nearest", near)
 }
 
 /// `E`, or several: `E,H`.
@@ -138,24 +173,31 @@ mod tests {
 
     use super::*;
 
-    fn words(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+    fn page(query: &str) -> Result<PageQuery, Problem> {
+        page_query(&format!("/api/v1/stores/s/messages?{query}").parse().unwrap())
     }
 
     #[test]
     fn a_page_has_50_rows_and_at_most_500() {
-        assert_eq!(page_query(words(&[])).unwrap().limit, 50);
-        assert_eq!(page_query(words(&[("limit", "500")])).unwrap().limit, 500);
+        assert_eq!(page("").unwrap().limit, 50);
+        assert_eq!(page("limit=500").unwrap().limit, 500);
         for wrong in ["0", "501", "-1", "x", ""] {
-            assert_eq!(page_query(words(&[("limit", wrong)])).unwrap_err().into_response().status(), 400, "{wrong}");
+            assert_eq!(page(&format!("limit={wrong}")).unwrap_err().into_response().status(), 400, "{wrong}");
         }
     }
 
     #[test]
-    fn a_word_that_nobody_knows_is_refused() {
-        assert!(page_query(words(&[("messageid", "1")])).is_err());
-        assert!(page_query(words(&[("type", "E,X")])).is_err());
-        assert!(page_query(words(&[("cursor", "nonsense")])).is_err());
+    fn a_word_that_nobody_knows_or_that_stands_there_twice_is_refused() {
+        for wrong in ["messageid=1", "type=E,X", "cursor=nonsense", "type=E&type=H", "as=a&as=b"] {
+            assert_eq!(page(wrong).unwrap_err().into_response().status(), 400, "{wrong}");
+        }
+        assert_eq!(page("type=E,H&as=ann").unwrap().filter.types, [StoreType::Error, StoreType::Hold]);
+    }
+
+    #[test]
+    fn an_empty_value_in_a_filter_is_refused_since_it_would_choose_everything() {
+        let nothing = serde_json::json!({"messageId": null});
+        assert!(bulk_filter(nothing.as_object().unwrap().clone()).is_err());
     }
 
     #[test]

@@ -3,10 +3,12 @@
 mod actor;
 mod adapters;
 mod bulk;
+mod conflicts;
 mod filter;
 mod guard;
 mod health;
 mod settings;
+mod slots;
 mod stores;
 mod transactions;
 
@@ -85,6 +87,7 @@ pub fn router(console: Console, own: SocketAddr) -> Router {
         .route("/api/v1/stores/{slotId}/resend", post(bulk::resend))
         .route("/api/v1/stores/{slotId}/delete", post(bulk::delete))
         .route("/api/v1/messages/{messageId}", get(stores::trace))
+        .route("/api/v1/conflicts", get(conflicts::list))
         .route("/api/v1/transactions", get(transactions::list))
         .route("/api/v1/transactions/{gid}/commit", post(transactions::commit))
         .route("/api/v1/transactions/{gid}/rollback", post(transactions::rollback))

@@ -1,20 +1,20 @@
 //! Stores: counts, pages, one row, deleting and resending it; and one message's whole life.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::header::LOCATION;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::json;
 
 use super::actor::{Acting, ActionBody, message_id, message_key, not_found, slot_id};
-use super::filter::page_query;
+use super::filter::{Unfiltered, page_query};
+use super::slots::{no_row, refuse_unknown};
 use super::{Console, SlotPurpose};
 use crate::inbound::problem::{Effect, Problem};
 use crate::model::{AdapterName, MessageKey, SlotId, StoreType};
@@ -47,7 +47,7 @@ struct StoreSummary {
     orphaned: bool,
 }
 
-pub(super) async fn counts(State(console): State<Console>) -> Result<Json<Stores>, Problem> {
+pub(super) async fn counts(State(console): State<Console>, _all: Unfiltered) -> Result<Json<Stores>, Problem> {
     let counted = console.store.slot_counts().await?;
     let mut stores: Vec<_> = counted.into_iter().map(|count| summary(&console, count)).collect();
     for claimed in console.slots.iter() {
@@ -89,24 +89,34 @@ pub(super) struct PageAnswer {
 pub(super) async fn page(
     State(console): State<Console>,
     Path(slot): Path<String>,
-    Query(words): Query<BTreeMap<String, String>>,
+    uri: Uri,
 ) -> Result<Json<PageAnswer>, Problem> {
     let slot = slot_id(&slot)?;
-    let query = page_query(words)?;
+    let query = page_query(&uri)?;
     let page = console.store.browse_messages(&slot, &query.filter, query.cursor, query.limit).await?;
+    if query.cursor.is_none() && page.messages.is_empty() && page.next.is_none() {
+        refuse_unknown(&console, &slot).await?;
+    }
     Ok(Json(PageAnswer { items: page.messages, next: page.next.map(|cursor| cursor.encode()) }))
 }
 
 pub(super) async fn show(
     State(console): State<Console>,
     Path((slot, key)): Path<(String, String)>,
+    _one: Unfiltered,
 ) -> Result<Json<FullMessage>, Problem> {
     let (slot, key) = (slot_id(&slot)?, message_key(&key)?);
-    let found = console.store.stored_message(&slot, key).await?;
-    found.map(Json).ok_or_else(|| no_row(&slot, key))
+    match console.store.stored_message(&slot, key).await? {
+        Some(found) => Ok(Json(found)),
+        None => Err(no_row(&console, &slot, key).await),
+    }
 }
 
-pub(super) async fn trace(State(console): State<Console>, Path(id): Path<String>) -> Result<Json<Trace>, Problem> {
+pub(super) async fn trace(
+    State(console): State<Console>,
+    Path(id): Path<String>,
+    _one: Unfiltered,
+) -> Result<Json<Trace>, Problem> {
     let id = message_id(&id)?;
     let found = console.store.trace(&id).await?;
     found.map(Json).ok_or_else(|| not_found(format!("nothing is on record about message {id}")))
@@ -124,7 +134,7 @@ pub(super) async fn delete(
     let conflict = |detail: String| Problem::new(StatusCode::CONFLICT, detail).effect(Effect::None);
     match console.store.remove_message(&slot, key, &request).await? {
         Removal::Removed => Ok(Json(json!({"outcome": "succeeded"}))),
-        Removal::NotFound => Err(no_row(&slot, key)),
+        Removal::NotFound => Err(no_row(&console, &slot, key).await),
         Removal::Busy => Err(conflict("somebody is at work on this row; try again in a moment".to_owned())),
         Removal::Kept { reason } => {
             let detail = format!("{reason}; force it if you mean it");
@@ -149,6 +159,9 @@ pub(super) async fn resend(
     // Read before: a resend at work has taken the row away, and its trace goes by the business id.
     let page = console.store.stored_message(&slot, key).await?;
     let outcome = console.resender.resend(&slot, key, &acting.actor, body.confirmed, RESEND_BOUND).await?;
+    if page.is_none() && matches!(outcome, ResendOutcome::NotFound | ResendOutcome::Refused { .. }) {
+        return Err(no_row(&console, &slot, key).await);
+    }
     Ok(answer(&slot, key, page.map(|row| row.row.message_id), outcome))
 }
 
@@ -182,10 +195,9 @@ fn answer(slot: &SlotId, key: MessageKey, message_id: Option<String>, outcome: R
             .with("outcome", "refused")
             .with("reason", reason)
             .into_response(),
-        ResendOutcome::NotFound => no_row(slot, key).into_response(),
+        // It went between two looks.
+        ResendOutcome::NotFound => {
+            not_found(format!("there is no message {key} in slot {slot} any more")).into_response()
+        }
     }
-}
-
-fn no_row(slot: &SlotId, key: MessageKey) -> Problem {
-    not_found(format!("there is no message {key} in slot {slot}"))
 }

@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 
 use super::Console;
 use super::actor::{Acting, ActionBody, bad, not_found};
+use super::filter::Unfiltered;
 use crate::inbound::problem::{Effect, Problem};
 use crate::store::{Doubtful, ResolveRequest, Resolved};
 use crate::txn::Gid;
 use crate::txn::protocol::Outcome;
 use crate::txn::recovery::ByHand;
 
-pub(super) async fn list(State(console): State<Console>) -> Result<Json<Value>, Problem> {
+pub(super) async fn list(State(console): State<Console>, _all: Unfiltered) -> Result<Json<Value>, Problem> {
     let found = console.store.doubtful().await?;
     let items: Vec<Value> = found.items.iter().map(|one| with_adapter(&console, one)).collect();
     Ok(Json(json!({ "items": items, "unreachable": found.unreachable })))

@@ -197,14 +197,24 @@ async fn end_marked(folder: &Path) {
 
 /// `$TMPDIR/posthaste-dev-<uid>`, ours and closed to others' writing.
 pub(super) fn base() -> Result<PathBuf, DevError> {
-    let uid = Uid::effective();
-    let base = env::temp_dir().join(format!("posthaste-dev-{uid}"));
+    let base = base_path();
     make_folder(&base, 0o711)?;
     let meta = fs::symlink_metadata(&base).map_err(DevError::io(format!("look at {}", base.display())))?;
-    if !meta.is_dir() || meta.uid() != uid.as_raw() || meta.mode() & 0o022 != 0 {
-        return Err(DevError::Untrusted(base));
-    }
-    Ok(base)
+    if is_ours_alone(&meta) { Ok(base) } else { Err(DevError::Untrusted(base)) }
+}
+
+/// The same if it is there; nothing is made.
+pub(super) fn trusted_base() -> Option<PathBuf> {
+    let base = base_path();
+    fs::symlink_metadata(&base).ok().filter(is_ours_alone).map(|_meta| base)
+}
+
+fn base_path() -> PathBuf {
+    env::temp_dir().join(format!("posthaste-dev-{}", Uid::effective()))
+}
+
+fn is_ours_alone(meta: &fs::Metadata) -> bool {
+    meta.is_dir() && meta.uid() == Uid::effective().as_raw() && meta.mode() & 0o022 == 0
 }
 
 /// Makes a folder with exactly this mode; one that exists is left as it is.

@@ -14,6 +14,7 @@ mod postgres;
 mod process;
 mod rabbit;
 mod rabbit_files;
+mod running;
 mod session;
 mod standby;
 
@@ -21,7 +22,8 @@ pub use error::DevError;
 pub use port::{PortHolder, free_port, holder_of};
 pub use postgres::PrivatePostgres;
 pub use rabbit::PrivateRabbit;
-pub use session::{Action, Running, Server, Session, Wanted, ask_running};
+pub use running::{RunningDev, ask_running, running_devs};
+pub use session::{Action, Running, Server, Session, Wanted};
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -7,17 +7,18 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Mutex;
 
-use super::folder::{Folder, base};
+use super::folder::Folder;
+use super::running::{ABOUT, RunningDev};
 use super::{DevError, Options, PrivatePostgres, PrivateRabbit};
 
-const SOCKET: &str = "control.sock";
-/// A request is a few words; starting a broker on a loaded machine is the longest answer.
+pub(super) const SOCKET: &str = "control.sock";
+/// A request is a few words.
 const REQUEST_WITHIN: Duration = Duration::from_secs(5);
-const ANSWER_WITHIN: Duration = Duration::from_secs(150);
 
 /// One of the two servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,18 +125,23 @@ impl Session {
         })
     }
 
-    /// Answers `posthaste dev stop|start` of other processes, one at a time, until it is dropped. Never ends by itself.
-    pub async fn serve(&self) {
-        loop {
-            match self.control.accept().await {
-                Ok((stream, _)) => self.answer(stream).await,
-                // Out of file descriptors, say: the next one may fare better.
-                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+    /// Answers other processes of this user until it is dropped: what is there, and `posthaste dev stop|start`. Never
+    /// ends by itself.
+    pub async fn serve(&self, about: &RunningDev) {
+        let requests = stream::unfold((), async |()| {
+            loop {
+                match self.control.accept().await {
+                    Ok((stream, _)) => return Some((stream, ())),
+                    // Out of file descriptors, say: the next one may fare better.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                }
             }
-        }
+        });
+        // Who only asks does not wait until a server is started.
+        requests.for_each_concurrent(None, |stream| self.answer(stream, about)).await;
     }
 
-    async fn answer(&self, stream: UnixStream) {
+    async fn answer(&self, stream: UnixStream, about: &RunningDev) {
         let (reader, mut writer) = stream.into_split();
         let mut line = String::new();
         let mut reader = BufReader::new(tokio::io::AsyncReadExt::take(reader, 100));
@@ -144,6 +150,10 @@ impl Session {
             return;
         }
         let answer = match request_in(&line) {
+            None if line.trim() == ABOUT => match serde_json::to_string(about) {
+                Ok(about) => format!("ok {about}"),
+                Err(error) => format!("no {error}"),
+            },
             Some((action, server)) => match self.act(action, server).await {
                 Ok(done) => format!("ok {done}"),
                 Err(refused) => format!("no {}", with_causes(&refused)),
@@ -254,53 +264,4 @@ fn request_in(line: &str) -> Option<(Action, Server)> {
         _ => return None,
     };
     Some((action, server.parse().ok()?))
-}
-
-/// Asks the running `posthaste dev` (the one with `pid`, when several run) to stop or start one of its servers.
-///
-/// # Errors
-/// `NoneRuns`, `SeveralRun`, or `Command` with its refusal.
-pub async fn ask_running(pid: Option<u32>, action: Action, server: Server) -> Result<String, DevError> {
-    let (_, stream) = the_running(pid).await?;
-    let (mut reader, mut writer) = stream.into_split();
-    let exchange = async {
-        writer.write_all(format!("{action} {server}\n").as_bytes()).await?;
-        let mut answer = String::new();
-        tokio::io::AsyncReadExt::read_to_string(&mut reader, &mut answer).await.map(|_| answer)
-    };
-    let doing = "ask the running `posthaste dev`";
-    let Ok(answer) = tokio::time::timeout(ANSWER_WITHIN, exchange).await else {
-        return Err(DevError::Command { doing, said: format!("no answer within {} s", ANSWER_WITHIN.as_secs()) });
-    };
-    let answer = answer.map_err(DevError::io(doing))?;
-    match answer.split_once(' ') {
-        Some(("ok", done)) => Ok(done.to_owned()),
-        Some((_, refused)) => Err(DevError::Refused(refused.to_owned())),
-        None => Err(DevError::Command { doing, said: "it ended".to_owned() }),
-    }
-}
-
-async fn the_running(pid: Option<u32>) -> Result<(u32, UnixStream), DevError> {
-    let base = base()?;
-    let mut found = Vec::new();
-    for entry in fs::read_dir(&base).map_err(DevError::io(format!("list {}", base.display())))?.filter_map(Result::ok) {
-        let Some(owner) = owner_in(&entry.path()) else { continue };
-        // Nobody listens on the socket of one that is gone.
-        if pid.is_none_or(|pid| pid == owner)
-            && let Ok(stream) = UnixStream::connect(entry.path().join(SOCKET)).await
-        {
-            found.push((owner, stream));
-        }
-    }
-    let pids: Vec<String> = found.iter().map(|(owner, _)| owner.to_string()).collect();
-    match (found.pop(), pids.len()) {
-        (Some(only), 1) => Ok(only),
-        (Some(_), _) => Err(DevError::SeveralRun(pids.join(", "))),
-        (None, _) => Err(DevError::NoneRuns),
-    }
-}
-
-/// The pid in `dev-<pid>-<random>`.
-fn owner_in(folder: &Path) -> Option<u32> {
-    folder.file_name()?.to_str()?.strip_prefix("dev-")?.split('-').next()?.parse().ok()
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path as UrlPath, State};
-use axum::http::header::{ALLOW, LOCATION};
+use axum::http::header::{ALLOW, CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderValue, Request, StatusCode};
 use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use bytes::Bytes;
 use futures_util::FutureExt;
 use hyper::body::Incoming;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -21,6 +22,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::accept::{Acceptor, Answer};
 use super::finishing::Finishing;
+use super::openapi;
 use super::problem::{Effect, Problem, every_error_is_a_problem};
 use super::request::{BodyBudget, Head, Ids, read_body, read_head};
 use super::server::routed;
@@ -89,6 +91,7 @@ impl PublicApi {
         inbound: Vec<InboundSettings>,
         adapters: &[AdapterSettings],
     ) -> Self {
+        let document = Bytes::from(openapi::document(&inbound, adapters).to_string());
         let mut routes: BTreeMap<String, Vec<Route>> = BTreeMap::new();
         for inbound in inbound {
             let path = Arc::new(Path::of(&inbound, adapters));
@@ -105,6 +108,7 @@ impl PublicApi {
         });
         let others = Router::new()
             .route("/api/messages/{slotId}/{messageId}", get(status))
+            .route("/api/openapi.json", get(async move || ([(CONTENT_TYPE, "application/json")], document)))
             .layer(from_fn(every_error_is_a_problem))
             .fallback(async || nobody_listens())
             .with_state(api.clone())
@@ -113,7 +117,7 @@ impl PublicApi {
     }
 
     /// Paths are compared as they are: nothing is normalised, nothing decoded. An adapter's is looked up before the router is
-    /// asked, which puts a message into a box for each of its layers; none begins with `/api/messages`.
+    /// asked, which puts a message into a box for each of its layers; what that has is reserved.
     pub async fn answer(self, request: Request<Incoming>) -> Response {
         match self.api.routes.get(request.uri().path()) {
             Some(routes) => caught(post(&self.api, routes, request)).await,
@@ -206,7 +210,8 @@ fn respond(inbound: &InboundSettings, ids: &Ids, answer: Answer) -> Result<Respo
                 } else {
                     "this message was accepted before"
                 };
-                let problem = Problem::new(status, detail).with("messageId", &ids.message);
+                let outcome = if conflict { "conflict" } else { "duplicate" };
+                let problem = Problem::new(status, detail).with("messageId", &ids.message).with("outcome", outcome);
                 return Ok(with_location(inbound, ids, problem.into_response()));
             }
             if status == StatusCode::NOT_MODIFIED {

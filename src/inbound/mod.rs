@@ -5,6 +5,7 @@ mod api;
 mod finishing;
 mod group;
 mod line;
+mod openapi;
 mod path;
 pub mod problem;
 mod request;

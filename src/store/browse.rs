@@ -103,6 +103,20 @@ impl Store {
             .collect()
     }
 
+    /// The slots that hold a row, in order: one index descent for each.
+    pub async fn slots(&self) -> Result<Vec<SlotId>, StoreError> {
+        let sql = "/* slots */
+            WITH RECURSIVE slot AS (
+                (SELECT slotid FROM ibisstore ORDER BY slotid, type LIMIT 1)
+                UNION ALL
+                SELECT later.slotid FROM slot CROSS JOIN LATERAL (
+                    SELECT i.slotid FROM ibisstore i WHERE i.slotid > slot.slotid ORDER BY i.slotid, i.type LIMIT 1) later
+            )
+            SELECT slotid FROM slot ORDER BY slotid";
+        let rows = self.house.run(async |client| Ok(client.query(sql, &[]).await?)).await?;
+        rows.iter().map(|row| Ok(SlotId::new(column(row, "slotid")?))).collect()
+    }
+
     /// One page of a slot, newest first. Every row that was there when the first page was asked for stands on exactly
     /// one page, whatever is inserted meanwhile.
     pub async fn browse_messages(

@@ -5,48 +5,33 @@ use serde::Serialize;
 
 use crate::model::{Incarnation, JournalState, Mode, StoreType, TxId};
 
-/// One word for where a message stands.
+/// One word for where a message stands, the same for its sender and for operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MessageState {
     // In this order of urgency: of several parts the most urgent one speaks for the message.
-    /// In the error store, waiting for a person; or taken from there without a successful resend.
+    /// In an error store or on hold: it waits for a person.
     Error,
-    /// Parked, or put on hold.
-    Held,
     /// It failed at least once, or is being resent, and will be tried again.
     Retrying,
-    /// Durable; not published yet.
+    /// Durable, and not tried yet.
     Accepted,
-    /// Published on a queue of ours and not taken yet.
-    Queued,
+    /// A person has deleted it from where it waited: nothing will become of it.
+    Deleted,
     Processed,
     /// On a queue of others: our part is done.
     HandedOver,
 }
 
 impl MessageState {
-    /// The word for operators.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Error => "error",
-            Self::Held => "held",
             Self::Retrying => "retrying",
             Self::Accepted => "accepted",
-            Self::Queued | Self::HandedOver => "enqueued",
+            Self::Deleted => "deleted",
             Self::Processed => "processed",
-        }
-    }
-
-    /// The word for the one who sent it: our queues are our own affair, and so is who parks what.
-    #[must_use]
-    pub const fn public(self) -> &'static str {
-        match self {
-            Self::Error | Self::Held => "error",
-            Self::Retrying => "retrying",
-            Self::Accepted | Self::Queued => "accepted",
             Self::HandedOver => "enqueued",
-            Self::Processed => "processed",
         }
     }
 }
@@ -90,27 +75,27 @@ pub struct Leg {
     pub attempts: i32,
 }
 
-/// The state of everything that descends from one acceptance: `waiting` are the types of its E, H, I and M rows.
-/// Without any row the journal was cleaned, which happens only after the message was done.
+/// The state of everything that descends from one acceptance: `waiting` are the types of its E, H, I and M rows;
+/// `deleted`: it is on record that a person took such a row away. Without any row the journal was cleaned, which happens
+/// only after the message was done.
 #[must_use]
-pub fn state_of(waiting: &[StoreType], legs: &[Leg]) -> MessageState {
+pub fn state_of(waiting: &[StoreType], deleted: bool, legs: &[Leg]) -> MessageState {
     let stored = waiting.iter().filter_map(|kind| match kind {
-        StoreType::Error => Some(MessageState::Error),
-        StoreType::Hold => Some(MessageState::Held),
+        StoreType::Error | StoreType::Hold => Some(MessageState::Error),
         StoreType::Waiting | StoreType::InProcess => Some(MessageState::Accepted),
         StoreType::Log | StoreType::SenderLog => None,
     });
     let last_resend = legs.iter().filter(|leg| leg.cause == Cause::Resend).map(|leg| leg.tx_id).max();
-    let moving = legs.iter().filter_map(|leg| leg_state(leg, last_resend));
-    stored.chain(moving).min().unwrap_or(MessageState::Processed)
+    let moving = legs.iter().filter_map(|leg| leg_state(leg, last_resend, deleted));
+    let without_trace = if deleted { MessageState::Deleted } else { MessageState::Processed };
+    stored.chain(moving).min().unwrap_or(without_trace)
 }
 
 /// None: a later resend speaks for it.
-fn leg_state(leg: &Leg, last_resend: Option<TxId>) -> Option<MessageState> {
+fn leg_state(leg: &Leg, last_resend: Option<TxId>, deleted: bool) -> Option<MessageState> {
     let fresh = leg.attempts == 0 && leg.cause != Cause::Resend;
     match leg.state {
-        JournalState::Ready if fresh => Some(MessageState::Accepted),
-        JournalState::Published if fresh => Some(MessageState::Queued),
+        JournalState::Ready | JournalState::Published if fresh => Some(MessageState::Accepted),
         JournalState::Ready | JournalState::Published => Some(MessageState::Retrying),
         JournalState::Done => match leg.mode {
             Mode::Own | Mode::Direct => Some(MessageState::Processed),
@@ -118,6 +103,7 @@ fn leg_state(leg: &Leg, last_resend: Option<TxId>) -> Option<MessageState> {
         },
         JournalState::Error => match last_resend {
             Some(resend) if resend > leg.tx_id => None,
+            Some(_) | None if deleted => Some(MessageState::Deleted),
             Some(_) | None => Some(MessageState::Error),
         },
     }

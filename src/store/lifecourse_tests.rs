@@ -14,45 +14,63 @@ fn resend(n: u128, state: JournalState) -> Leg {
     leg(n, Cause::Resend, Mode::Direct, state, i32::from(state != JournalState::Ready))
 }
 
-#[test]
-fn a_message_on_its_way_is_accepted_then_enqueued_then_processed() {
-    assert_eq!(state_of(&[], &[own(JournalState::Ready, 0)]).as_str(), "accepted");
-    assert_eq!(state_of(&[], &[own(JournalState::Published, 0)]).as_str(), "enqueued");
-    assert_eq!(state_of(&[], &[own(JournalState::Done, 1)]).as_str(), "processed");
-    assert_eq!(state_of(&[], &[]).as_str(), "processed");
+fn state(waiting: &[StoreType], legs: &[Leg]) -> MessageState {
+    state_of(waiting, false, legs)
 }
 
 #[test]
-fn the_sender_sees_enqueued_only_for_a_queue_of_others() {
-    assert_eq!(state_of(&[], &[own(JournalState::Published, 0)]).public(), "accepted");
+fn a_message_on_its_way_is_accepted_then_processed() {
+    assert_eq!(state(&[], &[own(JournalState::Ready, 0)]).as_str(), "accepted");
+    assert_eq!(state(&[], &[own(JournalState::Published, 0)]).as_str(), "accepted", "our queues are our own affair");
+    assert_eq!(state(&[], &[own(JournalState::Done, 1)]).as_str(), "processed");
+    assert_eq!(state(&[], &[]).as_str(), "processed");
+}
+
+#[test]
+fn a_message_is_enqueued_on_a_queue_of_others_alone() {
     let handed_over = leg(1, Cause::Accepted, Mode::Handover, JournalState::Done, 0);
-    assert_eq!(state_of(&[], &[handed_over]).public(), "enqueued");
+    assert_eq!(state(&[], &[handed_over]).as_str(), "enqueued");
 }
 
 #[test]
-fn a_failed_attempt_makes_it_retrying_and_an_error_row_error() {
-    assert_eq!(state_of(&[], &[own(JournalState::Ready, 2)]), MessageState::Retrying);
-    assert_eq!(state_of(&[], &[own(JournalState::Published, 2)]), MessageState::Retrying);
-    assert_eq!(state_of(&[StoreType::Error], &[own(JournalState::Error, 4)]), MessageState::Error);
-    assert_eq!(state_of(&[StoreType::Hold], &[]).public(), "error");
+fn a_failed_attempt_makes_it_retrying_and_what_waits_for_a_person_is_error() {
+    assert_eq!(state(&[], &[own(JournalState::Ready, 2)]), MessageState::Retrying);
+    assert_eq!(state(&[], &[own(JournalState::Published, 2)]), MessageState::Retrying);
+    assert_eq!(state(&[StoreType::Error], &[own(JournalState::Error, 4)]), MessageState::Error);
+    assert_eq!(state(&[StoreType::Hold], &[]).as_str(), "error");
 }
 
 #[test]
 fn a_successful_resend_speaks_for_the_attempts_before_it() {
     let failed = own(JournalState::Error, 4);
-    assert_eq!(state_of(&[], &[failed, resend(2, JournalState::Ready)]), MessageState::Retrying);
+    assert_eq!(state(&[], &[failed, resend(2, JournalState::Ready)]), MessageState::Retrying);
     let twice = [failed, resend(2, JournalState::Error), resend(3, JournalState::Done)];
-    assert_eq!(state_of(&[], &twice), MessageState::Processed);
-    // Its error row was deleted by a person: nothing has processed it.
-    assert_eq!(state_of(&[], &[failed]), MessageState::Error);
-    assert_eq!(state_of(&[], &[failed, resend(2, JournalState::Error)]), MessageState::Error);
+    assert_eq!(state(&[], &twice), MessageState::Processed);
+    // Neither in the store nor deleted: nothing answers for it.
+    assert_eq!(state(&[], &[failed]), MessageState::Error);
+    assert_eq!(state(&[], &[failed, resend(2, JournalState::Error)]), MessageState::Error);
+}
+
+#[test]
+fn a_message_that_a_person_has_deleted_is_deleted_unless_more_of_it_is_on_its_way() {
+    let failed = own(JournalState::Error, 4);
+    assert_eq!(state_of(&[], true, &[failed]).as_str(), "deleted");
+    assert_eq!(state_of(&[], true, &[failed, resend(2, JournalState::Error)]), MessageState::Deleted);
+    assert_eq!(state_of(&[], true, &[]), MessageState::Deleted, "the journal has forgotten it");
+    let onward = |state| leg(3, Cause::Outgoing, Mode::Handover, state, 0);
+    let done = own(JournalState::Done, 1);
+    assert_eq!(state_of(&[], true, &[done, onward(JournalState::Error)]), MessageState::Deleted);
+    assert_eq!(state_of(&[], true, &[failed, onward(JournalState::Ready)]), MessageState::Accepted);
+    assert_eq!(state_of(&[StoreType::Error], true, &[failed, onward(JournalState::Error)]), MessageState::Error);
+    let again = [failed, resend(2, JournalState::Done)];
+    assert_eq!(state_of(&[], true, &again), MessageState::Processed, "a resend has succeeded");
 }
 
 #[test]
 fn a_message_that_went_on_to_others_counts_as_processed_once_all_of_it_is_done() {
     let onward = |state| leg(2, Cause::Outgoing, Mode::Handover, state, 0);
-    assert_eq!(state_of(&[], &[own(JournalState::Done, 1), onward(JournalState::Ready)]), MessageState::Accepted);
-    assert_eq!(state_of(&[], &[own(JournalState::Done, 1), onward(JournalState::Done)]), MessageState::Processed);
+    assert_eq!(state(&[], &[own(JournalState::Done, 1), onward(JournalState::Ready)]), MessageState::Accepted);
+    assert_eq!(state(&[], &[own(JournalState::Done, 1), onward(JournalState::Done)]), MessageState::Processed);
 }
 
 fn attempt(n: i32, outcome: AttemptOutcome) -> Attempt {

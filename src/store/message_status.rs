@@ -5,7 +5,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::durable::standby;
-use super::lifecourse::state_of;
+use super::lifecourse::{MessageState, state_of};
 use super::row::{column, store_type};
 use super::stored::rows_of_id;
 use super::trace::leg;
@@ -19,8 +19,7 @@ pub struct MessageStatus {
     pub slot_id: SlotId,
     pub message_id: MessageId,
     pub correlation_id: Option<String>,
-    /// `accepted`, `retrying`, `processed`, `error`, or `enqueued` (on a queue of others).
-    pub state: &'static str,
+    pub state: MessageState,
     pub received_at: Timestamp,
 }
 
@@ -33,18 +32,19 @@ impl Store {
         message_id: &MessageId,
     ) -> Result<Option<MessageStatus>, StoreError> {
         let sql = format!(
-            "/* message_status */ WITH same AS MATERIALIZED ({}), log AS (\
-             SELECT * FROM same WHERE slotid = $1 AND type = 'A' ORDER BY messagekey DESC LIMIT 1\
+            "/* message_status */ WITH s AS MATERIALIZED ({}), log AS (\
+             SELECT * FROM s WHERE slotid = $1 AND type = 'A' ORDER BY messagekey DESC LIMIT 1\
              ), leg AS (\
              SELECT root_id AS tx_id, NULL AS cause FROM log \
              UNION ALL \
              SELECT l.tx_id, l.cause FROM posthaste.lineage l JOIN log USING (root_id)\
-             ) SELECT log.correlationid, log.messagedate, ARRAY(\
-             SELECT s.type::text FROM ibisstore s \
-             WHERE s.root_id = log.root_id AND s.type IN ('E', 'H', 'I', 'M')) AS waiting, \
+             ) SELECT log.correlationid, log.messagedate, ARRAY(SELECT type::text \
+             FROM ibisstore WHERE root_id = log.root_id AND type IN ('E', 'H', 'I', 'M')) AS waiting, \
+             EXISTS (SELECT FROM posthaste.audit WHERE root_id = log.root_id AND what = 'delete' \
+             AND detail ->> 'type' IN ('E', 'H', 'I', 'M')) AS deleted, \
              leg.cause, j.tx_id, j.mode, j.state, j.attempts, {standby} FROM log CROSS JOIN leg \
              LEFT JOIN LATERAL (SELECT * FROM posthaste.journal WHERE tx_id = leg.tx_id OFFSET 0) j ON true LIMIT 1000",
-            rows_of_id("messagekey, slotid, type, root_id, correlationid, messagedate", "$2"),
+            rows_of_id("*", "$2"),
             standby = standby!()
         );
         let params: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&slot.as_str(), &message_id.as_str()];
@@ -63,7 +63,7 @@ impl Store {
             slot_id: slot.clone(),
             message_id: message_id.clone(),
             correlation_id: column(first, "correlationid")?,
-            state: state_of(&waiting, &legs).public(),
+            state: state_of(&waiting, column(first, "deleted")?, &legs),
             received_at: column(first, "messagedate")?,
         }))
     }

@@ -37,6 +37,15 @@ pub struct Count {
     pub messages: i64,
 }
 
+/// Which acceptances are looked at: all, or those of a range.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AcceptedIn {
+    /// At this moment or later.
+    pub since: Option<Timestamp>,
+    /// Before this moment.
+    pub until: Option<Timestamp>,
+}
+
 /// Where an acceptance stands. Each is in exactly one; of several journal rows the one that matters most decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -131,28 +140,39 @@ const CONFLICTS: &str = "/* prove_conflicts */
 SELECT count(*) AS ids, coalesce(sum(times), 0)::bigint AS times FROM posthaste.conflict";
 
 impl Store {
-    /// Reads all of it. `keep`: how long settled journal rows stay (T_keep). `named`: offenders named per rule.
+    /// Reads all of it. `keep`: how long settled journal rows stay (T_keep). `named`: offenders named per rule. A range
+    /// is one of acceptances; loads, slots and conflicts are always all.
     ///
     /// Give this store time-outs that allow statements over whole tables.
-    pub async fn prove(&self, keep: Duration, named: i64) -> Result<Snapshot, StoreError> {
+    pub async fn prove(&self, keep: Duration, named: i64, accepted: AcceptedIn) -> Result<Snapshot, StoreError> {
         let session = self.house.session().await?;
         // The server bounds each statement; on any error the connection is closed.
         let client = session.client()?;
         client.batch_execute(BEGIN).await?;
-        let snapshot = read(client, keep, named).await?;
+        let snapshot = read(client, keep, named, accepted).await?;
         client.batch_execute("COMMIT").await?;
         session.release();
         Ok(snapshot)
     }
 }
 
-async fn read(client: &ClientWrapper, keep: Duration, named: i64) -> Result<Snapshot, StoreError> {
+async fn read(
+    client: &ClientWrapper,
+    keep: Duration,
+    named: i64,
+    accepted: AcceptedIn,
+) -> Result<Snapshot, StoreError> {
+    let AcceptedIn { since, until } = accepted;
+    let of_range = accepted != AcceptedIn::default();
     let keep = keep.as_secs_f64();
-    let counts = client.query(&balance(), &[&keep]).await?;
+    let counts = match of_range {
+        true => client.query(&balance(true), &[&keep, &since, &until]).await?,
+        false => client.query(&balance(false), &[&keep]).await?,
+    };
     let taken_at = client.query_one("/* prove_now */ SELECT now() AS taken_at", &[]).await?;
     let mut findings = Vec::new();
     for rule in RULES {
-        findings.push(find(client, rule, keep, named).await?);
+        findings.push(find(client, rule, keep, named, accepted).await?);
     }
     let loads = client.query(LOADS, &[]).await?;
     let slots = client.query(SLOTS, &[]).await?;
@@ -167,8 +187,18 @@ async fn read(client: &ClientWrapper, keep: Duration, named: i64) -> Result<Snap
     })
 }
 
-async fn find(client: &ClientWrapper, rule: Rule, keep: f64, named: i64) -> Result<Finding, StoreError> {
-    let rows = client.query(&listing(rule), &[&keep, &named]).await?;
+async fn find(
+    client: &ClientWrapper,
+    rule: Rule,
+    keep: f64,
+    named: i64,
+    accepted: AcceptedIn,
+) -> Result<Finding, StoreError> {
+    let AcceptedIn { since, until } = accepted;
+    let rows = match accepted != AcceptedIn::default() {
+        true => client.query(&listing(rule, true), &[&keep, &named, &since, &until]).await?,
+        false => client.query(&listing(rule, false), &[&keep, &named]).await?,
+    };
     let count = rows.first().map_or(Ok(0), |row| column(row, "total"))?;
     let ids = rows
         .iter()

@@ -197,8 +197,35 @@ const BOUND: &str = "bound AS MATERIALIZED (
            (lpad(to_hex(((extract(epoch FROM clock_timestamp()) - $1::float8 + 60) * 1000)::bigint), 12, '0')
             || '70008000000000000000')::uuid AS young_id)";
 
-/// $1: T_keep in seconds; $2: offenders named.
-pub(super) fn listing(rule: Rule) -> String {
+/// When a root was accepted: its log row says it, or its id, if that is of version 7. NULL: nothing tells.
+fn accepted_at(log_date: &str, root: &str) -> String {
+    format!(
+        "coalesce({log_date}, CASE WHEN substr({root}::text, 15, 1) = '7' THEN to_timestamp(
+             ('x' || left(replace({root}::text, '-', ''), 12))::bit(48)::bigint / 1000.0::float8) END)"
+    )
+}
+
+/// What has no moment is never left out: it may belong there.
+fn within(moment: &str, since: &str, until: &str) -> String {
+    format!(
+        "({moment} IS NULL OR ({since}::timestamptz IS NULL OR {moment} >= {since})
+          AND ({until}::timestamptz IS NULL OR {moment} < {until}))"
+    )
+}
+
+/// $1: T_keep in seconds; $2: offenders named; of a range $3 and $4: accepted since, and before.
+pub(super) fn listing(rule: Rule, of_range: bool) -> String {
+    let mut offenders = rule.offenders().to_owned();
+    if of_range {
+        let at = accepted_at("l.messagedate", "coalesce(j.root_id, told.tx_id)");
+        offenders = format!(
+            "SELECT tx_id, message_id FROM (
+                 SELECT told.tx_id, told.message_id, {at} AS at FROM ({offenders}) told
+                 LEFT JOIN posthaste.journal j ON j.tx_id = told.tx_id
+                 LEFT JOIN ibisstore l ON l.messagekey = j.log_key) dated WHERE {}",
+            within("at", "$3", "$4")
+        );
+    }
     format!(
         "/* prove_{name} */ WITH {BOUND}, {UNANSWERED}, bad AS MATERIALIZED ({offenders})
          SELECT (SELECT count(*) FROM bad) AS total, b.tx_id,
@@ -209,13 +236,14 @@ pub(super) fn listing(rule: Rule) -> String {
          LEFT JOIN posthaste.payload p ON p.tx_id = b.tx_id
          ORDER BY b.tx_id, 3",
         name = rule.as_str(),
-        offenders = rule.offenders(),
     )
 }
 
 /// Each root once: the acceptance's journal row, its log row, what descends from it, what lies in a store.
-/// $1: T_keep in seconds.
-pub(super) fn balance() -> String {
+/// $1: T_keep in seconds; of a range $2 and $3: accepted since, and before.
+pub(super) fn balance(of_range: bool) -> String {
+    let wanted = if of_range { format!("WHERE {}", within("at", "$2", "$3")) } else { String::new() };
+    let at = accepted_at("log.messagedate", "root_id");
     format!(
         "/* prove_balance */ WITH {BOUND}, {UNANSWERED},
          kin AS (
@@ -228,7 +256,7 @@ pub(super) fn balance() -> String {
              WHERE type IN ('E', 'H', 'I', 'M') GROUP BY root_id),
          root AS (
              SELECT coalesce(log.slotid, CASE WHEN first.state IS NULL THEN held.slotid END)::text AS slot,
-                    CASE WHEN log.slotid IS NULL THEN first.destination END AS destination, {STANDING} AS standing
+                    CASE WHEN log.slotid IS NULL THEN first.destination END AS destination, {STANDING} AS standing, {at} AS at
              FROM (SELECT tx_id AS root_id, state, attempts, mode, destination FROM posthaste.journal
                    WHERE tx_id = root_id) first
              FULL JOIN (SELECT root_id, slotid, messagedate FROM ibisstore WHERE type = 'A') log USING (root_id)
@@ -238,7 +266,7 @@ pub(super) fn balance() -> String {
              LEFT JOIN deletions USING (root_id)
              LEFT JOIN (SELECT DISTINCT root_id, true AS again FROM posthaste.lineage WHERE cause = 'RESEND') resent
                  USING (root_id))
-         SELECT slot, destination, standing, count(*) AS messages FROM root GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+         SELECT slot, destination, standing, count(*) AS messages FROM root {wanted} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
     )
 }
 

@@ -11,6 +11,9 @@ use super::stored::hex;
 use super::{AuditEntry, Store, StoreError};
 use crate::model::{MessageKey, RootId, SlotId, StoreType};
 
+/// Types of rows of which nothing else stands for the message: where one is deleted, nothing becomes of it any more.
+pub(super) const WAITING: [&str; 4] = ["E", "H", "I", "M"];
+
 /// What became of a wish to delete one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Removal {

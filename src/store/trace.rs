@@ -11,6 +11,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::lifecourse::{Attempt, AttemptOutcome, Cause, Leg, MessageState, Progress, state_of, true_attempts};
+use super::remove::WAITING;
 use super::row::column;
 use super::stored::{STORED_COLUMNS, StoredMessage, rows_of_id, stored_message};
 use super::{Store, StoreError};
@@ -79,6 +80,13 @@ pub struct AuditRecord {
     pub detail: serde_json::Value,
 }
 
+impl AuditRecord {
+    fn took_away_what_waited(&self) -> bool {
+        let kind = self.detail.get("type").and_then(serde_json::Value::as_str);
+        self.what == "delete" && kind.is_some_and(|kind| WAITING.contains(&kind))
+    }
+}
+
 impl Store {
     /// All there is about one business id, from one snapshot; None when nothing is.
     pub async fn trace(&self, message_id: &MessageId) -> Result<Option<Trace>, StoreError> {
@@ -119,8 +127,9 @@ fn traced(
     let waiting: Vec<_> = store.iter().map(|row| row.kind).collect();
     let legs: Vec<_> = journal.iter().map(JournalEntry::leg).collect();
     let attempts = attempts.iter().filter(|(root, _)| *root == root_id).map(|(_, attempt)| attempt.clone()).collect();
-    let audit = audit.iter().filter(|record| record.root_id == Some(root_id)).cloned().collect();
-    TracedMessage { root_id, state: state_of(&waiting, &legs), store, journal, attempts, audit }
+    let audit: Vec<_> = audit.iter().filter(|record| record.root_id == Some(root_id)).cloned().collect();
+    let deleted = audit.iter().any(AuditRecord::took_away_what_waited);
+    TracedMessage { root_id, state: state_of(&waiting, deleted, &legs), store, journal, attempts, audit }
 }
 
 /// Acceptances of the id: of its stored rows, of rows whose body is kept apart, of messages that others sent.

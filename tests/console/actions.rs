@@ -206,6 +206,42 @@ async fn a_bulk_action_without_a_clear_choice_does_nothing() {
 }
 
 #[tokio::test]
+async fn a_bulk_action_that_means_no_message_or_no_slot_is_404() {
+    let home = Home::start().await;
+    home.stored("write-db", "E", "m1", b"x").await;
+    for act in ["resend", "delete"] {
+        let nothing = json!({"filter": {"messageId": "m2"}});
+        let problem = home.post(&format!("/api/v1/stores/write-db/{act}"), &nothing).await.problem(404);
+        assert!(problem["detail"].as_str().unwrap().contains("write-db"), "{problem}");
+        home.post(&format!("/api/v1/stores/write-db/{act}"), &json!({"keys": []})).await.problem(404);
+        for body in [json!({"filter": {}}), json!({"keys": [1]})] {
+            let problem = home.post(&format!("/api/v1/stores/write-bd/{act}"), &body).await.problem(404);
+            assert_eq!(problem["nearest"], "write-db", "{act} {body}");
+        }
+    }
+    let single = home.post("/api/v1/stores/write-bd/messages/1/resend", &json!({})).await.problem(404);
+    assert_eq!(single["nearest"], "write-db");
+    assert_eq!(home.delete("/api/v1/stores/write-bd/messages/1").await.problem(404)["nearest"], "write-db");
+    assert_eq!(home.rows().await, 1);
+    home.end().await;
+}
+
+#[tokio::test]
+async fn an_action_whose_choice_would_be_ignored_does_nothing() {
+    let home = Home::start().await;
+    let (key, _) = home.stored("s", "E", "m1", b"x").await;
+    let all = json!({"filter": {}});
+    home.post("/api/v1/stores/s/delete?type=H", &all).await.problem(400);
+    home.post("/api/v1/stores/s/delete", &json!({"filter": {"messageId": null}})).await.problem(400);
+    let one = format!("/api/v1/stores/s/messages/{key}");
+    home.delete(&format!("{one}?messageId=m2")).await.problem(400);
+    Reply::of(home.request(Method::DELETE, &one).json(&json!({"filter": {"messageId": "m2"}}))).await.problem(400);
+    home.post(&format!("{one}/resend"), &json!({"keys": [key + 1]})).await.problem(400);
+    assert_eq!(home.rows().await, 1);
+    home.end().await;
+}
+
+#[tokio::test]
 async fn a_resend_answers_the_truth() {
     let home = Home::start().await;
     let (fits, _) = home.stored("write-db", "E", "fits", b"short").await;

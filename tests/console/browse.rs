@@ -93,6 +93,44 @@ async fn text_is_shown_as_it_is_other_bodies_in_base64_and_lists_show_none() {
 }
 
 #[tokio::test]
+async fn a_slot_that_is_none_is_404_with_the_nearest_name_and_an_empty_one_is_empty() {
+    let home = Home::start().await;
+    home.stored("old", "H", "1", b"x").await;
+    for path in [
+        "/api/v1/stores/write-bd/messages",
+        "/api/v1/stores/write-bd/messages?type=E",
+        "/api/v1/stores/write-bd/messages/1",
+    ] {
+        let problem = home.get(path).await.problem(404);
+        assert_eq!(problem["nearest"], "write-db", "{path}: {problem}");
+    }
+    assert_eq!(home.get("/api/v1/stores/olt/messages").await.problem(404)["nearest"], "old");
+    assert!(home.get("/api/v1/stores/xyz/messages").await.problem(404).get("nearest").is_none());
+    assert_eq!(home.get("/api/v1/stores/write-db/messages").await.items(), Vec::<Value>::new());
+    assert_eq!(home.get("/api/v1/stores/old/messages?type=E").await.items(), Vec::<Value>::new());
+    home.end().await;
+}
+
+#[tokio::test]
+async fn what_would_be_ignored_in_a_query_is_refused() {
+    let home = Home::start().await;
+    let (key, _) = home.stored("write-db", "E", "m1", b"x").await;
+    for path in [
+        "/api/v1/stores?type=E",
+        "/api/v1/adapters?state=STOPPED",
+        "/api/v1/messages/m1?type=E",
+        "/api/v1/transactions?gid=1",
+        &format!("/api/v1/stores/write-db/messages/{key}?type=E"),
+        "/api/v1/stores/write-db/messages?type=E&type=H",
+        "/api/v1/stores/write-db/messages?messageid=m1",
+    ] {
+        home.get(path).await.problem(400);
+    }
+    home.get("/api/v1/stores?as=ann").await.json(200);
+    home.end().await;
+}
+
+#[tokio::test]
 async fn counts_tell_each_slot_and_type_its_receiver_and_what_nobody_claims() {
     let home = Home::start().await;
     home.stored("write-db", "E", "1", b"x").await;
@@ -161,8 +199,12 @@ impl Home {
     /// The plan of a statement for these values.
     async fn plan(&self, sent: &str, values: &str) -> Vec<String> {
         assert!(sent.len() < 1000, "pg_stat_activity cuts longer ones: {sent}");
-        let explain = format!("PREPARE sent AS {sent}; EXPLAIN (FORMAT JSON) EXECUTE sent ({values}); DEALLOCATE sent");
-        let messages = self.sql.simple_query(&explain).await.unwrap();
+        self.plan_of(&format!("PREPARE sent AS {sent}; EXPLAIN (FORMAT JSON) EXECUTE sent ({values}); DEALLOCATE sent"))
+            .await
+    }
+
+    async fn plan_of(&self, explain: &str) -> Vec<String> {
+        let messages = self.sql.simple_query(explain).await.unwrap();
         let text: String = messages
             .iter()
             .filter_map(|message| match message {
@@ -200,6 +242,9 @@ async fn no_look_at_a_hundred_thousand_rows_scans_the_table() {
         home.store.slot_counts().await.unwrap();
         let sent = home.sent("slot_counts").await.unwrap();
         check(&home.plan(&sent, "100000").await, "ibisstore_browse", "counts", analyzed);
+        home.store.slots().await.unwrap();
+        let sent = home.sent("slots").await.unwrap();
+        check(&home.plan_of(&format!("EXPLAIN (FORMAT JSON) {sent}")).await, "ibisstore_browse", "slots", analyzed);
         home.store.message_status(&slot, &id).await.unwrap();
         let sent = home.sent("message_status").await.unwrap();
         check(&home.plan(&sent, "'big', 'm77'").await, "ibisstore_dedup", "status", analyzed);

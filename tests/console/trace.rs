@@ -9,7 +9,7 @@ use crate::home::Home;
 impl Home {
     async fn status(&self, slot: &str, id: &str) -> Option<&'static str> {
         let id = MessageId::parse(id).unwrap();
-        self.store.message_status(&SlotId::new(slot), &id).await.unwrap().map(|status| status.state)
+        self.store.message_status(&SlotId::new(slot), &id).await.unwrap().map(|status| status.state.as_str())
     }
 
     async fn trace(&self, id: &str) -> Value {
@@ -39,7 +39,8 @@ async fn a_message_is_followed_from_acceptance_over_its_resend_to_the_end() {
     home.set("UPDATE posthaste.journal SET state = 'PUBLISHED'").await;
     assert_eq!(
         (home.trace("1001").await["state"].clone(), home.status("req", "1001").await),
-        ("enqueued".into(), Some("accepted"))
+        ("accepted".into(), Some("accepted")),
+        "the same word for whoever asks"
     );
     home.failed_attempt(root, 1, 100, "FAILED").await;
     home.set("UPDATE posthaste.journal SET state = 'READY', attempts = 1").await;
@@ -87,6 +88,25 @@ async fn a_message_of_others_is_found_by_the_id_in_its_payload() {
     let trace = home.trace("foreign").await;
     assert_eq!((&trace["state"], &trace["messages"][0]["rootId"]), (&json!("processed"), &json!(root)));
     assert_eq!(trace["attempts"][0]["outcome"], "SUCCEEDED");
+    home.end().await;
+}
+
+#[tokio::test]
+async fn a_message_that_was_deleted_says_so_to_whoever_asks() {
+    let home = Home::start().await;
+    let (_, root) = home.stored("req", "A", "gone", b"x").await;
+    home.journal(root, root, "OWN", "ERROR", 6).await;
+    let key = home.stored_of("write-db", "E", "gone", b"x", root).await;
+    let states = async || (home.trace("gone").await["state"].clone(), home.status("req", "gone").await);
+    assert_eq!(states().await, ("error".into(), Some("error")));
+    home.delete(&format!("/api/v1/stores/write-db/messages/{key}")).await.json(200);
+    assert_eq!(states().await, ("deleted".into(), Some("deleted")));
+
+    let (log, held) = home.stored("req", "A", "log", b"x").await;
+    home.journal(held, held, "OWN", "DONE", 1).await;
+    home.delete(&format!("/api/v1/stores/req/messages/{log}?force=true")).await.json(200);
+    home.stored_of("req", "A", "log", b"x", held).await;
+    assert_eq!(home.status("req", "log").await, Some("processed"), "deleting a log row deletes no message");
     home.end().await;
 }
 

@@ -80,6 +80,8 @@ mod standby;
 #[cfg(test)]
 mod stops;
 #[cfg(test)]
+mod surface;
+#[cfg(test)]
 mod two_databases;
 #[cfg(test)]
 mod wire;

@@ -10,7 +10,11 @@ use crate::support::{Amqp, App, LONG, Options, SOON, Servers, client, eventually
 impl App {
     /// What `prove --output json` says, and its exit status.
     fn prove(&self) -> (i32, Value) {
-        let output = self.command(&["prove", "--output", "json"]);
+        self.prove_with(&[])
+    }
+
+    fn prove_with(&self, options: &[&str]) -> (i32, Value) {
+        let output = self.command(&[&["prove", "--output", "json"], options].concat());
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let value = serde_json::from_slice(&output.stdout);
         (output.status.code().unwrap(), value.unwrap_or_else(|error| panic!("{error}: {output:?}: {said}")))
@@ -284,5 +288,59 @@ fn what_waits_is_counted_and_the_queue_says_what_it_can() {
         };
         eventually("one message waits, marked and on the queue", LONG, probe).await;
         assert_eq!(app.stop().await, Some(0));
+    });
+}
+
+#[test]
+fn a_range_accounts_for_what_was_accepted_in_it_and_names_nothing_else() {
+    run(async {
+        let app = App::install(Servers::shared().await, Options::default()).await;
+        // One a day; m-0 on the first of January.
+        let log =
+            "INSERT INTO ibisstore (type, slotid, messageid, message, dedup_key, tx_id, root_id, sha256, messagedate)
+            SELECT 'A', 'write-db-req', 'm-' || n, 'x', 'm-' || n, id, id, sha256('x'),
+                   timestamptz '2026-01-01T00:00:00Z' + n * interval '1 day'
+            FROM (SELECT n, gen_random_uuid() AS id FROM generate_series(0, 9) n) made";
+        app.db.rows(log, &[]).await;
+        let journal = "INSERT INTO posthaste.journal
+                (tx_id, root_id, log_key, sha256, mode, destination, max_attempts, state, attempts, finished_at)
+            SELECT tx_id, root_id, messagekey, sha256, 'OWN', 'rabbit/myQueue', 6, 'DONE', 1, now() FROM ibisstore";
+        app.db.rows(journal, &[]).await;
+        // Of others, without a log: its id says noon on the fourth of January.
+        let foreign = "INSERT INTO posthaste.journal
+                (tx_id, root_id, sha256, mode, destination, max_attempts, state, attempts, finished_at)
+            SELECT id, id, '', 'OWN', 'rabbit/myQueue', 6, 'DONE', 1, now()
+            FROM (SELECT (lpad(to_hex(1767528000000), 12, '0') || '70008000000000000000')::uuid AS id) made";
+        app.db.rows(foreign, &[]).await;
+        app.db.rows("UPDATE posthaste.journal SET attempts = 7 WHERE log_key = (SELECT messagekey FROM ibisstore WHERE messageid = 'm-3')", &[]).await;
+
+        let counts = |proof: &Value, slot: &str| {
+            let lines = proof["balance"].as_array().unwrap();
+            lines.iter().find(|line| line["slot"] == slot).map_or(0, |line| line["accepted"].as_i64().unwrap())
+        };
+        for (options, logged, foreign, broken) in [
+            (&[][..], 10, 1, 1),
+            (&["--since", "2026-01-04", "--until", "2026-01-06"][..], 2, 1, 1),
+            (&["--since", "2026-01-05"], 6, 0, 0),
+            (&["--until", "2026-01-04T12:00:00Z"], 4, 0, 1),
+            (&["--until", "2026-01-01T00:00:00Z"], 0, 0, 0),
+        ] {
+            let (status, proof) = app.prove_with(options);
+            assert_eq!(status, broken, "{options:?}: {proof:#}");
+            assert_eq!(
+                (counts(&proof, "write-db-req"), counts(&proof, "rabbit/myQueue")),
+                (logged, foreign),
+                "{options:?}"
+            );
+            let named: Vec<&Value> =
+                proof["violations"].as_array().unwrap().iter().map(|one| &one["ids"][0]["messageId"]).collect();
+            assert_eq!(named, vec!["m-3"; usize::try_from(broken).unwrap()], "{options:?}");
+        }
+        let shown = app.command(&["prove", "--since", "2026-01-05"]);
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        assert!(
+            shown.ends_with("every message is accounted for, of those accepted since 2026-01-05T00:00:00Z\n"),
+            "{shown}"
+        );
     });
 }

@@ -34,8 +34,8 @@ print(json.dumps({**{name: getattr(properties, name) for name in names}, "body":
 connection.close()
 "#;
 
-/// A Python that has pika.
-fn python() -> &'static Path {
+/// A Python that has pika, requests and httpx.
+pub fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
         let made = Command::new(repository().join("scripts/venv")).output().unwrap();
@@ -169,6 +169,31 @@ fn what_the_publishing_sample_sends_is_processed_once_also_when_it_is_sent_again
         assert_eq!(app.effects("from Python: é").await, [1, 1]);
         let trace = app.get("/api/v1/messages/p-1").await;
         assert_eq!(trace["state"], "processed", "{trace}");
+    });
+}
+
+#[test]
+fn a_sample_without_an_id_or_an_argument_changes_nothing() {
+    run(async {
+        let app = started().await;
+        let file = |name: &str| repository().join("docs/samples").join(name).display().to_string();
+        let (publish, consume) = (file("publish.py"), file("consume_once.py"));
+        for wrong in [&["", "body"][..], &["p-1"], &["p-1", "body", "more"]] {
+            let output = pika(&[&[publish.as_str(), app.amqp_url(), OTHERS], wrong].concat()).await;
+            assert!(!output.status.success(), "{wrong:?}: {output:?}");
+        }
+        assert_eq!(crate::support::depth(app.amqp_url(), OTHERS).await, Ok(0));
+
+        let amqp = Amqp::connect(app.amqp_url()).await;
+        amqp.publish(OTHERS, lapin::BasicProperties::default(), b"not from Posthaste").await;
+        let database = app.folder().join("consumer.db");
+        let output = pika(&[&consume, app.amqp_url(), OTHERS, database.to_str().unwrap(), "2"]).await;
+        assert!(!output.status.success(), "{output:?}");
+        eventually("it is on the queue again", SOON, async || {
+            same(crate::support::depth(app.amqp_url(), OTHERS).await?, &1)
+        })
+        .await;
+        assert!(!pika(&[&consume, app.amqp_url()]).await.status.success());
     });
 }
 

@@ -5,6 +5,7 @@ use std::io::{BufWriter, ErrorKind, Write};
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::Value;
 
 use super::list::Pages;
 use crate::cli::client::{Client, encode};
@@ -29,9 +30,12 @@ pub(in crate::cli) struct ExportArgs {
 /// One JSON document per line, newest first. The store stays as it is.
 pub(super) async fn export(global: &Global, args: &ExportArgs) -> Result<(), Failure> {
     let client = find::console(global)?;
+    let mut pages = Pages::new(&args.slot, &args.select);
+    // Before any file is made: there may be no such slot.
+    let first = pages.next(&client, PAGE).await?;
     let Some(path) = &args.to_file else {
         let out = &mut std::io::stdout().lock();
-        return match write_all(args, &client, out).await {
+        return match write_all(args, &client, first, pages, out).await {
             // Whoever read it has seen enough.
             Err(Ended::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
             Err(Ended::Output(error)) => Err(Failure::failed(format!("standard output: {error}"))),
@@ -41,7 +45,7 @@ pub(super) async fn export(global: &Global, args: &ExportArgs) -> Result<(), Fai
     };
     let cannot = |error: std::io::Error| Failure::failed(format!("{} cannot be written: {error}", path.display()));
     let mut file = BufWriter::new(File::create_new(path).map_err(cannot)?);
-    let written = match write_all(args, &client, &mut file).await {
+    let written = match write_all(args, &client, first, pages, &mut file).await {
         Ok(written) => written,
         Err(Ended::Output(error)) => return Err(cannot(error)),
         Err(Ended::Failure(failure)) => return Err(failure),
@@ -56,11 +60,17 @@ enum Ended {
     Failure(Failure),
 }
 
-async fn write_all(args: &ExportArgs, client: &Client, out: &mut impl Write) -> Result<usize, Ended> {
-    let mut pages = Pages::new(&args.slot, &args.select);
+async fn write_all(
+    args: &ExportArgs,
+    client: &Client,
+    first: Option<Vec<Value>>,
+    mut pages: Pages,
+    out: &mut impl Write,
+) -> Result<usize, Ended> {
     let mut written = 0;
-    while let Some(page) = pages.next(client, PAGE).await.map_err(Ended::Failure)? {
-        for message in page {
+    let mut page = first;
+    while let Some(messages) = page {
+        for message in messages {
             let path = format!("/api/v1/stores/{}/messages/{}", encode(&args.slot), member(&message, "key"));
             match client.get(&path).await {
                 Ok(message) => writeln!(out, "{message}").map_err(Ended::Output)?,
@@ -70,6 +80,7 @@ async fn write_all(args: &ExportArgs, client: &Client, out: &mut impl Write) -> 
             }
             written += 1;
         }
+        page = pages.next(client, PAGE).await.map_err(Ended::Failure)?;
     }
     out.flush().map_err(Ended::Output)?;
     Ok(written)

@@ -10,6 +10,8 @@ use crate::cli::{Failure, Global, find};
 
 /// Largest page of the management API.
 const PAGE: usize = 500;
+/// Messages that are listed, unless told otherwise.
+const LIMIT: usize = 50;
 /// Characters of the comments in a table.
 const COMMENTS: usize = 160;
 
@@ -17,14 +19,18 @@ const COMMENTS: usize = 160;
 pub(in crate::cli) struct ListArgs {
     /// The slot; without it all slots are counted
     slot: Option<String>,
-    /// At most so many messages, newest first
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    limit: usize,
+    /// At most so many messages, newest first [default: 50]
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
     #[command(flatten)]
     select: Select,
 }
 
 pub(super) async fn list(global: &Global, args: &ListArgs) -> Result<(), Failure> {
+    if args.slot.is_none() && (args.limit.is_some() || !args.select.filter().is_empty()) {
+        let advice = "name the slot before its filters; `posthaste store list` alone shows which there are";
+        return Err(Failure::failed(format!("without a slot nothing can be filtered: {advice}")));
+    }
     let client = find::console(global)?;
     match &args.slot {
         None => counts(global, &client).await,
@@ -47,9 +53,10 @@ async fn counts(global: &Global, client: &Client) -> Result<(), Failure> {
 
 async fn messages(global: &Global, client: &Client, slot: &str, args: &ListArgs) -> Result<(), Failure> {
     let mut pages = Pages::new(slot, &args.select);
+    let limit = args.limit.unwrap_or(LIMIT);
     let mut found = Vec::new();
-    while found.len() < args.limit
-        && let Some(page) = pages.next(client, args.limit - found.len()).await?
+    while found.len() < limit
+        && let Some(page) = pages.next(client, limit - found.len()).await?
     {
         found.extend(page);
     }
