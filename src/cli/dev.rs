@@ -14,10 +14,10 @@ use clap::{Args, Subcommand};
 use secrecy::SecretString;
 use thiserror::Error;
 
-use super::run::{listen, told_to_stop};
+use super::run::{listen, told_to_stop_or_left_alone};
 use super::{Exit, Failure, Global, output};
 use crate::app;
-use crate::config::Settings;
+use crate::config::{Settings, asks_for_tls};
 use crate::telemetry::MetricsHandle;
 
 use crate::dev::{Action, DevError, Options, PortHolder, Server, Session, Wanted, ask_running, free_port, holder_of};
@@ -70,6 +70,8 @@ pub enum DevCommandError {
     PortTaken { port: u16, holder: Option<PortHolder> },
     #[error("the URL of --{option} cannot be read")]
     Url { option: &'static str, source: url::ParseError },
+    #[error("the URL of --postgres asks for TLS by sslmode, which is not available in this version")]
+    Tls,
     #[error("two postgres entries would use the database {0:?}: rename one")]
     SameDatabase(String),
     #[error(transparent)]
@@ -98,9 +100,9 @@ pub async fn dev(global: &Global, args: DevArgs) -> Result<(), Failure> {
         let told = act(action).await.map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
         return output::print(&format!("{told}\n"));
     }
+    let mut stop = std::pin::pin!(told_to_stop_or_left_alone()?);
     global.start_logging()?;
     let mut settings = global.load()?;
-    let mut stop = std::pin::pin!(told_to_stop()?);
     let entries: Vec<String> = settings.postgres.iter().map(|postgres| postgres.name.clone()).collect();
     let servers = tokio::select! {
         prepared = prepare(&args, &entries) => {
@@ -269,6 +271,9 @@ fn databases_for(entries: &[String]) -> Result<Vec<String>, DevCommandError> {
 /// The given server for each entry: the url as it is for a single one, else with the entry's name as the database.
 fn given_postgres(url: &str, entries: &[String]) -> Result<Vec<(String, String)>, DevCommandError> {
     let parsed = url::Url::parse(url).map_err(|source| DevCommandError::Url { option: "postgres", source })?;
+    if asks_for_tls(&parsed) {
+        return Err(DevCommandError::Tls);
+    }
     if let [only] = entries {
         return Ok(vec![(only.clone(), url.to_owned())]);
     }
