@@ -5,12 +5,16 @@ mod api;
 mod finishing;
 mod group;
 mod line;
+pub mod origin;
 mod path;
 pub mod problem;
 mod request;
+mod respond;
 pub mod server;
 mod settings;
+mod unpack;
 pub mod verdict;
+pub mod well_formed;
 
 pub use accept::{Acceptor, Answer};
 pub use api::PublicApi;

@@ -52,6 +52,8 @@ mod hang;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod http;
+#[cfg(test)]
 mod logs;
 #[cfg(test)]
 mod outage;
@@ -77,6 +79,8 @@ mod standby;
 mod stops;
 #[cfg(test)]
 mod two_databases;
+#[cfg(test)]
+mod web_pages;
 #[cfg(test)]
 mod wire;
 #[cfg(test)]
