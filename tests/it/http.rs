@@ -31,6 +31,8 @@ adapters:
 const TABLES: &str =
     "CREATE TABLE strict (number int NOT NULL CHECK (number < 100) UNIQUE DEFERRABLE INITIALLY DEFERRED);";
 
+type Pack = fn(&[u8]) -> Vec<u8>;
+
 fn gzip(body: &[u8]) -> Vec<u8> {
     let mut into = GzEncoder::new(Vec::new(), Compression::default());
     into.write_all(body).unwrap();
@@ -51,7 +53,7 @@ fn zstd(body: &[u8]) -> Vec<u8> {
 fn a_packed_body_is_unpacked_before_it_is_compared_stored_and_processed() {
     run(async {
         let app = App::start(Servers::shared().await).await;
-        let codings: [(&str, fn(&[u8]) -> Vec<u8>); 3] = [("gzip", gzip), ("deflate", deflate), ("zstd", zstd)];
+        let codings: [(&str, Pack); 3] = [("gzip", gzip), ("deflate", deflate), ("zstd", zstd)];
         for (coding, packed) in codings {
             let body = format!("packed by {coding}");
             let headers = [("Message-Id", coding), ("Content-Type", "text/plain"), ("Content-Encoding", coding)];
