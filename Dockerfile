@@ -17,7 +17,8 @@ COPY resources.yml ./
 COPY configurations configurations
 USER 10001:10001
 # A container that listens on its own loopback reaches nobody. The console stays there until it is told otherwise: it
-# needs log-ins, or an administrator who knows who can reach it (CONSOLE_LISTEN, CONSOLE_UNAUTHENTICATED).
+# needs log-ins, or an administrator who knows who can reach it (CONSOLE_LISTEN, CONSOLE_UNAUTHENTICATED)
+# and under which name it is reached (CONSOLE_HOST).
 ENV API_LISTEN=0.0.0.0:8080
 EXPOSE 8080 8081
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 CMD ["posthaste-healthcheck"]

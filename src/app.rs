@@ -204,6 +204,9 @@ fn serve_both(
 ) -> Result<Probe, RunError> {
     let settings = &parts.settings;
     let own = listeners.console.local_addr().map_err(|error| RunError::Configuration(error.to_string()))?;
+    if settings.console.unauthenticated && !own.ip().is_loopback() {
+        tracing::warn!(address = %own, "the console has no log-ins: whoever reaches this address may read, resend and delete");
+    }
     let api = PublicApi::new(parts.acceptor.clone(), &settings.api, settings.inbound.clone(), &settings.adapters);
     let readiness: Probe = Arc::new(readiness::probe(
         parts.acceptor.clone(),

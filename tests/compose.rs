@@ -67,6 +67,13 @@ fn nothing_is_published_beyond_loopback_and_posthaste_is_not_root() {
 }
 
 #[test]
+fn the_console_is_reached_under_the_published_name_alone() {
+    let environment = &compose()["services"]["posthaste"]["environment"];
+    assert_eq!(environment["CONSOLE_HOST"], "localhost:8081");
+    assert!(repository_file("resources.yml").contains(r#"hosts: [ "${env:CONSOLE_HOST:-localhost}" ]"#));
+}
+
+#[test]
 fn the_image_is_built_with_the_rust_version_of_the_package() {
     let package = repository_file("Cargo.toml");
     let version =

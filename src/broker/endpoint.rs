@@ -28,6 +28,8 @@ pub enum EndpointError {
     Scheme(String),
     #[error("the url names no host")]
     Host,
+    #[error("the url has parameters, and none of them would be used: remove what follows the virtual host")]
+    Parameters,
     #[error("the {0} in the url is not UTF-8 after percent-decoding")]
     NotUtf8(&'static str),
 }
@@ -50,6 +52,9 @@ impl Endpoint {
             return Err(EndpointError::Scheme(url.scheme().to_owned()));
         }
         let host = url.host_str().filter(|host| !host.is_empty()).ok_or(EndpointError::Host)?;
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(EndpointError::Parameters);
+        }
         // `amqp://host` is the default vhost "/", `amqp://host/` the one with the empty name: RabbitMQ's URI rules.
         let vhost = url.path().strip_prefix('/').map_or(Ok("/".to_owned()), |path| decoded(path, "virtual host"))?;
         let username = match &settings.username {
@@ -224,6 +229,13 @@ mod tests {
     #[test]
     fn a_tls_url_is_refused_by_name() {
         assert_eq!(Endpoint::new(&settings("amqps://localhost")).unwrap_err(), EndpointError::Scheme("amqps".into()));
+    }
+
+    #[test]
+    fn parameters_that_would_not_be_used_are_refused() {
+        for url in ["amqp://localhost/%2f?heartbeat=5", "amqp://localhost/?", "amqp://localhost/%2f#x"] {
+            assert_eq!(Endpoint::new(&settings(url)).unwrap_err(), EndpointError::Parameters, "{url}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use clap::{Args, Subcommand};
 use secrecy::SecretString;
 use thiserror::Error;
 
-use super::run::{listen, told_to_stop};
+use super::run::{listen, told_to_stop_or_left_alone};
 use super::{DEFAULT_RESOURCES, Exit, Failure, Global, output};
 use crate::app;
 use crate::config::Settings;
@@ -71,6 +71,8 @@ pub enum DevCommandError {
     PortTaken { port: u16, holder: Option<PortHolder> },
     #[error("the URL of --{option} cannot be read")]
     Url { option: &'static str, source: url::ParseError },
+    #[error("the URL of --postgres asks for TLS by sslmode, which is not available in this version")]
+    Tls,
     #[error("two postgres entries would use the database {0:?}: rename one")]
     SameDatabase(String),
     #[error(transparent)]
@@ -99,9 +101,9 @@ pub async fn dev(global: &Global, args: DevArgs) -> Result<(), Failure> {
         let told = act(action).await.map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
         return output::print(&format!("{told}\n"));
     }
+    let mut stop = std::pin::pin!(told_to_stop_or_left_alone()?);
     global.start_logging()?;
     let mut settings = global.load()?;
-    let mut stop = std::pin::pin!(told_to_stop()?);
     let entries: Vec<String> = settings.postgres.iter().map(|postgres| postgres.name.clone()).collect();
     let servers = tokio::select! {
         prepared = prepare(&args, &entries) => {

@@ -1,5 +1,6 @@
 //! `posthaste run`: one instance, until it is told to stop.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,6 +13,8 @@ use crate::inbound::server::bind;
 use crate::telemetry::MetricsHandle;
 
 pub async fn run(global: &Global) -> Result<(), Failure> {
+    // First of all: until then a signal ends the process at once.
+    let stop = told_to_stop()?;
     global.start_logging()?;
     let settings = global.load()?;
     let metrics = MetricsHandle::install().map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
@@ -19,7 +22,7 @@ pub async fn run(global: &Global) -> Result<(), Failure> {
     let line = announcement(&listeners)?;
     let (goes_on, does_go_on) = oneshot::channel();
     let told = Told { goes_on: Some(goes_on), ready: None };
-    let run = Box::pin(app::run(settings, listeners, metrics, told, told_to_stop()?));
+    let run = Box::pin(app::run(settings, listeners, metrics, told, stop));
     // Not before a refusal: who reads it believes it.
     let announce = async { if does_go_on.await.is_ok() { output::print(&line) } else { Ok(()) } };
     let (ended, announced) = tokio::join!(run, announce);
@@ -48,15 +51,36 @@ fn announcement(listeners: &Listeners) -> Result<String, Failure> {
     Ok(format!("listening api={api} console={console}\n"))
 }
 
-/// Ready at the first SIGTERM or SIGINT.
+/// Ready at the first SIGTERM or SIGINT. SIGHUP ends nothing.
 pub(super) fn told_to_stop() -> Result<impl Future<Output = ()>, Failure> {
+    stop_unless(|| true)
+}
+
+/// The same, and when the terminal that it was started at is gone: nobody would find its servers again.
+pub(super) fn told_to_stop_or_left_alone() -> Result<impl Future<Output = ()>, Failure> {
+    let at_terminal = || std::io::stdin().is_terminal() || std::io::stderr().is_terminal();
+    let started_at_one = at_terminal();
+    stop_unless(move || !started_at_one || at_terminal())
+}
+
+/// `stays`: asked at each SIGHUP.
+fn stop_unless(stays: impl Fn() -> bool) -> Result<impl Future<Output = ()>, Failure> {
     let failed = |error: std::io::Error| Failure::new(Exit::Internal, format!("signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(failed)?;
     Ok(async move {
-        tokio::select! {
-            _signal = terminate.recv() => {}
-            _signal = interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _signal = terminate.recv() => return,
+                _signal = interrupt.recv() => return,
+                _signal = hang_up.recv() => {
+                    if !stays() {
+                        return;
+                    }
+                    tracing::info!("SIGHUP: the configuration is read at start only; SIGTERM stops");
+                }
+            }
         }
     })
 }

@@ -54,6 +54,7 @@ fn inbound_line(settings: &InboundSettings) -> String {
         correlation_id_header,
         require_message_id,
         header_params,
+        allowed_origins,
         max_body,
         duplicate_status,
         conflict_status,
@@ -68,7 +69,7 @@ fn inbound_line(settings: &InboundSettings) -> String {
         message_log.as_ref().map(|MessageLogSettings { slot_id, retention }| (slot_id.as_str(), retention.as_millis()));
     format!(
         "api {adapter:?} {uri_pattern:?} {method} {message_id_headers:?} {correlation_id_header:?} {require_message_id} \
-         {header_params:?} {max_body} {} {} {accept:?} {check_for_duplicates:?} {log:?} {transaction_attribute} {} {max_open}",
+         {header_params:?} {allowed_origins:?} {max_body} {} {} {accept:?} {check_for_duplicates:?} {log:?} {transaction_attribute} {} {max_open}",
         duplicate_status.as_u16(),
         conflict_status.as_u16(),
         transaction_timeout.as_millis(),

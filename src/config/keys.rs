@@ -29,7 +29,7 @@ shapes! {
     HTTP = "http", "`http`": ["api", "console"];
     HTTP_API = "http.api", "`http.api`":
         ["listen", "headerTimeout", "bodyTimeout", "maxConnections", "maxBodyInFlight"];
-    HTTP_CONSOLE = "http.console", "`http.console`": ["listen", "unauthenticated"];
+    HTTP_CONSOLE = "http.console", "`http.console`": ["listen", "hosts", "unauthenticated"];
     ADAPTERS = "adapters.yml", "adapters.yml": ["adapters"];
     ADAPTER = "adapters[]", "an adapter": ["name", "description", "transactionAttribute", "receiver", "pipeline"];
     RECEIVER = "adapters[].receiver", "a receiver": [
@@ -40,7 +40,7 @@ shapes! {
     LISTENER = "adapters[].receiver.listener", "a listener": ["api", "amqp"];
     LISTENER_API = "adapters[].receiver.listener.api", "an api listener": [
         "uriPattern", "method", "messageIdHeaders", "correlationIdHeader", "requireMessageId", "headerParams",
-        "maxBody", "duplicateStatus", "conflictStatus", "accept", "maxOpen",
+        "allowedOrigins", "maxBody", "duplicateStatus", "conflictStatus", "accept", "maxOpen",
     ];
     LISTENER_AMQP = "adapters[].receiver.listener.amqp", "an amqp listener": ["connection", "destinationName"];
     MESSAGE_LOG = "adapters[].receiver.messageLog", "`messageLog`": ["slotId", "retention"];

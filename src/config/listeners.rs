@@ -1,6 +1,7 @@
 //! The two kinds of listeners.
 
-use axum::http::{HeaderName, Method, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use url::Url;
 
 use super::keys;
 use super::section::{At, Context, Section, Text, checked};
@@ -20,6 +21,7 @@ pub(super) struct ApiListener {
     pub correlation_id_header: HeaderName,
     pub require_message_id: bool,
     pub header_params: Vec<HeaderName>,
+    pub allowed_origins: Vec<HeaderValue>,
     pub max_body: At<usize>,
     pub duplicate_status: StatusCode,
     pub conflict_status: StatusCode,
@@ -81,6 +83,7 @@ fn api(mut section: Section, cx: &mut Context<'_>) -> ApiListener {
             .map_or(HeaderName::from_static("correlation-id"), |name| name.value),
         require_message_id: section.parsed("requireMessageId", values::flag, cx).is_some_and(|flag| flag.value),
         header_params: header_params(&mut section, cx),
+        allowed_origins: allowed_origins(&mut section, cx),
         max_body: body.unwrap_or(At { value: DEFAULT_BODY, at: section.at }),
         duplicate_status,
         conflict_status,
@@ -103,6 +106,22 @@ fn id_headers(section: &mut Section, cx: &mut Context<'_>) -> Vec<HeaderName> {
 fn header_params(section: &mut Section, cx: &mut Context<'_>) -> Vec<HeaderName> {
     let texts = section.texts("headerParams", cx);
     header_names("headerParams", &texts, free_header_name, cx)
+}
+
+fn allowed_origins(section: &mut Section, cx: &mut Context<'_>) -> Vec<HeaderValue> {
+    let texts = section.texts("allowedOrigins", cx);
+    texts.iter().filter_map(|text| checked("allowedOrigins", text, origin, cx)).collect()
+}
+
+/// As browsers write it: they are compared as they are.
+fn origin(text: &str) -> Result<HeaderValue, Wrong> {
+    let written = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    let written = written.map(|url| url.origin().ascii_serialization());
+    match written {
+        Some(written) if written == text => HeaderValue::try_from(written).map_err(|_| Wrong::new("an origin", "")),
+        Some(written) => Err(Wrong::new("an origin as browsers write it", format!("write {written}"))),
+        None => Err(Wrong::new("an origin", "scheme, host and port of the page, for example https://shop.example")),
+    }
 }
 
 fn header_names(
@@ -132,6 +151,9 @@ fn free_header_name(text: &str) -> Result<HeaderName, Wrong> {
     const OWN: [&str; 5] = ["x-message-id", "x-attempts", "x-published-at", "x-delivery-count", "content-type"];
     const FAMILIES: [&str; 4] = ["x-posthaste-", "x-death", "x-first-death-", "x-last-death-"];
     let name = header_name(text)?;
+    if name == "content-encoding" {
+        return Err(Wrong::new("a header of the message itself", "the body travels on unpacked"));
+    }
     if OWN.contains(&name.as_str()) || FAMILIES.iter().any(|family| name.as_str().starts_with(family)) {
         return Err(Wrong::new("a header of yours", "Posthaste or the broker writes this one itself"));
     }
@@ -223,8 +245,27 @@ mod tests {
     }
 
     #[test]
+    fn an_origin_stands_there_as_browsers_write_it() {
+        for text in ["https://shop.example", "http://localhost:3000", "http://[::1]:3000"] {
+            assert_eq!(origin(text).unwrap(), text);
+        }
+        for (text, help) in [
+            ("https://shop.example/", "write https://shop.example"),
+            ("https://Shop.example:443/path", "write https://shop.example"),
+            ("https://u:p@shop.example", "write https://shop.example"),
+        ] {
+            assert_eq!(origin(text).unwrap_err().help, help, "{text}");
+        }
+        for text in ["*", "null", "shop.example", "file:///x", "ftp://shop.example", "https://*.shop.example x"] {
+            assert!(origin(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn headers_that_posthaste_or_the_broker_writes_are_reserved() {
-        for name in ["X-Message-Id", "x-attempts", "X-Posthaste-Home", "x-death", "X-First-Death-Queue"] {
+        for name in
+            ["X-Message-Id", "x-attempts", "X-Posthaste-Home", "x-death", "X-First-Death-Queue", "Content-Encoding"]
+        {
             assert!(free_header_name(name).is_err(), "{name}");
         }
         assert!(free_header_name("X-Tenant").is_ok());

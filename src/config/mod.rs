@@ -41,6 +41,7 @@ use crate::store::PostgresSettings;
 pub use diagnostic::{ConfigError, Diagnostic};
 pub use keys::{SHAPES, Shape};
 pub use substitute::Environment;
+pub use urls::asks_for_tls;
 
 /// Reads and checks `resources.yml` and every `configurations/<name>/adapters.yml`, starting nothing.
 ///

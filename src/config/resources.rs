@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use axum::http::uri::Authority;
+
 use super::Addresses;
 use super::diagnostic::Place;
 use super::keys;
@@ -236,16 +238,26 @@ fn api_section(section: Option<Section>, cx: &mut Context<'_>) -> ApiSettings {
 }
 
 fn console_section(section: Option<Section>, default_at: Place, cx: &mut Context<'_>) -> At<ConsoleSettings> {
-    let mut settings =
-        ConsoleSettings { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)), unauthenticated: false };
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 8081));
+    let mut settings = ConsoleSettings { listen, hosts: Vec::new(), unauthenticated: false };
     let Some(mut section) = section else { return At { value: settings, at: default_at } };
     let mut at = section.at;
     if let Some(listen) = section.parsed("listen", listen_address, cx) {
         (settings.listen, at) = (listen.value, listen.at);
     }
+    let hosts = section.texts("hosts", cx);
+    settings.hosts = hosts.iter().filter_map(|text| checked("hosts", text, host, cx)).collect();
     settings.unauthenticated = section.parsed("unauthenticated", values::flag, cx).is_some_and(|flag| flag.value);
     section.finish(cx);
     At { value: settings, at }
+}
+
+/// As it stands in a request's `Host`.
+fn host(text: &str) -> Result<Authority, Wrong> {
+    let host = text.parse::<Authority>().ok().filter(|host| !text.contains(['@', '*']) && !host.host().is_empty());
+    host.ok_or_else(|| {
+        Wrong::new("a host, or a host and a port", "for example posthaste.example:8081, without http://")
+    })
 }
 
 fn listen_address(text: &str) -> Result<SocketAddr, Wrong> {

@@ -112,6 +112,7 @@ fn inbound_settings(adapter: &Adapter, receiver: &Receiver, listener: &ApiListen
         correlation_id_header: listener.correlation_id_header.clone(),
         require_message_id: listener.require_message_id,
         header_params: listener.header_params.clone(),
+        allowed_origins: listener.allowed_origins.clone(),
         max_body: listener.max_body.value,
         duplicate_status: listener.duplicate_status,
         conflict_status: listener.conflict_status,

@@ -36,8 +36,7 @@ pub(super) fn postgres_url(parsed: &Url, url: &str) -> Result<(), WrongUrl> {
     if !matches!(parsed.scheme(), "postgres" | "postgresql") {
         return Err(WrongUrl { message: "must start with postgres://", help: form });
     }
-    let tls = parsed.query_pairs().any(|(key, value)| key == "sslmode" && !matches!(&*value, "disable" | "prefer"));
-    if tls {
+    if asks_for_tls(parsed) {
         return Err(WrongUrl { message: "asks for TLS by `sslmode`", help: TLS });
     }
     let probe = PostgresSettings {
@@ -53,6 +52,11 @@ pub(super) fn postgres_url(parsed: &Url, url: &str) -> Result<(), WrongUrl> {
         return Err(WrongUrl { message: "is not understood by the PostgreSQL client", help: form });
     }
     Ok(())
+}
+
+/// Also `prefer`: what is preferred would silently not be done.
+pub fn asks_for_tls(postgres: &Url) -> bool {
+    postgres.query_pairs().any(|(key, value)| key == "sslmode" && value != "disable")
 }
 
 pub(super) fn amqp_url(parsed: &Url, _url: &str) -> Result<(), WrongUrl> {
@@ -73,6 +77,10 @@ pub(super) fn amqp_url(parsed: &Url, _url: &str) -> Result<(), WrongUrl> {
     }
     if parsed.path().trim_start_matches('/').contains('/') {
         return Err(WrongUrl { message: "has a vhost with a bare `/`", help: form });
+    }
+    if parsed.query().is_some() || parsed.fragment().is_some() {
+        let help = "remove what follows the vhost: heartbeat and time-outs are Posthaste's own";
+        return Err(WrongUrl { message: "has parameters, and none of them would be used", help });
     }
     Ok(())
 }

@@ -161,10 +161,14 @@ pub(super) fn role(text: &str) -> Result<(), Wrong> {
 }
 
 pub(super) fn slot_id(text: &str) -> Result<(), Wrong> {
-    if (1..=100).contains(&text.len()) && text.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {
+    let visible = text.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
+    if (1..=100).contains(&text.len()) && visible && !matches!(text, "." | "..") {
         return Ok(());
     }
-    Err(Wrong::new("1 to 100 visible ASCII characters", "no spaces, no accents"))
+    Err(Wrong::new(
+        "1 to 100 visible ASCII characters",
+        "no spaces, no accents, and not `.` or `..`: it stands in urls",
+    ))
 }
 
 pub(super) fn queue_name(text: &str) -> Result<(), Wrong> {

@@ -72,7 +72,7 @@ pub enum SlotPurpose {
 
 /// The whole management surface. `own` is the address that is really listened on.
 pub fn router(console: Console, own: SocketAddr) -> Router {
-    let guard = guard::Guard::new(own, console.settings.unauthenticated);
+    let guard = guard::Guard::new(own, console.settings.hosts.clone());
     Router::new()
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))

@@ -33,10 +33,11 @@ pub enum Answer {
     Refused {
         reason: String,
     },
-    /// A step failed and everything was rolled back (I2).
+    /// A step failed and everything was rolled back (I2); `data`: by the message's own fault.
     Failed {
         step: String,
         reason: String,
+        data: bool,
     },
     /// The same id tells, repeated (I3).
     Unknown {
@@ -322,7 +323,8 @@ impl Acceptor {
                     FailureKind::StalePlan => return None,
                     // The same message may well pass a moment later.
                     FailureKind::Infrastructure(_) => Answer::Refused { reason: format!("{step}: {reason}") },
-                    FailureKind::Step | FailureKind::Permanent => Answer::Failed { step, reason },
+                    FailureKind::Step => Answer::Failed { step, reason, data: false },
+                    FailureKind::Permanent => Answer::Failed { step, reason, data: true },
                 }
             }
             Err(NotCommitted::Unknown(error)) => Answer::Unknown { reason: error.to_string() },

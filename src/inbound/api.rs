@@ -6,48 +6,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Path as UrlPath, State};
-use axum::http::header::{ALLOW, CONTENT_TYPE, LOCATION};
-use axum::http::{HeaderValue, Request, StatusCode};
+use axum::extract::{Path as UrlPath, Query, State};
+use axum::http::header::{ALLOW, CONTENT_TYPE, ORIGIN};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode};
 use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use hyper::body::Incoming;
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use serde::Serialize;
+use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::accept::{Acceptor, Answer};
 use super::finishing::Finishing;
 use super::openapi;
-use super::problem::{Effect, Problem, every_error_is_a_problem};
-use super::request::{BodyBudget, Head, Ids, read_body, read_head};
+use super::origin;
+use super::problem::{Problem, every_error_is_a_problem};
+use super::request::{BodyBudget, Head, read_body, read_head};
+use super::respond::{none, respond};
 use super::server::routed;
+use super::well_formed::well_formed;
 use super::{ApiSettings, InboundSettings, Path};
 use crate::model::{Envelope, MessageId, SlotId};
 use crate::pipeline::AdapterSettings;
-
-/// Everything in a path segment that is not itself.
-const SEGMENT: &AsciiSet = &CONTROLS
-    .add(b' ')
-    .add(b'"')
-    .add(b'#')
-    .add(b'%')
-    .add(b'/')
-    .add(b'<')
-    .add(b'>')
-    .add(b'?')
-    .add(b'[')
-    .add(b'\\')
-    .add(b']')
-    .add(b'^')
-    .add(b'`')
-    .add(b'{')
-    .add(b'|')
-    .add(b'}');
 
 /// The public surface. Cheap to clone.
 #[derive(Clone)]
@@ -72,15 +56,11 @@ struct Route {
     accepted: metrics::Counter,
 }
 
-/// What a client gets with 202.
-#[derive(Serialize)]
+/// The query of a status: an id that no path can carry.
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Receipt<'a> {
-    message_id: &'a MessageId,
-    correlation_id: &'a MessageId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    slot_id: Option<&'a SlotId>,
-    outcome: &'static str,
+struct ById {
+    message_id: String,
 }
 
 impl PublicApi {
@@ -109,6 +89,7 @@ impl PublicApi {
         let others = Router::new()
             .route("/api/messages/{slotId}/{messageId}", get(status))
             .route("/api/openapi.json", get(async move || ([(CONTENT_TYPE, "application/json")], document)))
+            .route("/api/messages/{slotId}", get(status_by_query))
             .layer(from_fn(every_error_is_a_problem))
             .fallback(async || nobody_listens())
             .with_state(api.clone())
@@ -119,8 +100,12 @@ impl PublicApi {
     /// Paths are compared as they are: nothing is normalised, nothing decoded. An adapter's is looked up before the router is
     /// asked, which puts a message into a box for each of its layers; what that has is reserved.
     pub async fn answer(self, request: Request<Incoming>) -> Response {
+        let host = match well_formed(request.version(), request.uri(), request.headers()) {
+            Ok(host) => host,
+            Err(problem) => return rejected(problem),
+        };
         match self.api.routes.get(request.uri().path()) {
-            Some(routes) => caught(post(&self.api, routes, request)).await,
+            Some(routes) => caught(post(&self.api, routes, host.as_ref(), request)).await,
             None => Box::pin(routed(self.others, request)).await,
         }
     }
@@ -139,18 +124,26 @@ fn nobody_listens() -> Problem {
     none(StatusCode::NOT_FOUND, "no adapter listens at this path")
 }
 
-async fn post(api: &Api, routes: &[Route], request: Request<Incoming>) -> Response {
+async fn post(api: &Api, routes: &[Route], host: Option<&Authority>, request: Request<Incoming>) -> Response {
     let Some(route) = routes.iter().find(|route| route.inbound.method == *request.method()) else {
-        return method_not_allowed(routes).into_response();
+        let listeners = routes.iter().map(|route| &*route.inbound);
+        let preflight = origin::preflight(request.method(), request.headers(), listeners);
+        return preflight.unwrap_or_else(|| method_not_allowed(routes));
     };
-    match receive(api, request, route).await {
-        Ok(response) => response,
-        Err(problem) => {
-            metrics::counter!("posthaste_rejected_total", "status" => problem.status().as_u16().to_string())
-                .increment(1);
-            problem.into_response()
-        }
+    let page = match origin::sender(request.headers(), host, &route.inbound.allowed_origins) {
+        Ok(page) => page,
+        Err(problem) => return rejected(problem),
+    };
+    let mut response = receive(api, request, route).await.unwrap_or_else(rejected);
+    if let Some(page) = page {
+        origin::allow(page, &mut response);
     }
+    response
+}
+
+fn rejected(problem: Problem) -> Response {
+    metrics::counter!("posthaste_rejected_total", "status" => problem.status().as_u16().to_string()).increment(1);
+    problem.into_response()
 }
 
 /// Reads the request and hands it on: from there on a client that hangs up cancels nothing.
@@ -194,84 +187,41 @@ async fn receive(api: &Api, request: Request<Incoming>, route: &Route) -> Result
     respond(inbound, &ids, answer)
 }
 
-fn respond(inbound: &InboundSettings, ids: &Ids, answer: Answer) -> Result<Response, Problem> {
-    let adapter = || inbound.adapter.to_string();
-    match answer {
-        Answer::Accepted => Ok(receipt(inbound, ids, StatusCode::ACCEPTED, "accepted")),
-        Answer::Duplicate { conflict } => {
-            metrics::counter!("posthaste_duplicates_total", "adapter" => adapter()).increment(1);
-            if conflict {
-                metrics::counter!("posthaste_conflicts_total", "adapter" => adapter()).increment(1);
-            }
-            let status = if conflict { inbound.conflict_status } else { inbound.duplicate_status };
-            if status == StatusCode::CONFLICT {
-                let detail = if conflict {
-                    "another message was accepted under this id"
-                } else {
-                    "this message was accepted before"
-                };
-                let outcome = if conflict { "conflict" } else { "duplicate" };
-                let problem = Problem::new(status, detail).with("messageId", &ids.message).with("outcome", outcome);
-                return Ok(with_location(inbound, ids, problem.into_response()));
-            }
-            if status == StatusCode::NOT_MODIFIED {
-                return Ok(with_location(inbound, ids, status.into_response()));
-            }
-            Ok(receipt(inbound, ids, status, "duplicate"))
-        }
-        Answer::Refused { reason } => Err(none(StatusCode::SERVICE_UNAVAILABLE, reason)),
-        Answer::Failed { step, reason } => Err(none(StatusCode::INTERNAL_SERVER_ERROR, reason).with("step", step)),
-        Answer::Unknown { reason } => {
-            metrics::counter!("posthaste_unknown_total", "adapter" => adapter()).increment(1);
-            let detail = format!("not known whether the message was accepted; repeat it with the same id ({reason})");
-            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).effect(Effect::Unknown);
-            Err(problem.with("messageId", &ids.message))
-        }
-    }
-}
-
-fn receipt(inbound: &InboundSettings, ids: &Ids, status: StatusCode, outcome: &'static str) -> Response {
-    let receipt = Receipt {
-        message_id: &ids.message,
-        correlation_id: &ids.correlation,
-        slot_id: inbound.message_log.as_ref().map(|log| &log.slot_id),
-        outcome,
-    };
-    with_location(inbound, ids, (status, axum::Json(receipt)).into_response())
-}
-
-fn with_location(inbound: &InboundSettings, ids: &Ids, mut response: Response) -> Response {
-    if let Some(log) = &inbound.message_log {
-        let slot = utf8_percent_encode(log.slot_id.as_str(), SEGMENT);
-        let id = utf8_percent_encode(ids.message.as_str(), SEGMENT);
-        if let Ok(location) = HeaderValue::try_from(format!("/api/messages/{slot}/{id}")) {
-            response.headers_mut().insert(LOCATION, location);
-        }
-    }
-    response
-}
-
 async fn status(
     State(api): State<Arc<Api>>,
     UrlPath((slot, message_id)): UrlPath<(String, String)>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let missing = || Problem::new(StatusCode::NOT_FOUND, "no such message was accepted in this slot");
-    let Ok(message_id) = MessageId::parse(&message_id) else { return Err(missing()) };
-    // Only message logs are public: an error store's slot is the management's.
-    let slot = SlotId::new(&slot);
-    let routes = api.routes.values().flatten();
-    let logs = routes.filter_map(|route| route.inbound.message_log.as_ref());
-    if !logs.into_iter().any(|log| log.slot_id == slot) {
-        return Err(missing());
-    }
-    match api.acceptor.store.message_status(&slot, &message_id).await? {
-        Some(status) => Ok(axum::Json(status).into_response()),
-        None => Err(missing()),
-    }
+    status_of(&api, &slot, &message_id, &headers).await
 }
 
-fn none(status: StatusCode, detail: impl Into<String>) -> Problem {
-    Problem::new(status, detail).effect(Effect::None)
+async fn status_by_query(
+    State(api): State<Arc<Api>>,
+    UrlPath(slot): UrlPath<String>,
+    Query(ById { message_id }): Query<ById>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    status_of(&api, &slot, &message_id, &headers).await
+}
+
+async fn status_of(api: &Api, slot: &str, message_id: &str, headers: &HeaderMap) -> Result<Response, Problem> {
+    let missing = || Problem::new(StatusCode::NOT_FOUND, "no such message was accepted in this slot");
+    let Ok(message_id) = MessageId::parse(message_id) else { return Err(missing()) };
+    // Only message logs are public: an error store's slot is the management's.
+    let slot = SlotId::new(slot);
+    let inbound = api.routes.values().flatten().map(|route| &route.inbound);
+    let mut logs = inbound.filter_map(|inbound| Some((inbound, inbound.message_log.as_ref()?)));
+    let Some((inbound, _log)) = logs.find(|(_, log)| log.slot_id == slot) else { return Err(missing()) };
+    let mut response = match api.acceptor.store.message_status(&slot, &message_id).await? {
+        Some(status) => axum::Json(status).into_response(),
+        None => missing().into_response(),
+    };
+    // Other pages may ask, as anybody may, and their browsers keep the answer from them.
+    let origin = headers.get(ORIGIN);
+    if let Some(origin) = origin.and_then(|origin| inbound.allowed_origins.iter().find(|one| *one == origin)) {
+        origin::allow(origin, &mut response);
+    }
+    Ok(response)
 }
 
 fn method_not_allowed(routes: &[Route]) -> Response {

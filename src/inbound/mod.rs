@@ -6,12 +6,16 @@ mod finishing;
 mod group;
 mod line;
 mod openapi;
+pub mod origin;
 mod path;
 pub mod problem;
 mod request;
+mod respond;
 pub mod server;
 mod settings;
+mod unpack;
 pub mod verdict;
+pub mod well_formed;
 
 pub use accept::{Acceptor, Answer};
 pub use api::PublicApi;

@@ -91,13 +91,18 @@ fn responses(one: &InboundSettings, adapters: &[AdapterSettings]) -> Value {
     }
     for (status, text) in [
         (StatusCode::BAD_REQUEST, "Nothing was done: an id, a header or the framing is wrong."),
+        (StatusCode::FORBIDDEN, "Nothing was done: a browser sent it for a page of a site that the listener does not allow."),
         (StatusCode::REQUEST_TIMEOUT, "Nothing was done: the body did not arrive in time."),
         (StatusCode::PAYLOAD_TOO_LARGE, "Nothing was done: the body is too large."),
+        (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Nothing was done: no such Content-Encoding is unpacked."),
         (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Nothing was done: the headers cannot travel with the message."),
+        (StatusCode::NOT_IMPLEMENTED, "Nothing was done: no such Transfer-Encoding is read."),
     ] {
         answers.push((status, text, vec![outcome(&["none"])]));
     }
     if let Path::Transaction(_) = Path::of(one, adapters) {
+        let text = "Nothing was done: a step refused the data, and everything was rolled back.";
+        answers.push((StatusCode::UNPROCESSABLE_ENTITY, text, vec![outcome(&["none"])]));
         let text = "Nothing was done: a step failed, and everything was rolled back.";
         answers.push((StatusCode::INTERNAL_SERVER_ERROR, text, vec![outcome(&["none"])]));
     }

@@ -49,6 +49,7 @@ pub struct Problem {
     members: Map<String, Value>,
     effect: Option<Effect>,
     retry_after: Option<u64>,
+    header: Option<(HeaderName, &'static str)>,
 }
 
 impl Problem {
@@ -60,6 +61,7 @@ impl Problem {
             members: Map::new(),
             effect: None,
             retry_after: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_SECONDS),
+            header: None,
         }
     }
 
@@ -83,6 +85,12 @@ impl Problem {
     /// Sends `Retry-After`, in seconds. Every 503 has one.
     pub fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
+        self
+    }
+
+    /// Sends one more header.
+    pub fn header(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.header = Some((name, value));
         self
     }
 
@@ -110,6 +118,9 @@ impl IntoResponse for Problem {
         }
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some((name, value)) = self.header {
+            headers.insert(name, HeaderValue::from_static(value));
         }
         response
     }

@@ -13,11 +13,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::InboundSettings;
 use super::accept::Room;
 use super::problem::{Effect, Problem};
+use super::unpack::{Coding, packed_limit, unpack};
 use crate::broker::fits;
 use crate::model::{Headers, MessageId};
 
 /// Of a body that was announced and has not come yet, room is made for so many bytes at most.
 const ANNOUNCED: usize = 64 * 1024;
+/// Bodies that are unpacked at once: each has both its forms in memory, and a window.
+const UNPACKED_AT_ONCE: usize = 4;
 
 /// What stands before the body.
 #[derive(Debug, Clone)]
@@ -36,7 +39,18 @@ pub struct Ids {
 
 /// Bytes of bodies in memory, over all requests. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct BodyBudget(Arc<Semaphore>);
+pub struct BodyBudget {
+    room: Arc<Semaphore>,
+    unpacking: Arc<Semaphore>,
+}
+
+/// Room for one body, which grows with it.
+#[derive(Debug)]
+pub(super) struct Holding {
+    budget: BodyBudget,
+    /// One for all: a body that comes byte by byte must not cost more than its bytes.
+    permit: Option<OwnedSemaphorePermit>,
+}
 
 /// A body and the room that it takes.
 #[derive(Debug)]
@@ -48,15 +62,31 @@ pub struct HeldBody {
 impl BodyBudget {
     #[must_use]
     pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))))
+        Self {
+            room: Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))),
+            unpacking: Arc::new(Semaphore::new(UNPACKED_AT_ONCE)),
+        }
     }
 
-    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
-        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.0.clone().try_acquire_many_owned(permits).map_err(|_full| {
+    pub(super) fn nothing(&self) -> Holding {
+        Holding { budget: self.clone(), permit: None }
+    }
+}
+
+impl Holding {
+    /// Makes room for so many bytes altogether.
+    pub(super) fn hold(&mut self, bytes: usize) -> Result<(), Problem> {
+        let held = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = u32::try_from(bytes.saturating_sub(held)).unwrap_or(u32::MAX);
+        let more = self.budget.room.clone().try_acquire_many_owned(more).map_err(|_full| {
             let detail = "too many bodies are being received at once; try again";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).effect(Effect::None)
-        })
+        })?;
+        match &mut self.permit {
+            Some(permit) => permit.merge(more),
+            None => self.permit = Some(more),
+        }
+        Ok(())
     }
 }
 
@@ -114,10 +144,10 @@ fn read_id(headers: &HeaderMap, name: &HeaderName) -> Result<MessageId, Problem>
     MessageId::parse(text).map_err(|error| bad_request(format!("header {name}: {error}")))
 }
 
-/// Reads the body within its limit, its time and the memory that is left.
+/// Reads the body within its limit, its time and the memory that is left, and unpacks it.
 ///
 /// # Errors
-/// 413 over the limit, 408 too slow, 400 broken off, 503 none without room.
+/// 415 for a form that is not unpacked, 413 over the limit, 408 too slow, 400 broken off, 503 none without room.
 pub async fn read_body(
     inbound: &InboundSettings,
     headers: &HeaderMap,
@@ -125,13 +155,26 @@ pub async fn read_body(
     budget: &BodyBudget,
     bound: Duration,
 ) -> Result<HeldBody, Problem> {
+    let coding = Coding::of(headers)?;
+    let most = if coding.is_some() { packed_limit(inbound.max_body) } else { inbound.max_body };
     let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let limit = u64::try_from(inbound.max_body).unwrap_or(u64::MAX);
-    if announced.is_some_and(|length| length > limit) {
+    if announced.is_some_and(|length| length > u64::try_from(most).unwrap_or(u64::MAX)) {
         return Err(too_large(inbound.max_body));
     }
-    match tokio::time::timeout(bound, collect(body, inbound.max_body, budget)).await {
-        Ok(read) => read,
+    let mut held = budget.nothing();
+    let read = async {
+        let bytes = collect(body, most, inbound.max_body, &mut held).await?;
+        match coding {
+            None => Ok(bytes),
+            // It is never closed.
+            Some(coding) => {
+                let _turn = budget.unpacking.acquire().await;
+                Box::pin(unpack(coding, bytes, &mut held, inbound.max_body)).await
+            }
+        }
+    };
+    match tokio::time::timeout(bound, read).await {
+        Ok(read) => read.map(|bytes| HeldBody { bytes, room: Arc::new(held.permit) }),
         Err(_elapsed) => {
             let detail = format!("the body did not arrive within {} s", bound.as_secs());
             Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail).effect(Effect::None))
@@ -139,41 +182,37 @@ pub async fn read_body(
     }
 }
 
+/// `most`: of what is received. `max_body`: what is told.
 async fn collect(
     mut body: impl HttpBody<Data = Bytes> + Unpin,
+    most: usize,
     max_body: usize,
-    budget: &BodyBudget,
-) -> Result<HeldBody, Problem> {
+    held: &mut Holding,
+) -> Result<Bytes, Problem> {
     let mut bytes = BytesMut::new();
-    // One permit for all: a body that comes byte by byte must not cost more than its bytes.
-    let mut room: Option<OwnedSemaphorePermit> = None;
     while let Some(frame) = body.frame().await {
         let frame =
             frame.map_err(|_error| bad_request("the body ended before it was complete, or its framing is broken"))?;
         let Ok(data) = frame.into_data() else { continue };
-        if bytes.len() + data.len() > max_body {
+        if bytes.len() + data.len() > most {
             return Err(too_large(max_body));
         }
-        let more = budget.take(data.len())?;
-        match &mut room {
-            Some(room) => room.merge(more),
-            None => room = Some(more),
-        }
+        held.hold(bytes.len() + data.len())?;
         if bytes.is_empty() {
             // As large as was announced, and not the next power of two; but what did not come yet is not trusted.
             let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-            bytes.reserve(data.len() + announced.min(ANNOUNCED).min(max_body - data.len()));
+            bytes.reserve(data.len() + announced.min(ANNOUNCED).min(most - data.len()));
         }
         bytes.extend_from_slice(&data);
     }
-    Ok(HeldBody { bytes: bytes.freeze(), room: Arc::new(room) })
+    Ok(bytes.freeze())
 }
 
-fn too_large(max_body: usize) -> Problem {
+pub(super) fn too_large(max_body: usize) -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {max_body} bytes"))
         .effect(Effect::None)
 }
 
-fn bad_request(detail: impl Into<String>) -> Problem {
+pub(super) fn bad_request(detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, detail).effect(Effect::None)
 }

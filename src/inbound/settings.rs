@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::http::{HeaderName, Method, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::sync::Semaphore;
 
 use crate::model::{AdapterName, SlotId, TransactionAttribute};
@@ -47,7 +47,9 @@ pub struct InboundSettings {
     pub require_message_id: bool,
     /// Headers that travel along with the message.
     pub header_params: Vec<HeaderName>,
-    /// Largest body, in bytes. Default 1 MiB.
+    /// Whose pages may send and read the answers, as browsers write them. Default: none but its own.
+    pub allowed_origins: Vec<HeaderValue>,
+    /// Largest body, in bytes, unpacked. Default 1 MiB.
     pub max_body: usize,
     /// Default 304; 200, 202 or 409.
     pub duplicate_status: StatusCode,

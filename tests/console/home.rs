@@ -75,7 +75,7 @@ impl Home {
             store: store.clone(),
             registry: registry.clone(),
             resender: resender(&store, &registry, &tasks),
-            settings: ConsoleSettings { listen: address, unauthenticated: false },
+            settings: ConsoleSettings { listen: address, hosts: Vec::new(), unauthenticated: false },
             slots: slots(),
             readiness: Arc::new(move || shown.lock().unwrap().clone()),
             metrics: Arc::new(|| "posthaste_up 1\n".to_owned()),

@@ -210,7 +210,7 @@ fn an_inbound_pipeline_of_several_steps_is_one_transaction() {
 
         // The second step refuses it; the first has written a journal row by then.
         let refused = app.send("/api/once", &[("Message-Id", "2")], b"same").await;
-        let problem = refused.problem(500);
+        let problem = refused.problem(422);
         assert_eq!(refused.header("x-outcome"), "none", "{refused:?}");
         let named = format!("{} {}", problem["step"], problem["detail"]);
         assert!(named.contains("keep") && named.contains("onceAndSend"), "{problem}");

@@ -93,7 +93,7 @@ async fn exercise(app: &mut App, servers: &Servers) -> Answers {
     answers.keep(app.api(Method::GET, "/api/messages/write-db-req/log-1").await);
     answers.keep(app.typed("/api/typed", "log-3", PAYLOADS[4]).await);
     let refused = answers.keep(app.typed("/api/typed-at-once", "log-4", PAYLOADS[4]).await);
-    assert_eq!(refused.status, 500, "{refused:?}");
+    assert_eq!(refused.status, 422, "{refused:?}");
     app.stop_adapter(STOPPED).await;
     amqp.publish("myQueue", lapin::BasicProperties::default(), PAYLOADS[2].as_bytes()).await;
     let errors = async || {

@@ -54,6 +54,8 @@ mod hang;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod http;
+#[cfg(test)]
 mod logs;
 #[cfg(test)]
 mod migrations;
@@ -83,6 +85,8 @@ mod stops;
 mod surface;
 #[cfg(test)]
 mod two_databases;
+#[cfg(test)]
+mod web_pages;
 #[cfg(test)]
 mod wire;
 #[cfg(test)]

@@ -199,11 +199,11 @@ fn the_openapi_document_describes_each_listener_as_it_is_configured_and_all_answ
         let answers = |operation: &Value| -> BTreeSet<String> {
             operation["responses"].as_object().unwrap().keys().cloned().collect()
         };
-        let always = ["202", "400", "408", "413", "431", "503"];
+        let always = ["202", "400", "403", "408", "413", "415", "431", "501", "503"];
         let with = |more: &[&str]| always.iter().chain(more).map(|one| (*one).to_owned()).collect::<BTreeSet<_>>();
         assert_eq!(answers(write), with(&["304"]));
         assert_eq!(answers(keyed), with(&["200", "409"]));
-        assert_eq!(answers(strict), with(&["409", "500"]));
+        assert_eq!(answers(strict), with(&["409", "422", "500"]));
         let all: BTreeSet<String> = [write, keyed, strict].into_iter().flat_map(answers).collect();
         // Whoever gets these has found no listener.
         let others = ["404", "405"].map(str::to_owned).into();

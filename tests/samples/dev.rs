@@ -128,8 +128,8 @@ pub fn text(output: &Output) -> String {
 
 fn without_settings(command: &mut Command) -> &mut Command {
     for (name, _) in std::env::vars() {
-        let ours = ["POSTHASTE_", "DB_", "AMQP_", "PG"].iter().any(|prefix| name.starts_with(prefix));
-        if ours || name == "API_LISTEN" || name == "CONSOLE_LISTEN" || name == "CONSOLE_UNAUTHENTICATED" {
+        let ours = ["POSTHASTE_", "DB_", "AMQP_", "PG", "CONSOLE_"].iter().any(|prefix| name.starts_with(prefix));
+        if ours || name == "API_LISTEN" {
             command.env_remove(name);
         }
     }

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use super::DevCommandError;
+use crate::config::asks_for_tls;
 use crate::dev::{free_port, holder_of};
 
 /// The API's and the console's address, both free a moment ago.
@@ -40,6 +41,9 @@ pub(super) fn databases_for(entries: &[String]) -> Result<Vec<String>, DevComman
 /// The given server for each entry: the url as it is for a single one, else with the entry's name as the database.
 pub(super) fn given_postgres(url: &str, entries: &[String]) -> Result<Vec<(String, String)>, DevCommandError> {
     let parsed = url::Url::parse(url).map_err(|source| DevCommandError::Url { option: "postgres", source })?;
+    if asks_for_tls(&parsed) {
+        return Err(DevCommandError::Tls);
+    }
     if let [only] = entries {
         return Ok(vec![(only.clone(), url.to_owned())]);
     }

@@ -139,7 +139,7 @@ fn a_notification_of_a_branch_that_wrote_nothing_is_sent_after_the_decision_and_
 }
 
 #[test]
-fn an_accepting_pipeline_accepts_in_both_databases_or_answers_500_none() {
+fn an_accepting_pipeline_accepts_in_both_databases_or_answers_422_none() {
     run(async {
         let app = App::with_odd_steps().await;
         let accepted = app.post_to("/api/both", "b-1", "one").await;
@@ -149,7 +149,7 @@ fn an_accepting_pipeline_accepts_in_both_databases_or_answers_500_none() {
 
         app.db.rows("DELETE FROM note", &[]).await;
         let refused = app.post_to("/api/both", "b-2", "one").await;
-        let problem = refused.problem(500);
+        let problem = refused.problem(422);
         assert_eq!(refused.header("x-outcome"), "none");
         assert!(problem["detail"].as_str().unwrap().contains("note_pkey"), "{problem}");
         assert_eq!(app.notes().await, [0, 1]);
