@@ -138,7 +138,7 @@ async fn run_on(
     // Not before it can be done: the reader's first curl shall work.
     let greet = async {
         if is_ready.await.is_ok() {
-            output::print(&servers.banner(Application { program: &program, first_api }).await)?;
+            output::print_aside(servers.banner(Application { program: &program, first_api }).await).await?;
         }
         std::future::pending::<Result<(), Failure>>().await
     };

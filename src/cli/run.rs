@@ -15,7 +15,7 @@ pub async fn run(global: &Global) -> Result<(), Failure> {
     let settings = global.load()?;
     let metrics = MetricsHandle::install().map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
     let listeners = listen(settings.api.listen, settings.console.listen).await?;
-    announce(&listeners)?;
+    announce(&listeners).await?;
     app::run(settings, listeners, metrics, None, told_to_stop()?).await?;
     Ok(())
 }
@@ -33,12 +33,12 @@ pub(super) async fn listen(api: SocketAddr, console: SocketAddr) -> Result<Liste
 }
 
 /// One line for whoever started us: the addresses that are really listened on.
-fn announce(listeners: &Listeners) -> Result<(), Failure> {
+async fn announce(listeners: &Listeners) -> Result<(), Failure> {
     let address = |listener: &tokio::net::TcpListener| {
         listener.local_addr().map_err(|error| Failure::new(Exit::Failed, error.to_string()))
     };
     let (api, console) = (address(&listeners.api)?, address(&listeners.console)?);
-    output::print(&format!("listening api={api} console={console}\n"))
+    output::print_aside(format!("listening api={api} console={console}\n")).await
 }
 
 /// Ready at the first SIGTERM or SIGINT.

@@ -44,6 +44,8 @@ mod facts;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod foreign_text;
+#[cfg(test)]
 mod groups;
 #[cfg(test)]
 mod handover;
@@ -51,6 +53,8 @@ mod handover;
 mod hang;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod log_reader;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]
