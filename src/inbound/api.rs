@@ -19,7 +19,8 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::accept::{Acceptor, Answer};
+use super::accept::Acceptor;
+use super::answer::Answer;
 use super::finishing::Finishing;
 use super::problem::{Effect, Problem, every_error_is_a_problem};
 use super::request::{BodyBudget, Head, Ids, read_body, read_head};
@@ -174,7 +175,7 @@ async fn receive(api: &Api, request: Request<Incoming>, route: &Route) -> Result
         let answer = match acceptor.ready(&settings, &path) {
             Ok(()) => acceptor.accept(&settings, &path, envelope, held.room).await,
             Err(reason) => {
-                let answer = Box::pin(acceptor.refuse(&settings, &envelope, reason)).await;
+                let answer = Box::pin(acceptor.refuse(&settings, &envelope, reason.public)).await;
                 drop(held.room);
                 answer
             }
@@ -259,9 +260,13 @@ async fn status(
     if !logs.into_iter().any(|log| log.slot_id == slot) {
         return Err(missing());
     }
-    match api.acceptor.store.message_status(&slot, &message_id).await? {
-        Some(status) => Ok(axum::Json(status).into_response()),
-        None => Err(missing()),
+    match api.acceptor.store.message_status(&slot, &message_id).await {
+        Ok(Some(status)) => Ok(axum::Json(status).into_response()),
+        Ok(None) => Err(missing()),
+        Err(error) => {
+            tracing::warn!(message.id = %message_id, %error, "a message's state could not be read");
+            Err(Problem::of_database(&error, error.public()))
+        }
     }
 }
 

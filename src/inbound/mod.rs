@@ -1,6 +1,7 @@
 //! A message comes in: HTTP, checked, then accepted in one decision (protocol §4).
 
 mod accept;
+mod answer;
 mod api;
 mod finishing;
 mod group;
@@ -12,7 +13,8 @@ pub mod server;
 mod settings;
 pub mod verdict;
 
-pub use accept::{Acceptor, Answer};
+pub use accept::Acceptor;
+pub use answer::{Answer, NotReady};
 pub use api::PublicApi;
 pub use group::Groups;
 pub use path::Path;

@@ -144,3 +144,40 @@ fn lines_of(line: &str) -> u64 {
     let (_, rest) = line.split_once("lines=").unwrap_or_else(|| panic!("{line}"));
     rest.split(' ').next().unwrap().parse().unwrap()
 }
+
+#[test]
+fn who_posts_reads_nothing_that_the_database_says_and_the_log_has_it() {
+    run(async {
+        let app = started().await;
+        let failed = app.post_to("/api/say-at-once", "w-1", "words").await;
+        assert!(failed.status >= 400, "{failed:?}");
+        let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                      RAISE EXCEPTION 'role clerk may not SELECT secret FROM vault'; END $$";
+        app.db.rows(refuse, &[]).await;
+        let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON ibisstore FOR EACH ROW EXECUTE FUNCTION refuse()";
+        app.db.rows(trigger, &[]).await;
+        let mut answers = vec![failed];
+        for (path, id) in [("/api/say", "w-2"), ("/api/say-at-once", "w-3")] {
+            let refused = app.post_to(path, id, "harmless").await;
+            refused.problem(503);
+            assert_eq!(refused.header("x-outcome"), "none", "{refused:?}");
+            answers.push(refused);
+        }
+        app.db.rows("ALTER TABLE ibisstore RENAME COLUMN messagedate TO vault", &[]).await;
+        answers.push(app.api(Method::GET, "/api/messages/say-req/w-2").await);
+        app.db.rows("ALTER TABLE ibisstore RENAME COLUMN vault TO messagedate", &[]).await;
+        for answer in &answers {
+            let text = format!("{:?} {}", answer.headers, answer.body);
+            assert!(!["clerk", "vault", "messagedate"].iter().any(|word| text.contains(word)), "{text}");
+            assert!(text.contains("SQLSTATE"), "{text}");
+        }
+        for id in ["w-1", "w-2", "w-3"] {
+            eventually("the log has it", SOON, async || {
+                let lines = app.log_lines("role clerk may not");
+                let told = lines.iter().any(|line| line.contains(&format!("message.id={id}")));
+                if told { Ok(()) } else { Err(format!("{id}: {lines:?}")) }
+            })
+            .await;
+        }
+    });
+}
