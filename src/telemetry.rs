@@ -1,22 +1,15 @@
 //! Logs and figures. No payload and no secret goes into either.
 
-use std::io::IsTerminal;
+mod format;
+mod limits;
+mod lines;
+mod log;
+
+pub use log::{LogFormat, flush_log, log_to_stderr};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::lifecycle::log_panics;
 use crate::store::Store;
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
-    #[default]
-    Text,
-    Json,
-}
 
 /// Why logging or figures could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -25,31 +18,8 @@ pub enum TelemetryError {
     Filter { given: String, reason: String },
     #[error("it was set up already")]
     Twice,
-}
-
-/// Sends log lines to standard error, and panics with them.
-///
-/// # Errors
-/// The filter cannot be read, or a logger is set already.
-pub fn log_to_stderr(filter: &str, format: LogFormat) -> Result<(), TelemetryError> {
-    // The AMQP client logs returned messages with their bodies: it stays silent whatever is asked for. What the runner of
-    // migrations has to say is in our own answer.
-    let directives = format!("{filter},lapin=off,deadpool=error,tokio_postgres=warn,refinery=off,refinery_core=off");
-    let filter = EnvFilter::try_new(directives)
-        .map_err(|error| TelemetryError::Filter { given: filter.to_owned(), reason: error.to_string() })?;
-    let registry = tracing_subscriber::registry().with(filter);
-    let set = match format {
-        LogFormat::Text => {
-            let colours = std::io::stderr().is_terminal();
-            registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours)).try_init()
-        }
-        LogFormat::Json => {
-            registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).json()).try_init()
-        }
-    };
-    set.map_err(|_already| TelemetryError::Twice)?;
-    log_panics();
-    Ok(())
+    #[error("there is no thread to write the log: {0}")]
+    Thread(#[from] std::io::Error),
 }
 
 /// Renders the figures of this process.
@@ -83,6 +53,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("posthaste_adopted_without_id_total", "Messages of others without an id: repeats cannot be told."),
     ("posthaste_task_restarts_total", "Tasks of this process that ended too early and began anew."),
     ("posthaste_unwatched_found_total", "Open messages that nobody would have looked for, found by the audit."),
+    ("posthaste_log_lines_dropped_total", "Log lines that were not written, by reason."),
 ];
 
 impl MetricsHandle {
@@ -159,6 +130,9 @@ impl MetricsHandle {
                 metrics::gauge!("posthaste_pool_size", "pool" => name).set(size as f64);
                 metrics::gauge!("posthaste_pool_abandoned", "pool" => name).set(pool.abandoned() as f64);
             }
+        }
+        for (reason, lines) in log::dropped() {
+            metrics::counter!("posthaste_log_lines_dropped_total", "reason" => reason).absolute(lines);
         }
         self.0.run_upkeep();
         self.0.render()

@@ -45,7 +45,8 @@ pub fn probe(
         found.extend(troubled.iter().map(|one| (Part::Processing, one.what.clone())));
         for (one, path) in inbound.iter().filter(|(one, _)| registry.is_started(&one.adapter)) {
             // Each connection speaks for itself, also while another is down.
-            let trouble = acceptor.ready(one, path).err().into_iter().chain(acceptor.trouble(one, path));
+            let not_ready = acceptor.ready(one, path).err().map(|one| one.reason);
+            let trouble = not_ready.into_iter().chain(acceptor.trouble(one, path));
             for what in trouble {
                 if !found.contains(&(Part::Accepting, what.clone())) {
                     found.push((Part::Accepting, what));

@@ -143,7 +143,7 @@ async fn run_on(
     let greet = async {
         if is_ready.await.is_ok() {
             let application = Application { program: &program, finds_console: usual, first_api };
-            output::print(&servers.banner(application).await)?;
+            output::print_aside(servers.banner(application).await).await?;
         }
         std::future::pending::<Result<(), Failure>>().await
     };

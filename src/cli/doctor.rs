@@ -81,9 +81,9 @@ mod tests {
         let mut out = Vec::new();
         write(&report(findings, &[]), &mut out).unwrap();
         let expected = "LEVEL   CHECK      WHERE  FOUND
-void    fsync      main   off [31m
-unseen  reachable  main   off [31m
-ok      schema     main   off [31m
+void    fsync      main   off\\u{1b}[31m
+unseen  reachable  main   off\\u{1b}[31m
+ok      schema     main   off\\u{1b}[31m
 
 void: fsync at main
   promise: a commit survives a crash of the machine (invariants: I1, I4)

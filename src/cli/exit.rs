@@ -2,9 +2,12 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use crate::app::RunError;
 use crate::config::ConfigError;
+use crate::model::text;
 
 /// Exit statuses, after sysexits.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,9 +94,20 @@ impl From<RunError> for Failure {
     }
 }
 
-/// Tells the user, and answers the status.
-pub(super) fn report(failure: &Failure) -> ExitCode {
+/// Tells the user, and answers the status. `patience`: a reader who stands still is waited for so long and no longer.
+pub(super) fn report(failure: &Failure, patience: Option<Duration>) -> ExitCode {
+    let told = format!("posthaste: {}\n", text::lines(&failure.message));
     // Nothing is left to do when even this cannot be written.
-    let _written = writeln!(std::io::stderr(), "posthaste: {failure}").is_ok();
+    let tell = move || std::io::stderr().write_all(told.as_bytes()).is_ok();
+    match patience {
+        None => {
+            let _written = tell();
+        }
+        Some(patience) => {
+            let (done, written) = sync_channel(1);
+            let told = std::thread::Builder::new().spawn(move || done.send(tell()).is_ok());
+            let _in_time = told.is_ok() && written.recv_timeout(patience).is_ok();
+        }
+    }
     failure.exit.into()
 }

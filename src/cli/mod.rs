@@ -20,6 +20,7 @@ mod txn;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -27,7 +28,7 @@ pub use exit::{Exit, Failure};
 
 use crate::config::{self, Settings};
 use crate::store::migrate::SCHEMA_VERSION;
-use crate::telemetry::{LogFormat, log_to_stderr};
+use crate::telemetry::{LogFormat, flush_log, log_to_stderr};
 
 /// A transactional fire-and-forget pipeline: HTTP in, RabbitMQ between, PostgreSQL out; nothing lost, nothing twice.
 #[derive(Debug, Parser)]
@@ -136,6 +137,13 @@ enum Command {
     Send(send::SendArgs),
 }
 
+impl Command {
+    /// How long it waits for whoever reads what it has to say at its end. What serves must end, and be started anew.
+    fn patience(&self) -> Option<Duration> {
+        matches!(self, Self::Run | Self::Dev(_)).then_some(output::PATIENCE)
+    }
+}
+
 impl Global {
     /// Reads and checks the user's files.
     fn load(&self) -> Result<Settings, Failure> {
@@ -196,14 +204,16 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            return exit::report(&Failure::new(Exit::Internal, format!("the runtime did not start: {error}")));
+            return exit::report(&Failure::new(Exit::Internal, format!("the runtime did not start: {error}")), None);
         }
     };
+    let patience = cli.command.patience();
     let result = runtime.block_on(Box::pin(dispatch(cli)));
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    flush_log(patience);
     match result {
         Ok(()) => Exit::Done.into(),
-        Err(failure) => exit::report(&failure),
+        Err(failure) => exit::report(&failure, patience),
     }
 }
 

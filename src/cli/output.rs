@@ -1,20 +1,36 @@
-//! Writing to standard output, also into a pipe that somebody closes: tables for people, JSON for programs.
+//! Writing to standard output, also into a pipe that somebody closes: tables for people, JSON for programs. Whatever text it
+//! is, it does not steer the terminal.
 
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{Exit, Failure, Global, OutputFormat};
+use crate::model::text;
 
-/// Prints text as it is; a closed pipe is the reader's decision, not an error.
-pub fn print(text: &str) -> Result<(), Failure> {
+/// How long a process that has other things to do waits for whoever reads what it prints.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Prints lines; a closed pipe is the reader's decision, not an error.
+pub fn print(lines: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(text::lines(lines).as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(Failure::new(Exit::Failed, format!("standard output: {error}"))),
+    }
+}
+
+/// The same, beside what must go on though nobody reads it.
+pub async fn print_aside(lines: String) -> Result<(), Failure> {
+    let printed = tokio::task::spawn_blocking(move || print(&lines));
+    match tokio::time::timeout(PATIENCE, printed).await {
+        Ok(Ok(printed)) => printed,
+        Ok(Err(panicked)) => Err(Failure::internal(panicked.to_string())),
+        Err(_elapsed) => Ok(()),
     }
 }
 
@@ -26,8 +42,9 @@ pub fn note(text: &str) {
 
 /// Prints a value as one indented JSON document.
 pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value).map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
-    print(&format!("{text}\n"))
+    let document =
+        serde_json::to_string_pretty(value).map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
+    print(&format!("{}\n", text::json(&document)))
 }
 
 /// Prints a result as JSON, or as what `text` writes for people.
@@ -86,17 +103,9 @@ pub fn moment(value: &Value, name: &str) -> String {
     }
 }
 
-/// Foreign text must not steer the terminal.
-pub fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-/// At most `max` characters, with a sign that some were cut.
-pub fn cut(text: &str, max: usize) -> String {
-    if text.chars().count() <= max {
-        return text.to_owned();
-    }
-    text.chars().take(max.saturating_sub(1)).chain(['…']).collect()
+/// Foreign text in a cell: breaks become blanks, whatever else could steer the terminal is escaped.
+pub fn one_line(foreign: &str) -> String {
+    text::one_line(&foreign.replace(['\n', '\r', '\t'], " ")).into_owned()
 }
 
 /// The elements of a list under a name; none when there is no such list.

@@ -24,7 +24,7 @@ pub async fn run(global: &Global) -> Result<(), Failure> {
     let told = Told { goes_on: Some(goes_on), ready: None };
     let run = Box::pin(app::run(settings, listeners, metrics, told, stop));
     // Not before a refusal: who reads it believes it.
-    let announce = async { if does_go_on.await.is_ok() { output::print(&line) } else { Ok(()) } };
+    let announce = async { if does_go_on.await.is_ok() { output::print_aside(line).await } else { Ok(()) } };
     let (ended, announced) = tokio::join!(run, announce);
     ended?;
     announced

@@ -6,8 +6,9 @@ use clap::Args;
 use serde_json::Value;
 
 use super::client::encode;
-use super::output::{cell, cut, list, moment, print_result, table};
+use super::output::{cell, list, moment, print_result, table};
 use super::{Failure, Global, find};
+use crate::model::text::cut;
 
 #[derive(Debug, Args)]
 pub(super) struct TraceArgs {

@@ -219,7 +219,9 @@ mod tests {
 
     #[test]
     fn a_pattern_is_literal_segments_and_never_the_reserved_ones() {
-        for pattern in ["/write", "/a/b-c.d", "/messagesx", "/x/messages", "/v1:run", "/apis", "/x/api", "/x/openapi.json"] {
+        for pattern in
+            ["/write", "/a/b-c.d", "/messagesx", "/x/messages", "/v1:run", "/apis", "/x/api", "/x/openapi.json"]
+        {
             assert!(uri_pattern_form(pattern).is_ok(), "{pattern}");
         }
         for pattern in [

@@ -2,18 +2,40 @@
 
 use std::ops::Range;
 
-use super::tree::{Node, Value};
+use super::tree::{Entry, Node, Value};
 
 /// Whether a value under this key is never shown; a misspelt `pasword` counts as well.
 pub(super) fn is_secret_key(key: &str) -> bool {
     let key = key.to_lowercase();
-    ["pass", "pwd", "secret", "token", "credential", "apikey", "api_key"].iter().any(|word| key.contains(word))
-        || strsim::damerau_levenshtein(&key, "password") <= 3
+    is_url_key(&key) || is_password_key(&key)
 }
 
-/// Whether a text is a url that carries a user or a password.
+fn is_password_key(key: &str) -> bool {
+    ["pass", "pwd", "secret", "token", "credential", "apikey", "api_key", "dsn"].iter().any(|word| key.contains(word))
+        || strsim::damerau_levenshtein(key, "password") <= 3
+}
+
+/// A url may carry a password in more forms than anybody knows.
+fn is_url_key(key: &str) -> bool {
+    ["url", "uri"].iter().any(|word| key.ends_with(word))
+        || strsim::damerau_levenshtein(key, "url") <= 1
+        || strsim::damerau_levenshtein(key, "managementurl") <= 3
+}
+
+/// Whether a text is a url that carries a user or a password, or says `password=` as others do.
 pub(super) fn has_credentials(text: &str) -> bool {
-    text.split_once("://").is_some_and(|(_, rest)| rest.contains('@'))
+    text.split_once("://").is_some_and(|(_, rest)| rest.contains('@')) || assigned_password(text).is_some()
+}
+
+/// Where the value begins in `password=value`; a statement's `password = $1` is none.
+fn assigned_password(text: &str) -> Option<usize> {
+    let equals = text.char_indices().filter(|(_, c)| *c == '=').map(|(at, _)| at + 1);
+    equals.into_iter().find(|at| {
+        let before = text.get(..*at - 1).unwrap_or_default().trim_end().to_lowercase();
+        let after = text.get(*at..).unwrap_or_default().trim_start();
+        let parameter = after.strip_prefix('$').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+        ["password", "passwd", "pwd", "secret", "token"].iter().any(|word| before.ends_with(word)) && !parameter
+    })
 }
 
 /// A secret in a file that was read.
@@ -41,14 +63,20 @@ fn walk(node: &Node, secret: bool, source: &str, found: &mut Vec<Secret>) {
         }
         Value::Sequence(items) => items.iter().for_each(|item| walk(item, secret, source, found)),
         Value::Mapping(entries) => {
-            let mut split = false;
+            let mut split: Option<&Entry> = None;
             for entry in entries {
-                // `{ password: hunter,2 }` is a password and a key `2` without a value.
-                split = is_secret_key(&entry.key) || (split && matches!(entry.value.value, Value::Null));
-                if secret || (split && !is_secret_key(&entry.key)) {
+                let secret_key = is_secret_key(&entry.key);
+                // `{ password: hunter,2 }` is a password and a key `2` without a value. So it is with a url on one line; below
+                // it other keys stand.
+                let goes_on = |before: &&Entry| {
+                    let apart = before.key_at.line != entry.key_at.line && is_url_key(&before.key.to_lowercase());
+                    matches!(entry.value.value, Value::Null) && !apart
+                };
+                split = if secret_key { Some(entry) } else { split.filter(goes_on) };
+                if secret || (split.is_some() && !secret_key) {
                     found.push(Secret { bytes: entry.key_bytes.clone(), shown_as_written: false });
                 }
-                walk(&entry.value, secret || is_secret_key(&entry.key), source, found);
+                walk(&entry.value, secret || secret_key, source, found);
             }
         }
     }
@@ -106,6 +134,7 @@ fn mask_line(line: &str, start: usize, found: &mut Vec<Range<usize>>) -> Option<
     if let Some((before, _)) = line.split_once("://").filter(|(_, rest)| rest.contains('@')) {
         found.push(start + before.len()..end);
     }
+    found.extend(assigned_password(line).map(|at| start + at..end));
     let colon = line.char_indices().filter(|(_, c)| *c == ':').map(|(at, _)| at).find(|at| {
         let before = line.get(..*at).unwrap_or_default();
         let key = before.rsplit(['{', ',', '[']).next().unwrap_or_default();
@@ -144,8 +173,24 @@ mod tests {
         for key in ["password", "Password", "pasword", "passwrd", "pwd", "dbPassword", "clientSecret", "token"] {
             assert!(is_secret_key(key), "{key}");
         }
-        for key in ["name", "url", "username", "poolMaxSize", "listen", "home"] {
+        for key in ["url", "URL", "ulr", "urll", "jdbcUrl", "managementUrl", "managmentURl", "uri", "dsn"] {
+            assert!(is_secret_key(key), "{key}");
+        }
+        for key in ["name", "username", "poolMaxSize", "listen", "home", "sql", "uriPattern", "role", "queues", "vhost"]
+        {
             assert!(!is_secret_key(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_known_in_whatever_form_it_is_assigned() {
+        for text in
+            ["host=db password=x", "jdbc:postgresql://db/a?user=u&password=x", "Server=db;Pwd = x", "password='x'"]
+        {
+            assert!(has_credentials(text), "{text}");
+        }
+        for text in ["postgres://db/a", "UPDATE login SET password = $1", "a=b", "=", "password", "äöü = password"] {
+            assert!(!has_credentials(text), "{text}");
         }
     }
 
@@ -160,6 +205,9 @@ mod tests {
             "\"password\": hunter2",
             "url: postgres://u:hunter2@host/db: x",
             "password: |\n\n  hunter2\n",
+            "url: host=db password=hunter2: x\n",
+            "home: host=db password=hunter2: x\n",
+            "- { name: main, url: jdbc:postgresql:db?password=hunter2, home: [\n",
         ] {
             assert!(!masked(source).contains("hunter2"), "{}", masked(source));
         }

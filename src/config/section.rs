@@ -12,6 +12,7 @@ use super::snippet::MASK;
 use super::substitute::{Environment, substitute};
 use super::tree::{Entry, Node, Value};
 use super::values::{Wrong, did_you_mean, one_of};
+use crate::model::text::is_harmful;
 
 /// What reading needs besides the tree.
 pub(super) struct Context<'a> {
@@ -56,10 +57,10 @@ impl Text {
         if self.secret {
             return Cow::Borrowed(MASK);
         }
-        if self.value.chars().count() <= 60 && !self.value.contains(char::is_control) {
+        if self.value.chars().count() <= 60 && !self.value.contains(is_harmful) {
             return Cow::Borrowed(&self.value);
         }
-        let line = self.value.chars().map(|c| if c.is_control() { ' ' } else { c });
+        let line = self.value.chars().map(|c| if is_harmful(c) { ' ' } else { c });
         Cow::Owned(line.take(60).chain(['…']).collect())
     }
 

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::model::text::is_harmful;
+
 /// Stands for whatever is not shown.
 pub(super) const MASK: &str = "***";
 
@@ -45,8 +47,8 @@ fn cover(source: &str, start: usize, masked: &[Range<usize>], caret: usize) -> (
         }
         in_mask = secret;
         if !secret {
-            // A tab would shift the caret, a control character could speak to the terminal.
-            shown.push(if character.is_control() { ' ' } else { character });
+            // A tab would shift the caret, as would an escape of what could speak to the terminal.
+            shown.push(if is_harmful(character) { ' ' } else { character });
         }
     }
     let caret_shown = caret_shown.unwrap_or(shown.len());
@@ -100,6 +102,6 @@ mod tests {
 
     #[test]
     fn control_characters_never_reach_the_terminal() {
-        assert!(!cut("a: \u{1b}[31m\tx", &[], 1, 4).unwrap().contains(['\u{1b}', '\t']));
+        assert!(!cut("a: \u{1b}[31m\tx\u{202e}", &[], 1, 4).unwrap().contains(['\u{1b}', '\t', '\u{202e}']));
     }
 }

@@ -1,5 +1,6 @@
 //! `${env:NAME}`, `${env:NAME:-default}` and `${file:PATH}` in values.
 
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -100,14 +101,18 @@ fn is_variable_name(name: &str) -> bool {
 /// The file's text without its final newline.
 fn read_file(path: &Path) -> Result<String, (String, &'static str)> {
     let shown = path.display();
-    let mut bytes = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes));
-    if let Err(error) = read {
+    let unreadable = |error: std::io::Error| {
+        (format!("the file `{shown}` cannot be read: {error}"), "check the path and who may read the file")
+    };
+    // Looked at before it is opened: a pipe would be waited for, and a device may do something.
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err((
-            format!("the file `{shown}` cannot be read: {error}"),
-            "check the path and who may read the file",
+            format!("`{shown}` is not a regular file"),
+            "name a file with the value, no pipe, device or folder",
         ));
     }
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_FILE {
         return Err((
             format!("the file `{shown}` is larger than 64 KiB"),
@@ -207,6 +212,23 @@ mod tests {
         assert!(read(b"\xff").err().unwrap().message.contains("not UTF-8"));
         assert_eq!(read(&[b'x'; 65536]).unwrap().value.len(), 65538);
         assert!(read(&[b'x'; 65537]).err().unwrap().message.contains("larger than 64 KiB"));
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_and_a_link_to_one_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        nix::unistd::mkfifo(&path("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let _listening = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        std::os::unix::fs::symlink(path("pipe"), path("link")).unwrap();
+        std::fs::create_dir(path("folder")).unwrap();
+        for other in ["pipe", "socket", "link", "folder", "/dev/zero", "/dev/null"] {
+            let refused = substitute(&format!("${{file:{other}}}"), &env, folder.path()).err().unwrap();
+            assert!(refused.message.contains("is not a regular file"), "{other}: {}", refused.message);
+        }
+        std::fs::write(path("file"), "x").unwrap();
+        std::os::unix::fs::symlink(path("file"), path("secret")).unwrap();
+        assert_eq!(substitute("${file:secret}", &env, folder.path()).unwrap().value, "x");
     }
 
     #[test]

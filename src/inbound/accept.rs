@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::answer::{Answer, NotReady};
 use super::group::Together;
 use super::verdict::{AfterFailure, after_failure, undone};
 use super::{Accept, DuplicateKey, Groups, InboundSettings, Path};
@@ -20,30 +21,6 @@ const SEARCH: Duration = Duration::from_secs(10);
 const LOOK_UP: Duration = Duration::from_secs(5);
 /// Between two tries of the statement.
 const AGAIN: Duration = Duration::from_millis(100);
-
-/// The truth about one POST.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    Accepted,
-    /// Accepted before, durably; `conflict`: with another body.
-    Duplicate {
-        conflict: bool,
-    },
-    /// Nothing was done and nothing will be (I2).
-    Refused {
-        reason: String,
-    },
-    /// A step failed and everything was rolled back (I2); `data`: by the message's own fault.
-    Failed {
-        step: String,
-        reason: String,
-        data: bool,
-    },
-    /// The same id tells, repeated (I3).
-    Unknown {
-        reason: String,
-    },
-}
 
 /// What accepting needs.
 pub struct Acceptor {
@@ -60,21 +37,25 @@ pub type Room = Arc<Option<OwnedSemaphorePermit>>;
 
 impl Acceptor {
     /// Whether a message would be taken now; the text says why not. Asks no server.
-    pub fn ready(&self, inbound: &InboundSettings, path: &Path) -> Result<(), String> {
+    pub fn ready(&self, inbound: &InboundSettings, path: &Path) -> Result<(), NotReady> {
         if !self.registry.is_started(&inbound.adapter) {
-            return Err(format!("adapter {} is stopped", inbound.adapter));
+            return Err(NotReady::own(format!("adapter {} is stopped", inbound.adapter)));
         }
         if self.store.home().is_none() || self.relay.clock().now().is_none() {
-            return Err("the home database was not reached yet".to_owned());
+            return Err(NotReady::own("the home database was not reached yet".to_owned()));
         }
-        self.store.gate.pass().map_err(|error| error.to_string())?;
+        self.store.gate.pass().map_err(|error| NotReady { reason: error.to_string(), public: error.public() })?;
         for sender in path.senders() {
             if inbound.accept == Accept::Confirmed {
-                self.relay.ready(&sender.destination)?;
+                self.relay.ready(&sender.destination).map_err(|reason| NotReady {
+                    reason,
+                    public: format!("no messages are taken for {} now", sender.destination),
+                })?;
             }
             let open = self.relay.open(&sender.destination).open;
             if open >= inbound.max_open {
-                return Err(format!("{open} messages for {} are not done yet", sender.destination));
+                let many = format!("{open} messages for {} are not done yet", sender.destination);
+                return Err(NotReady::own(many));
             }
         }
         Ok(())
@@ -100,7 +81,7 @@ impl Acceptor {
             Ok(Some(seen)) => match self.store.outlasting(seen).await {
                 Ok(winner) => self.duplicate(inbound, envelope, &key, &winner).await,
                 // It is known here, and a fail-over may forget it.
-                Err(error) => Answer::Unknown { reason: error.to_string() },
+                Err(error) => Answer::unknown_after(&error, &envelope.message_id),
             },
             Ok(None) | Err(_) => Answer::Refused { reason },
         }
@@ -122,6 +103,7 @@ impl Acceptor {
                         let tried = Some(tried).filter(|tried| !tried.as_ref().is_err_and(undone));
                         Box::pin(self.alone(inbound, *request, tried, deadline, &room)).await
                     }
+                    Together::Busy { reason } => Answer::Refused { reason },
                     Together::Lost => Answer::Unknown { reason: "the task of its group ended early".to_owned() },
                 }
             }
@@ -191,14 +173,13 @@ impl Acceptor {
                         Ok(()) => return Answer::Accepted,
                         Err(error) => error,
                     },
-                    AfterFailure::None => return Answer::Refused { reason: error.to_string() },
+                    AfterFailure::None => return Answer::refused_by(&error, &envelope.message_id),
                     AfterFailure::Again => error,
                 },
             };
             unknown = true;
             if Instant::now() + AGAIN >= deadline {
-                tracing::warn!(message.id = %envelope.message_id, %error, "not known whether it was accepted");
-                return Answer::Unknown { reason: error.to_string() };
+                return Answer::unknown_after(&error, &envelope.message_id);
             }
             tokio::time::sleep(AGAIN).await;
             tried = self.store.accept(request).await;
@@ -277,10 +258,10 @@ impl Acceptor {
         envelope: &Envelope,
         room: &Room,
     ) -> Option<Answer> {
-        let refused = |error: StoreError| Answer::Refused { reason: error.to_string() };
+        let id = &envelope.message_id;
         let transaction = match self.store.begin_submit(plans).await {
             Ok(transaction) => transaction,
-            Err(error) => return Some(refused(error)),
+            Err(error) => return Some(Answer::refused_by(&error, id)),
         };
         if let Some(entry) = log_entry(inbound, envelope) {
             match transaction.insert_log(&self.store, &entry, envelope, &self.host).await {
@@ -291,15 +272,15 @@ impl Acceptor {
                     return Some(match answer {
                         Ok(Some(answer)) => answer,
                         Ok(None) => Answer::Unknown { reason: "the accepted row is gone".to_owned() },
-                        Err(error) => Answer::Unknown { reason: error.to_string() },
+                        Err(error) => Answer::unknown_after(&error, id),
                     });
                 }
                 // Another session may hold the same id.
                 Err(error) => {
                     transaction.roll_back(&self.store).await;
                     return Some(match after_failure(&error, false) {
-                        AfterFailure::None => refused(error),
-                        AfterFailure::Accepted | AfterFailure::Again => Answer::Unknown { reason: error.to_string() },
+                        AfterFailure::None => Answer::refused_by(&error, id),
+                        AfterFailure::Accepted | AfterFailure::Again => Answer::unknown_after(&error, id),
                     });
                 }
             }
@@ -317,17 +298,24 @@ impl Acceptor {
                 self.publish(inbound, messages.collect(), room).await;
                 Answer::Accepted
             }
-            Err(NotCommitted::Failed(StepFailure { step, chain, reason, kind })) => {
+            Err(NotCommitted::Failed(StepFailure { kind: FailureKind::StalePlan, .. })) => return None,
+            Err(NotCommitted::Failed(StepFailure { step, chain, reason, public, kind })) => {
                 let step = format!("{chain} > {step}");
-                match kind {
-                    FailureKind::StalePlan => return None,
-                    // The same message may well pass a moment later.
-                    FailureKind::Infrastructure(_) => Answer::Refused { reason: format!("{step}: {reason}") },
-                    FailureKind::Step => Answer::Failed { step, reason, data: false },
-                    FailureKind::Permanent => Answer::Failed { step, reason, data: true },
+                let data = kind == FailureKind::Permanent;
+                // The client's own data is no trouble of ours.
+                if data {
+                    tracing::info!(adapter = %inbound.adapter, message.id = %id, step, reason, "a message was refused: its data");
+                } else {
+                    tracing::warn!(adapter = %inbound.adapter, message.id = %id, step, reason, "a message was refused");
+                }
+                // The same message may well pass a moment later.
+                if matches!(kind, FailureKind::Infrastructure(_)) {
+                    Answer::Refused { reason: format!("{step}: {public}") }
+                } else {
+                    Answer::Failed { step, reason: public, data }
                 }
             }
-            Err(NotCommitted::Unknown(error)) => Answer::Unknown { reason: error.to_string() },
+            Err(NotCommitted::Unknown(error)) => Answer::unknown_after(&error, id),
             Err(NotCommitted::Stopped) => Answer::Refused { reason: "this instance stops".to_owned() },
         })
     }

@@ -20,7 +20,8 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::accept::{Acceptor, Answer};
+use super::accept::Acceptor;
+use super::answer::Answer;
 use super::finishing::Finishing;
 use super::openapi;
 use super::origin;
@@ -171,7 +172,7 @@ async fn receive(api: &Api, request: Request<Incoming>, route: &Route) -> Result
         let answer = match acceptor.ready(&settings, &path) {
             Ok(()) => acceptor.accept(&settings, &path, envelope, held.room).await,
             Err(reason) => {
-                let answer = Box::pin(acceptor.refuse(&settings, &envelope, reason)).await;
+                let answer = Box::pin(acceptor.refuse(&settings, &envelope, reason.public)).await;
                 drop(held.room);
                 answer
             }
@@ -212,9 +213,13 @@ async fn status_of(api: &Api, slot: &str, message_id: &str, headers: &HeaderMap)
     let inbound = api.routes.values().flatten().map(|route| &route.inbound);
     let mut logs = inbound.filter_map(|inbound| Some((inbound, inbound.message_log.as_ref()?)));
     let Some((inbound, _log)) = logs.find(|(_, log)| log.slot_id == slot) else { return Err(missing()) };
-    let mut response = match api.acceptor.store.message_status(&slot, &message_id).await? {
-        Some(status) => axum::Json(status).into_response(),
-        None => missing().into_response(),
+    let mut response = match api.acceptor.store.message_status(&slot, &message_id).await {
+        Ok(Some(status)) => axum::Json(status).into_response(),
+        Ok(None) => missing().into_response(),
+        Err(error) => {
+            tracing::warn!(message.id = %message_id, %error, "a message's state could not be read");
+            return Err(Problem::of_database(&error, error.public()));
+        }
     };
     // Other pages may ask, as anybody may, and their browsers keep the answer from them.
     let origin = headers.get(ORIGIN);

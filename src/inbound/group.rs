@@ -41,6 +41,8 @@ pub enum Together {
     /// `Refused`: its whole group is undone, and nobody knows whose fault that is: try it alone. `Unreachable`: nothing
     /// was sent. Any other error: it may have been accepted.
     Not { request: Box<AcceptRequest>, tried: Result<Inserted, StoreError> },
+    /// Nothing was sent: too many are before it, or it has waited too long.
+    Busy { reason: String },
     /// The group's task has panicked: it may have been accepted.
     Lost,
 }
@@ -56,17 +58,15 @@ impl Groups {
     pub async fn accept(&self, request: Box<AcceptRequest>, accept: Accept, room: Room) -> Together {
         let (tell, mut told) = oneshot::channel();
         let tx_id = request.envelope.tx_id;
-        let not_sent = |member: Member, reason| {
-            let tried = Err(StoreError::Unreachable(reason));
-            Together::Not { request: member.request, tried }
-        };
-        if let Err(member) = self.enter(Member { request, accept, room, tell }) {
-            return not_sent(member, format!("{WAITING} messages wait for it already"));
+        if self.enter(Member { request, accept, room, tell }).is_err() {
+            return Together::Busy { reason: format!("{WAITING} messages wait for the database already") };
         }
         let answer = match tokio::time::timeout(TURN, &mut told).await {
             Ok(answer) => answer,
             Err(_elapsed) => match self.withdraw(tx_id) {
-                Some(member) => return not_sent(member, format!("it was busy with other messages for {TURN:?}")),
+                Some(_member) => {
+                    return Together::Busy { reason: format!("the database was busy with others for {TURN:?}") };
+                }
                 // Its group is under way.
                 None => told.await,
             },

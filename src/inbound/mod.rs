@@ -1,6 +1,7 @@
 //! A message comes in: HTTP, checked, then accepted in one decision (protocol §4).
 
 mod accept;
+mod answer;
 mod api;
 mod finishing;
 mod group;
@@ -17,7 +18,8 @@ mod unpack;
 pub mod verdict;
 pub mod well_formed;
 
-pub use accept::{Acceptor, Answer};
+pub use accept::Acceptor;
+pub use answer::{Answer, NotReady};
 pub use api::PublicApi;
 pub use group::Groups;
 pub use path::Path;

@@ -91,7 +91,10 @@ fn responses(one: &InboundSettings, adapters: &[AdapterSettings]) -> Value {
     }
     for (status, text) in [
         (StatusCode::BAD_REQUEST, "Nothing was done: an id, a header or the framing is wrong."),
-        (StatusCode::FORBIDDEN, "Nothing was done: a browser sent it for a page of a site that the listener does not allow."),
+        (
+            StatusCode::FORBIDDEN,
+            "Nothing was done: a browser sent it for a page of a site that the listener does not allow.",
+        ),
         (StatusCode::REQUEST_TIMEOUT, "Nothing was done: the body did not arrive in time."),
         (StatusCode::PAYLOAD_TOO_LARGE, "Nothing was done: the body is too large."),
         (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Nothing was done: no such Content-Encoding is unpacked."),

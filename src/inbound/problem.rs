@@ -127,8 +127,15 @@ impl IntoResponse for Problem {
 }
 
 impl From<StoreError> for Problem {
-    /// The home database could not do it: 503 when the way to it is at fault or it was busy, else 500.
+    /// For operators, who may read what the database says.
     fn from(error: StoreError) -> Self {
+        Self::of_database(&error, error.to_string())
+    }
+}
+
+impl Problem {
+    /// The home database could not do it: 503 when the way to it is at fault or it was busy, else 500.
+    pub(super) fn of_database(error: &StoreError, detail: String) -> Self {
         let busy = matches!(error.sqlstate(), Some("55P03" | "57014" | "40001" | "40P01"));
         let status = if busy || error.is_infrastructure() {
             StatusCode::SERVICE_UNAVAILABLE
@@ -139,7 +146,7 @@ impl From<StoreError> for Problem {
             StoreError::Refused { .. } | StoreError::Unreachable(_) => Effect::None,
             StoreError::Unknown(_) | StoreError::Unexpected(_) => Effect::Unknown,
         };
-        Self::new(status, error.to_string()).effect(effect)
+        Self::new(status, detail).effect(effect)
     }
 }
 

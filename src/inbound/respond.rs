@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 
 use super::InboundSettings;
-use super::accept::Answer;
+use super::answer::Answer;
 use super::problem::{Effect, Problem};
 use super::request::Ids;
 use crate::model::{MessageId, SlotId};
@@ -59,12 +59,6 @@ pub(super) fn respond(inbound: &InboundSettings, ids: &Ids, answer: Answer) -> R
         Answer::Refused { reason } => Err(none(StatusCode::SERVICE_UNAVAILABLE, reason)),
         Answer::Failed { step, reason, data } => {
             metrics::counter!("posthaste_rolled_back_total", "adapter" => adapter()).increment(1);
-            // The client's own data is no trouble of ours.
-            if data {
-                tracing::info!(adapter = %inbound.adapter, message.id = %ids.message, %step, %reason, "refused: the data");
-            } else {
-                tracing::warn!(adapter = %inbound.adapter, message.id = %ids.message, %step, %reason, "refused: a step failed");
-            }
             let status = if data { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::INTERNAL_SERVER_ERROR };
             Err(none(status, reason).with("step", step))
         }

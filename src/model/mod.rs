@@ -4,6 +4,7 @@ mod envelope;
 mod epoch;
 mod ids;
 mod outcome;
+pub mod text;
 
 pub use envelope::{Envelope, Headers};
 pub use epoch::Epoch;

@@ -56,6 +56,8 @@ pub struct StepFailure {
     /// `outer > inner`.
     pub chain: String,
     pub reason: String,
+    /// The same for whoever may not see what the installation is like inside.
+    pub public: String,
     pub kind: FailureKind,
 }
 

@@ -53,6 +53,7 @@ impl PlannedStep<'_> {
             step: self.step.to_owned(),
             chain: self.chain.to_string(),
             reason: error.to_string(),
+            public: error.public(),
             kind: FailureKind::of(error),
         }
     }

@@ -10,6 +10,7 @@ use super::pipes::{amqp_sender::AmqpSenderPipe, call::CallPipe, query::QueryPipe
 use super::{AdapterSettings, Input, StepKind};
 use crate::lifecycle::caught;
 use crate::model::AdapterName;
+use crate::store::StoreError;
 
 /// Every adapter's pipeline, ready to run. Cheap to clone.
 #[derive(Clone)]
@@ -85,9 +86,14 @@ fn located(failure: StepFailure, step: &Step, work: &Work<'_>) -> StepFailure {
     StepFailure { step: step.name.clone(), chain: chain.join(" > "), ..failure }
 }
 
-/// A failure whose place the runner fills in.
+/// A failure whose place the runner fills in, in words of our own.
 pub(super) fn failure(reason: String, kind: FailureKind) -> StepFailure {
-    StepFailure { step: String::new(), chain: String::new(), reason, kind }
+    StepFailure { step: String::new(), chain: String::new(), public: reason.clone(), reason, kind }
+}
+
+/// The same, in a database's words.
+pub(super) fn refused(error: &StoreError) -> StepFailure {
+    StepFailure { public: error.public(), ..failure(error.to_string(), FailureKind::of(error)) }
 }
 
 fn panicked(reason: &str) -> StepFailure {

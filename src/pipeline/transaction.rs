@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::pipe::{FailureKind, StepFailure, Work};
+use super::runner::{failure, refused};
 use super::{AdapterRegistry, Pipelines};
 use crate::model::{AdapterName, Envelope, HomeId, TxId};
 use crate::store::{BranchTransaction, Database, Outgoing, Plans, Store, StoreError, Target, WorkTransaction};
@@ -186,7 +187,7 @@ impl Pipelines {
                 Ok(()) => Ok(Committed { sent }),
                 Err(Undecided::RolledBack(error)) => {
                     let kind = believed(FailureKind::of(&error));
-                    Err(NotCommitted::Failed(at(adapter, "commit", error.to_string(), kind)))
+                    Err(NotCommitted::Failed(StepFailure { kind, ..at(adapter, "commit", refused(&error)) }))
                 }
                 Err(Undecided::Unknown(error)) => Err(NotCommitted::Unknown(error)),
                 Err(Undecided::Defect(reason)) => Err(NotCommitted::Unknown(StoreError::Unexpected(reason))),
@@ -198,8 +199,8 @@ impl Pipelines {
             }
             Some(Err(_elapsed)) => {
                 transaction.cancel().await;
-                let reason = format!("not finished within {bound:?}");
-                Err(NotCommitted::Failed(at(adapter, "transactionTimeout", reason, FailureKind::Step)))
+                let late = failure(format!("not finished within {bound:?}"), FailureKind::Step);
+                Err(NotCommitted::Failed(at(adapter, "transactionTimeout", late)))
             }
             // Its statement would go on, and hold its locks, after this process has gone.
             None => {
@@ -210,6 +211,6 @@ impl Pipelines {
     }
 }
 
-fn at(adapter: &AdapterName, step: &str, reason: String, kind: FailureKind) -> StepFailure {
-    StepFailure { step: step.to_owned(), chain: adapter.to_string(), reason, kind }
+fn at(adapter: &AdapterName, step: &str, failure: StepFailure) -> StepFailure {
+    StepFailure { step: step.to_owned(), chain: adapter.to_string(), ..failure }
 }

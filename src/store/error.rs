@@ -4,6 +4,11 @@ use std::error::Error as _;
 
 use tokio_postgres::error::{DbError, Severity};
 
+use crate::model::text::cut;
+
+/// Longest text of the server that is told, in characters: whoever writes a function there may raise megabytes.
+const LONGEST: usize = 1000;
+
 /// A failed call. `Display` is for people and never holds PostgreSQL's DETAIL, which quotes row values.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -33,6 +38,18 @@ impl StoreError {
         match self {
             Self::Refused { sqlstate, .. } => Some(sqlstate),
             Self::Unreachable(_) | Self::Unknown(_) | Self::Unexpected(_) => None,
+        }
+    }
+
+    /// For whoever may not see what the installation is like inside: nothing that the server has said, which names roles,
+    /// tables and whatever its functions raise.
+    #[must_use]
+    pub fn public(&self) -> String {
+        match self {
+            Self::Refused { sqlstate, .. } => format!("the database refused it (SQLSTATE {sqlstate})"),
+            Self::Unreachable(_) => "the database cannot be reached".to_owned(),
+            Self::Unknown(_) => "the database did not answer".to_owned(),
+            Self::Unexpected(_) => "the database gave an unexpected answer".to_owned(),
         }
     }
 
@@ -72,10 +89,10 @@ impl From<tokio_postgres::Error> for StoreError {
         match error.as_db_error() {
             Some(db) if is_plain_error(db) => Self::Refused {
                 sqlstate: db.code().code().to_owned(),
-                message: without_values(db.code().code(), db.message()),
+                message: cut(&without_values(db.code().code(), db.message()), LONGEST),
                 constraint: db.constraint().map(str::to_owned),
             },
-            Some(db) => Self::Unknown(format!("{} (SQLSTATE {})", db.message(), db.code().code())),
+            Some(db) => Self::Unknown(ended(db)),
             None if is_local(&error) => {
                 Self::Refused { sqlstate: "22023".to_owned(), message: cause(&error), constraint: None }
             }
@@ -87,7 +104,7 @@ impl From<tokio_postgres::Error> for StoreError {
 /// Why no session could be had: a server that says so has answered.
 pub(super) fn no_session(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
-        Some(db) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
+        Some(db) => ended(db),
         None => chain(error),
     }
 }
@@ -109,6 +126,11 @@ impl From<deadpool_postgres::PoolError> for StoreError {
             PoolError::PostCreateHook(error) => Self::Unreachable(error.to_string()),
         }
     }
+}
+
+/// What a session says that ends.
+fn ended(db: &DbError) -> String {
+    format!("{} (SQLSTATE {})", cut(db.message(), LONGEST), db.code().code())
 }
 
 /// Data errors (class 22) quote the value that was refused: a payload has no business in a log.
@@ -170,6 +192,16 @@ mod tests {
             ("one \" alone", "one \"…\" alone"),
         ] {
             assert_eq!(without_values("22P02", given), told);
+        }
+    }
+
+    #[test]
+    fn what_is_public_holds_no_word_of_the_server() {
+        let words = || "permission denied for role x".to_owned();
+        let refused = StoreError::Refused { sqlstate: "42501".to_owned(), message: words(), constraint: None };
+        assert_eq!(refused.public(), "the database refused it (SQLSTATE 42501)");
+        for error in [StoreError::Unreachable(words()), StoreError::Unknown(words()), StoreError::Unexpected(words())] {
+            assert!(!error.public().contains("role") && error.to_string().contains("role"), "{error}");
         }
     }
 

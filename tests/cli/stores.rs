@@ -1,6 +1,7 @@
 //! What `posthaste store` refuses, and exports.
 
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
@@ -41,6 +42,8 @@ async fn an_export_writes_one_document_per_line_and_never_over_a_file() {
         .collect();
     assert_eq!(lines.len(), 2);
     ended(&fake.run(&["store", "export", "write-db", "--to-file", "new.jsonl"]).await, 0);
+    let mode = std::fs::metadata(fake.folder.path().join("new.jsonl")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "messages are not for everybody");
     let written = std::fs::read(fake.folder.path().join("new.jsonl")).unwrap();
     assert_eq!(written, output.stdout);
     let said = ended(&fake.run(&["store", "export", "write-db", "--to-file", "new.jsonl"]).await, 1);

@@ -46,6 +46,8 @@ mod facts;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod foreign_text;
+#[cfg(test)]
 mod groups;
 #[cfg(test)]
 mod handover;
@@ -55,6 +57,8 @@ mod hang;
 mod hostile;
 #[cfg(test)]
 mod http;
+#[cfg(test)]
+mod log_reader;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]

@@ -82,12 +82,13 @@ impl Place {
     }
 }
 
-/// A url for people: its password is cut.
+/// A url for people: its password is cut, and its parameters, which may hold another.
 fn without_password(url: &str) -> String {
     let Ok(mut parsed) = url::Url::parse(url) else { return "(a URL that cannot be read)".to_owned() };
     if parsed.password().is_some() && parsed.set_password(Some("***")).is_err() {
         return "(a URL with a password)".to_owned();
     }
+    parsed.set_query(None);
     parsed.to_string()
 }
 
@@ -244,7 +245,7 @@ mod tests {
 
     #[test]
     fn given_servers_are_shown_without_their_password() {
-        let postgres = Place::new("main", "postgres://u:hidden@db:5432/app", None);
+        let postgres = Place::new("main", "postgres://u:hidden@db:5432/app?password=hidden", None);
         let rabbit = Place::new("", "amqp://u:hidden@mq:5672/%2f", None);
         let text = banner(vec![postgres], rabbit, first()).to_string();
         assert!(text.contains("postgres://u:***@db:5432/app  (main, yours)"), "{text}");

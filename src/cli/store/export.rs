@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -12,6 +13,7 @@ use crate::cli::client::{Client, encode};
 use crate::cli::output::{member, print};
 use crate::cli::select::Select;
 use crate::cli::{Exit, Failure, Global, find};
+use crate::model::text;
 
 /// Messages that are looked up from one page.
 const PAGE: usize = 500;
@@ -44,7 +46,9 @@ pub(super) async fn export(global: &Global, args: &ExportArgs) -> Result<(), Fai
         };
     };
     let cannot = |error: std::io::Error| Failure::failed(format!("{} cannot be written: {error}", path.display()));
-    let mut file = BufWriter::new(File::create_new(path).map_err(cannot)?);
+    // It holds messages: whoever else may see them is for its owner to say.
+    let file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(cannot)?;
+    let mut file = BufWriter::new(file);
     let written = match write_all(args, &client, first, pages, &mut file).await {
         Ok(written) => written,
         Err(Ended::Output(error)) => return Err(cannot(error)),
@@ -73,7 +77,7 @@ async fn write_all(
         for message in messages {
             let path = format!("/api/v1/stores/{}/messages/{}", encode(&args.slot), member(&message, "key"));
             match client.get(&path).await {
-                Ok(message) => writeln!(out, "{message}").map_err(Ended::Output)?,
+                Ok(message) => writeln!(out, "{}", text::json(&message.to_string())).map_err(Ended::Output)?,
                 // Resent or deleted since the page was read.
                 Err(failure) if failure.exit == Exit::Failed => continue,
                 Err(failure) => return Err(Ended::Failure(failure)),

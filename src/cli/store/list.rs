@@ -4,9 +4,10 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::cli::client::{Client, encode};
-use crate::cli::output::{cell, cut, list as elements, member, moment, print_result, table};
+use crate::cli::output::{cell, list as elements, member, moment, print_result, table};
 use crate::cli::select::Select;
 use crate::cli::{Failure, Global, find};
+use crate::model::text::cut;
 
 /// Largest page of the management API.
 const PAGE: usize = 500;

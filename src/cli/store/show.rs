@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::cli::client::encode;
 use crate::cli::output::{cell, member, print_result};
 use crate::cli::{Failure, Global, find};
+use crate::model::text;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ShowArgs {
@@ -49,14 +50,9 @@ pub(super) async fn show(global: &Global, args: &ShowArgs) -> Result<(), Failure
             }
         }
         match (member(&message, "message"), member(&message, "messageBase64")) {
-            (Value::String(text), _) => writeln!(out, "\n{}", visible(text)),
+            (Value::String(body), _) => writeln!(out, "\n{}", text::lines(body)),
             (_, Value::String(base64)) => writeln!(out, "\n(not text; base64)\n{base64}"),
             _ => Ok(()),
         }
     })
-}
-
-/// Lines and tabs stay; other control characters must not steer the terminal.
-fn visible(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }

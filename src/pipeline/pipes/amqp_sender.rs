@@ -5,9 +5,9 @@ use bytes::Bytes;
 
 use crate::model::{Envelope, TxId};
 use crate::pipeline::AmqpSenderSettings;
-use crate::pipeline::pipe::{FailureKind, Pipe, Planned, StepFailure, Work};
+use crate::pipeline::pipe::{Pipe, Planned, StepFailure, Work};
 use crate::pipeline::plan::Planning;
-use crate::pipeline::runner::failure;
+use crate::pipeline::runner::refused;
 use crate::store::{Outgoing, StepCall, Target};
 
 pub struct AmqpSenderPipe(pub AmqpSenderSettings);
@@ -22,7 +22,7 @@ impl Pipe for AmqpSenderPipe {
                 work.sent.push((outgoing, input));
                 Ok(None)
             }
-            Err(error) => Err(failure(error.to_string(), FailureKind::of(&error))),
+            Err(error) => Err(refused(&error)),
         }
     }
 

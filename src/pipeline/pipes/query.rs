@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::model::Envelope;
-use crate::pipeline::pipe::{FailureKind, Pipe, Planned, StepFailure, Work};
+use crate::pipeline::pipe::{Pipe, Planned, StepFailure, Work};
 use crate::pipeline::plan::Planning;
-use crate::pipeline::runner::failure;
+use crate::pipeline::runner::refused;
 use crate::pipeline::{Param, QuerySettings};
 use crate::store::{InsertRows, StepCall};
 
@@ -22,7 +22,7 @@ impl Pipe for QueryPipe {
         let params = self.params(&input, &work.original, work.envelope);
         match work.transaction.execute_step(work.store, &self.settings.database, &self.settings.sql, &params).await {
             Ok(_rows) => Ok(None),
-            Err(error) => Err(failure(error.to_string(), FailureKind::of(&error))),
+            Err(error) => Err(refused(&error)),
         }
     }
 

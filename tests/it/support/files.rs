@@ -60,6 +60,11 @@ impl App {
         line.unwrap().trim().trim_start_matches("url: ").to_owned()
     }
 
+    /// Where its processes log.
+    pub fn log_file(&self) -> std::path::PathBuf {
+        self.log()
+    }
+
     /// Everything that all its processes have said so far.
     pub fn log_text(&self) -> String {
         fs::read_to_string(self.log()).unwrap_or_default()

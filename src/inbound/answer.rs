@@ -1,0 +1,57 @@
+//! What a client is told. Anybody may ask: what the database or the broker says of the installation goes to the log alone.
+
+use crate::model::MessageId;
+use crate::store::StoreError;
+
+/// The truth about one POST. Reasons are public.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    Accepted,
+    /// Accepted before, durably; `conflict`: with another body.
+    Duplicate {
+        conflict: bool,
+    },
+    /// Nothing was done and nothing will be (I2).
+    Refused {
+        reason: String,
+    },
+    /// A step failed and everything was rolled back (I2); `data`: by the message's own fault.
+    Failed {
+        step: String,
+        reason: String,
+        data: bool,
+    },
+    /// The same id tells, repeated (I3).
+    Unknown {
+        reason: String,
+    },
+}
+
+impl Answer {
+    /// The database did not do it.
+    pub(super) fn refused_by(error: &StoreError, message_id: &MessageId) -> Self {
+        tracing::warn!(message.id = %message_id, %error, "a message was refused");
+        Self::Refused { reason: error.public() }
+    }
+
+    /// The database may have done it.
+    pub(super) fn unknown_after(error: &StoreError, message_id: &MessageId) -> Self {
+        tracing::warn!(message.id = %message_id, %error, "not known whether it was accepted");
+        Self::Unknown { reason: error.public() }
+    }
+}
+
+/// Why a message would not be taken now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotReady {
+    /// With what the broker says, which may name users and virtual hosts.
+    pub reason: String,
+    pub public: String,
+}
+
+impl NotReady {
+    /// In words of our own.
+    pub(super) fn own(reason: String) -> Self {
+        Self { public: reason.clone(), reason }
+    }
+}
