@@ -11,6 +11,17 @@ use std::time::{Duration, Instant};
 use posthaste::cli::dev::{Application, DevAction, DevArgs, FirstApi, Target, act, prepare};
 use posthaste::dev::{Options, PrivatePostgres, PrivateRabbit, Server, fresh_name, running_devs, start_both};
 
+#[test]
+fn a_temporary_folder_too_long_for_a_socket_is_told_with_what_to_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let long = folder.path().join("x".repeat(100));
+    fs::create_dir(&long).unwrap();
+    let mut dev = Command::new(env!("CARGO_BIN_EXE_posthaste"));
+    let said = dev.args(["dev", "--port", "0"]).env("TMPDIR", &long).output().unwrap();
+    let text = String::from_utf8_lossy(&said.stderr);
+    assert!(!said.status.success() && text.contains("set TMPDIR to a shorter folder"), "{text}");
+}
+
 #[tokio::test]
 async fn both_servers_come_up_unprivileged_on_loopback_and_leave_nothing() {
     let begun = Instant::now();

@@ -167,9 +167,8 @@ fn all_queues_that_are_missing_are_told_at_once_beside_what_was_applied() {
 
 /// The statements that an answer advises.
 fn grants(told: &str) -> Vec<String> {
-    let pieces =
-        told.split([';', '\n']).filter_map(|piece| piece.find("GRANT ").map(|at| piece[at..].trim().to_owned()));
-    pieces.collect()
+    let grant = |piece: &str| piece.split_once("GRANT ").map(|(_, what)| format!("GRANT {}", what.trim()));
+    told.split([';', '\n']).filter_map(grant).collect()
 }
 
 #[test]
