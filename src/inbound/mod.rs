@@ -4,6 +4,7 @@ mod accept;
 mod api;
 mod finishing;
 mod group;
+pub mod lent;
 mod line;
 pub mod origin;
 mod path;
