@@ -15,7 +15,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use hyper::body::Incoming;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -23,6 +22,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use super::accept::Acceptor;
 use super::answer::Answer;
 use super::finishing::Finishing;
+use super::lent::Lent;
 use super::openapi;
 use super::origin;
 use super::problem::{Problem, every_error_is_a_problem};
@@ -100,7 +100,7 @@ impl PublicApi {
 
     /// Paths are compared as they are: nothing is normalised, nothing decoded. An adapter's is looked up before the router is
     /// asked, which puts a message into a box for each of its layers; what that has is reserved.
-    pub async fn answer(self, request: Request<Incoming>) -> Response {
+    pub async fn answer(self, request: Request<Lent>) -> Response {
         let host = match well_formed(request.version(), request.uri(), request.headers()) {
             Ok(host) => host,
             Err(problem) => return rejected(problem),
@@ -125,7 +125,7 @@ fn nobody_listens() -> Problem {
     none(StatusCode::NOT_FOUND, "no adapter listens at this path")
 }
 
-async fn post(api: &Api, routes: &[Route], host: Option<&Authority>, request: Request<Incoming>) -> Response {
+async fn post(api: &Api, routes: &[Route], host: Option<&Authority>, request: Request<Lent>) -> Response {
     let Some(route) = routes.iter().find(|route| route.inbound.method == *request.method()) else {
         let listeners = routes.iter().map(|route| &*route.inbound);
         let preflight = origin::preflight(request.method(), request.headers(), listeners);
@@ -148,7 +148,7 @@ fn rejected(problem: Problem) -> Response {
 }
 
 /// Reads the request and hands it on: from there on a client that hangs up cancels nothing.
-async fn receive(api: &Api, request: Request<Incoming>, route: &Route) -> Result<Response, Problem> {
+async fn receive(api: &Api, request: Request<Lent>, route: &Route) -> Result<Response, Problem> {
     let Route { inbound, path, accepted } = route;
     let (parts, body) = request.into_parts();
     let Head { ids, content_type, headers } = read_head(inbound, &parts.headers)?;

@@ -5,6 +5,7 @@ mod answer;
 mod api;
 mod finishing;
 mod group;
+pub mod lent;
 mod line;
 mod openapi;
 pub mod origin;

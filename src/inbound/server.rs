@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
+use super::lent::{Lent, answered};
 use crate::lifecycle::{Lifecycle, Task, point};
 
 /// A request's head may always have so many bytes; what does not fit into what is read at once beyond them is answered 431.
@@ -44,7 +45,7 @@ pub async fn bind(listen: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// A router's answer, for [`serve`].
-pub async fn routed(router: Router, request: Request<Incoming>) -> Response {
+pub async fn routed(router: Router, request: Request<Lent>) -> Response {
     let Ok(response) = router.oneshot(request.map(Body::new)).await;
     response
 }
@@ -53,7 +54,7 @@ pub async fn routed(router: Router, request: Request<Incoming>) -> Response {
 pub async fn serve<F: Future<Output = Response> + Send + 'static>(
     task: Task,
     listener: TcpListener,
-    answer: impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    answer: impl Fn(Request<Lent>) -> F + Clone + Send + Sync + 'static,
     settings: ServerSettings,
     lifecycle: Lifecycle,
 ) {
@@ -82,7 +83,7 @@ struct Server<A> {
     lifecycle: Lifecycle,
 }
 
-impl<F: Future<Output = Response> + Send + 'static, A: Fn(Request<Incoming>) -> F + Clone + Send + 'static> Server<A> {
+impl<F: Future<Output = Response> + Send + 'static, A: Fn(Request<Lent>) -> F + Clone + Send + 'static> Server<A> {
     async fn accept_all(&self) {
         let Self { listener, http, lifecycle, .. } = self;
         loop {
@@ -108,7 +109,9 @@ impl<F: Future<Output = Response> + Send + 'static, A: Fn(Request<Incoming>) -> 
                 tracing::debug!(%error, "TCP_NODELAY not set");
             }
             let answer = self.answer.clone();
-            let service = service_fn(move |request| answer(request).map(Ok::<_, Infallible>));
+            let service = service_fn(move |request: Request<Incoming>| {
+                answered(request, answer.clone()).map(Ok::<_, Infallible>)
+            });
             let connection = self.graceful.watch(http.serve_connection(TokioIo::new(stream), service));
             let hard = lifecycle.hard.clone();
             lifecycle.tasks.spawn(async move {

@@ -7,6 +7,8 @@ use flate2::write::{GzEncoder, ZlibEncoder};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reqwest::Method;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::support::{App, LONG, Options, SOON, Servers, eventually, exchange, run, same};
 
@@ -127,6 +129,33 @@ fn heads_that_http_refuses_are_refused_and_leave_nothing() {
         let head = "POST /api/write HTTP/1.1\r\nHost: a\r\nConnection: close\r\nMessage-Id: letter\r\n";
         let whole = format!("{head}Transfer-Encoding: Chunked\r\n\r\n{chunked}");
         assert_eq!(exchange(app.api, whole.as_bytes(), SOON).await.status, Some(202));
+    });
+}
+
+#[test]
+fn a_client_that_first_sends_all_of_a_large_body_reads_why_it_was_refused() {
+    run(async {
+        let app = App::start(Servers::shared().await).await;
+        let body = vec![b'x'; 30 << 20];
+        let chunks: Vec<u8> = [&b"1e00000\r\n"[..], body.as_slice(), b"\r\n0\r\n\r\n"].concat();
+        let announced = format!("Content-Length: {}\r\n", body.len());
+        for (line, status) in [("POST /api/write", 413), ("POST /api/nowhere", 404), ("DELETE /api/write", 405)] {
+            for (framing, sent) in [(announced.as_str(), &body), ("Transfer-Encoding: chunked\r\n", &chunks)] {
+                let mut socket = TcpStream::connect(app.api).await.unwrap();
+                let head =
+                    format!("{line} HTTP/1.1\r\nHost: a\r\nMessage-Id: large\r\nConnection: close\r\n{framing}\r\n");
+                socket.write_all(head.as_bytes()).await.unwrap();
+                socket.write_all(sent).await.unwrap();
+                let mut heard = String::new();
+                socket.read_to_string(&mut heard).await.unwrap();
+                assert!(heard.starts_with(&format!("HTTP/1.1 {status} ")), "{line}: {heard}");
+            }
+        }
+        assert_eq!(app.traces().await, [0, 0, 0]);
+        // Asked before it sends, a client is told at once, and nothing is waited for.
+        let head = format!("POST /api/nowhere HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n{announced}\r\n");
+        let reply = exchange(app.api, head.as_bytes(), SOON).await;
+        assert!(reply.status == Some(404) && reply.closed, "{reply:?}");
     });
 }
 
