@@ -1,5 +1,7 @@
 //! What the benchmark makes of its figures, and that its configurations are sound. `make bench` runs the benchmark itself.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![expect(clippy::print_stderr, reason = "figures are for whoever looks")]
+#![expect(clippy::disallowed_methods, reason = "a benchmark has no graceful stop; its tasks end with it")]
 #![allow(dead_code, reason = "the benchmark uses the rest")]
 
 #[path = "../benches/ratio/against.rs"]
