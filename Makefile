@@ -32,6 +32,8 @@ example = $(if $(EXAMPLE),--resources examples/$(EXAMPLE)/resources.yml --config
 run: setup
 	$(CARGO) run --release --locked -- dev $(example) $(ARGS)
 
+# More at once than there are cores, where those are few: most tests wait for servers.
+test: export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) > 3 ? $$(nproc) : 3 )))
 test:
 	@scripts/setup tests
 	$(CARGO) test --locked
