@@ -23,7 +23,7 @@ fn an_open_message_that_nobody_looks_for_is_found_by_the_audit_processed_and_tol
         app.start_adapter("writeDb").await;
         app.processed("forgotten", LONG).await;
         assert_eq!(app.metric("posthaste_unwatched_found_total").await, 1.0);
-        let told = app.log_lines("open journal rows that nobody looked for");
+        let told = app.log_has("open journal rows that nobody looked for").await;
         assert!(told.len() == 1 && told[0].contains("ERROR") && told[0].contains("count=1"), "{told:?}");
         app.settled(LONG).await;
         app.everything_is_accounted_for();

@@ -121,7 +121,7 @@ fn a_full_queue_keeps_messages_waiting_however_often_they_were_tried_and_once_th
         let ids = app.accepted("full", 30).await;
         app.tried_in_vain("nacked").await;
         app.refuses(&ids[0]).await;
-        assert_eq!(app.lines("destination takes no messages"), 1);
+        assert_eq!(app.log_has("destination takes no messages").await.len(), 1);
 
         app.start_adapter("writeDb").await;
         app.ready(LONG).await;

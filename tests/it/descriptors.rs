@@ -39,7 +39,7 @@ fn while_clients_hold_all_the_connections_they_may_servers_and_console_are_reach
         app.migrate();
         app.run_limited();
         app.ready(LONG).await;
-        assert!(app.log_text().contains("http.api.maxConnections is 1024"), "{}", app.log_text());
+        app.log_has("http.api.maxConnections is 1024").await;
 
         let mut held = Vec::new();
         // Until no more are let in, and the kernel's queue is full, too.

@@ -104,6 +104,8 @@ fn texts_of_failures_are_bounded_and_steer_neither_a_terminal_nor_the_log() {
         }
         assert!(shown[1].contains(r"\u{1b}]0;title"), "escaped, and not hidden: {}", shown[1]);
 
+        app.log_has("forged").await;
+        app.log_has("long long").await;
         let log = app.log_text();
         assert_eq!(harmful(&log), None, "{log}");
         let lines = || log.lines().filter(|line| !line.starts_with("listening "));

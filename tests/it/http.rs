@@ -224,7 +224,7 @@ fn data_that_a_step_refuses_answers_422_and_a_step_that_is_broken_500() {
             let problem = refused.problem(status);
             assert_eq!(refused.header("x-outcome"), "none", "{refused:?}");
             assert_eq!(problem["step"], step, "{problem}");
-            let lines = app.log_lines(&format!("message.id={id} "));
+            let lines = app.log_has(&format!("message.id={id} ")).await;
             assert!(lines.len() == 1 && lines[0].contains(step), "{id}: {lines:?}");
         }
         app.settled(SOON).await;

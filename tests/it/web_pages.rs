@@ -101,7 +101,7 @@ fn a_console_without_log_ins_beyond_loopback_warns_and_knows_no_name_that_is_not
         app.edit_resources(&format!("listen: {}", app.console), &open);
         app.run();
         app.ready(LONG).await;
-        let warned = app.log_lines("the console has no log-ins");
+        let warned = app.log_has("the console has no log-ins").await;
         assert!(warned.len() == 1 && warned[0].contains("WARN"), "{warned:?}");
 
         let get = async |path: &str, host: &str| {

@@ -11,6 +11,7 @@ mod end_state;
 mod files;
 mod ledgers;
 mod links;
+mod log;
 mod queue;
 mod raw;
 mod relay;

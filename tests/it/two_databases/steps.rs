@@ -153,7 +153,8 @@ fn an_accepting_pipeline_accepts_in_both_databases_or_answers_422_none() {
         assert_eq!(refused.header("x-outcome"), "none");
         assert!(problem["detail"].as_str().unwrap().contains("SQLSTATE 23505"), "{problem}");
         assert!(!problem.to_string().contains("note_pkey"), "tables are nobody's business: {problem}");
-        assert!(app.log_text().contains("note_pkey"), "it is for the operator");
+        // It is for the operator.
+        app.log_has("note_pkey").await;
         assert_eq!(app.notes().await, [0, 1]);
         assert_eq!(app.db.count("ibisstore WHERE messageid = 'b-2'", &[]).await, 0);
         app.nothing_in_doubt(SOON).await;
