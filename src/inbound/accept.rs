@@ -11,7 +11,7 @@ use super::group::Together;
 use super::verdict::{AfterFailure, after_failure, undone};
 use super::{Accept, DuplicateKey, Groups, InboundSettings, Path};
 use crate::model::{Envelope, MessageId};
-use crate::pipeline::{AdapterRegistry, AmqpSenderSettings, Engine, FailureKind, NotCommitted, Pipelines, StepFailure};
+use crate::pipeline::{AdapterRegistry, AmqpSenderSettings, Engine, NotCommitted, Pipelines};
 use crate::relay::Relay;
 use crate::store::{AcceptRequest, Claimed, Inserted, LogEntry, Outgoing, Plans, Store, StoreError, Winner};
 
@@ -298,23 +298,7 @@ impl Acceptor {
                 self.publish(inbound, messages.collect(), room).await;
                 Answer::Accepted
             }
-            Err(NotCommitted::Failed(StepFailure { kind: FailureKind::StalePlan, .. })) => return None,
-            Err(NotCommitted::Failed(StepFailure { step, chain, reason, public, kind })) => {
-                let step = format!("{chain} > {step}");
-                let data = kind == FailureKind::Permanent;
-                // The client's own data is no trouble of ours.
-                if data {
-                    tracing::info!(adapter = %inbound.adapter, message.id = %id, step, reason, "a message was refused: its data");
-                } else {
-                    tracing::warn!(adapter = %inbound.adapter, message.id = %id, step, reason, "a message was refused");
-                }
-                // The same message may well pass a moment later.
-                if matches!(kind, FailureKind::Infrastructure(_)) {
-                    Answer::Refused { reason: format!("{step}: {public}") }
-                } else {
-                    Answer::Failed { step, reason: public, data }
-                }
-            }
+            Err(NotCommitted::Failed(failure)) => return Answer::failed_by(failure, inbound, id),
             Err(NotCommitted::Unknown(error)) => Answer::unknown_after(&error, id),
             Err(NotCommitted::Stopped) => Answer::Refused { reason: "this instance stops".to_owned() },
         })

@@ -1,6 +1,8 @@
 //! What a client is told. Anybody may ask: what the database or the broker says of the installation goes to the log alone.
 
+use super::InboundSettings;
 use crate::model::MessageId;
+use crate::pipeline::{FailureKind, StepFailure};
 use crate::store::StoreError;
 
 /// The truth about one POST. Reasons are public.
@@ -28,6 +30,30 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// A step of the adapter's pipeline did not do it. `None`: a plan that the session had kept may be to blame.
+    pub(super) fn failed_by(failure: StepFailure, inbound: &InboundSettings, message_id: &MessageId) -> Option<Self> {
+        let StepFailure { step, chain, reason, public, kind } = failure;
+        let (step, adapter) = (format!("{chain} > {step}"), &inbound.adapter);
+        let warn = || tracing::warn!(%adapter, message.id = %message_id, step, reason, "a message was refused");
+        Some(match kind {
+            FailureKind::StalePlan => return None,
+            // The same message may well pass a moment later.
+            FailureKind::Infrastructure(_) => {
+                warn();
+                Self::Refused { reason: format!("{step}: {public}") }
+            }
+            FailureKind::Step => {
+                warn();
+                Self::Failed { step, reason: public, data: false }
+            }
+            // The client's own data is no trouble of ours.
+            FailureKind::Permanent => {
+                tracing::info!(%adapter, message.id = %message_id, step, reason, "a message was refused: its data");
+                Self::Failed { step, reason: public, data: true }
+            }
+        })
+    }
+
     /// The database did not do it.
     pub(super) fn refused_by(error: &StoreError, message_id: &MessageId) -> Self {
         tracing::warn!(message.id = %message_id, %error, "a message was refused");
