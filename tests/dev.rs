@@ -11,6 +11,11 @@ use std::time::{Duration, Instant};
 use posthaste::cli::dev::{Application, DevAction, DevArgs, FirstApi, Target, act, prepare};
 use posthaste::dev::{Options, PrivatePostgres, PrivateRabbit, Server, fresh_name, running_devs, start_both};
 
+#[path = "dev/processes.rs"]
+mod processes;
+
+use processes::{is_alive, listens_on, processes_of};
+
 #[test]
 fn a_temporary_folder_too_long_for_a_socket_is_told_with_what_to_set() {
     let folder = tempfile::tempdir().unwrap();
@@ -320,36 +325,4 @@ async fn query(url: &str, sql: &str) -> Result<(), String> {
 async fn connect(url: &str) -> Result<(), lapin::Error> {
     let connection = lapin::Connection::connect(url, lapin::ConnectionProperties::default()).await?;
     connection.close(200, "done".into()).await
-}
-
-fn is_alive(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
-}
-
-/// Living processes that mention `folder` in their environment or arguments.
-fn processes_of(folder: &Path) -> Vec<u32> {
-    let wanted = folder.to_str().unwrap();
-    let mentions = |pid: &u32| {
-        ["environ", "cmdline"].iter().any(|file| {
-            let raw = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-            String::from_utf8_lossy(&raw).contains(wanted)
-        })
-    };
-    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| *pid != std::process::id() && is_alive(*pid) && mentions(pid)).collect()
-}
-
-/// The addresses, in the kernel's notation, on which `pid` listens.
-fn listens_on(pid: u32) -> Vec<String> {
-    let links = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
-    let sockets: Vec<String> = links
-        .filter_map(|link| fs::read_link(link.ok()?.path()).ok())
-        .filter_map(|to| Some(to.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
-        .collect();
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
-    let rows = tables.iter().flat_map(|table| table.lines().skip(1)).map(|row| row.split_whitespace().collect());
-    rows.filter(|row: &Vec<&str>| row[3] == "0A" && sockets.iter().any(|inode| inode == row[9]))
-        .map(|row| row[1].split(':').next().unwrap().to_owned())
-        .collect()
 }

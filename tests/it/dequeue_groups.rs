@@ -229,7 +229,7 @@ fn slow_messages_are_processed_by_as_many_threads_as_there_are() {
             other => Err(format!("{other} at once")),
         };
         // Until then none of them ends.
-        eventually("eight are at work", LONG, at_once).await;
+        eventually("eight are at work", SOON, at_once).await;
         app.db.batch("DELETE FROM public.gate").await;
         app.untouched(&messages, &[]).await;
         app.settled(SOON).await;
