@@ -80,7 +80,7 @@ async fn postgres_keeps_data_and_port_over_stop_pause_and_kill9() {
     assert_eq!(query(&url, "SELECT 1/(count(*) - 1) FROM t").await, Ok(()), "two rows survived");
     assert!(postgres.start_again().await.is_err(), "a second start is refused");
 
-    postgres.pause().unwrap();
+    postgres.pause().await.unwrap();
     let answer = tokio::time::timeout(Duration::from_millis(300), query(&url, "SELECT 1")).await;
     assert!(answer.is_err(), "a paused server answers nothing, not even a refusal");
     postgres.resume().unwrap();

@@ -120,9 +120,9 @@ async fn pair(
         let turns = if number.is_multiple_of(2) { [0, 1] } else { [1, 0] };
         for at in turns {
             let build = both.get_mut(at).context("there are two")?;
-            build.load(row, WARM_UP, false).await?;
+            build.load(servers, row, WARM_UP, false).await?;
             servers.checkpoint().await?;
-            let round = build.load(row, window, counts).await?;
+            let round = build.load(servers, row, window, counts).await?;
             if at == 0 { pairs.this.push(round) } else { pairs.other.push(round) }
         }
         say(&format!("{}/{} {}: {}", number + 1, row.name, row.title, brief(row, pairs)));
@@ -148,7 +148,7 @@ fn brief(row: &Row, pairs: &Pairs) -> String {
 
 impl AtWork {
     /// Loads it, and waits until everything has taken effect, exactly once.
-    async fn load(&mut self, row: &Row, time: Duration, counts: bool) -> Result<Round> {
+    async fn load(&mut self, servers: &mut Servers, row: &Row, time: Duration, counts: bool) -> Result<Round> {
         let load = Load {
             addresses: self.side.addresses.clone(),
             connections: row.connections,
@@ -156,19 +156,26 @@ impl AtWork {
             until: Until::Elapsed(time),
             poison: false,
         };
-        let cpu = cpu_seconds(&self.side.pids);
+        // The other one is idle meanwhile: what the servers do, they do for this one.
+        let (postgres, rabbit) = (servers.postgres_pid()?, servers.rabbit_pid()?);
+        let cpu = || [self.side.pids.as_slice(), &[postgres], &[rabbit]].map(cpu_seconds);
+        let before = cpu();
         let pid = *self.side.pids.first().context("it has a process")?;
         let counter = if counts { Some(Counter::start(pid)?) } else { None };
         let mut loaded = load.run().await?;
         self.sent += loaded.good;
         let done = self.side.until_done(self.sent, 0).await?;
-        let messages = loaded.good as f64;
+        let (after, messages) = (cpu(), loaded.good as f64);
+        let per_thousand = |before: f64, after: f64| Some((after - before) * 1000.0 / messages);
+        let ([own, postgres, rabbit], [own_after, postgres_after, rabbit_after]) = (before, after);
         let instructions = counter.map(Counter::stop).transpose()?;
         Ok(Round {
             accepted: Some(loaded.rate),
             end_to_end: Some(messages / done.duration_since(loaded.began).as_secs_f64()),
             p50: percentile(&mut loaded.latencies, 500).map(|micros| f64::from(micros) / 1000.0),
-            cpu_self: Some((cpu_seconds(&self.side.pids) - cpu) * 1000.0 / messages),
+            cpu_self: per_thousand(own, own_after),
+            cpu_postgres: per_thousand(postgres, postgres_after),
+            cpu_rabbit: per_thousand(rabbit, rabbit_after),
             instructions: instructions.map(|count| count / messages),
             ..Round::default()
         })

@@ -6,6 +6,13 @@ use super::rows::Row;
 
 /// What the lower end of the interval must be.
 pub const WANTED: f64 = 0.95;
+/// What of a message's costs is told.
+const COSTS: [(Figure, &str); 4] = [
+    (Figure::CpuSelf, "CPU/message"),
+    (Figure::CpuPostgres, "CPU PostgreSQL"),
+    (Figure::CpuRabbit, "CPU RabbitMQ"),
+    (Figure::Instructions, "instr./message"),
+];
 /// The fewest pairs from which anything is told.
 pub const FEWEST: usize = 20;
 
@@ -86,7 +93,7 @@ pub fn verdict(results: &[(Row, Pairs)]) -> (String, bool) {
             let met = if met { "met" } else { "NOT MET" };
             lines.push(format!("{:<24} {:<14} {told:<32} {met}", row.title, claim.title()));
         }
-        for (figure, title) in [(Figure::CpuSelf, "CPU/message"), (Figure::Instructions, "instr./message")] {
+        for (figure, title) in COSTS {
             if let Some(found) = pairs.cost(figure) {
                 lines.push(format!("{:<24} {title:<14} {:<32} (less is better)", row.title, show(&found)));
             }

@@ -1,6 +1,7 @@
 //! Processes as `/proc` tells them.
 
 use std::fs;
+use std::path::Path;
 
 /// Every process there is.
 pub(super) fn all_pids() -> Vec<u32> {
@@ -29,17 +30,19 @@ fn parent_of(pid: u32) -> Option<u32> {
 
 /// Whether the process exists and is more than an entry that waits to be reaped.
 pub(super) fn is_alive(pid: u32) -> bool {
-    state(pid).is_some_and(|state| !matches!(state, 'Z' | 'X'))
+    state(Path::new(&format!("/proc/{pid}/stat"))).is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
-/// Whether a SIGSTOP has taken effect, or there is nothing left to stop.
+/// Whether a SIGSTOP has taken effect on each of its threads, or there is nothing left to stop.
 pub(super) fn stands_still(pid: u32) -> bool {
-    !is_alive(pid) || state(pid) == Some('T')
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    let mut states = threads.filter_map(|thread| state(&thread.ok()?.path().join("stat")));
+    states.all(|state| matches!(state, 'T' | 'Z' | 'X'))
 }
 
-/// The letter that stands for it in /proc.
-fn state(pid: u32) -> Option<char> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+/// The letter that stands for a process or a thread in its file of /proc.
+fn state(stat: &Path) -> Option<char> {
+    let stat = fs::read_to_string(stat).ok()?;
     stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 

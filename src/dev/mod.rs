@@ -21,6 +21,7 @@ mod standby;
 pub use error::DevError;
 pub use port::{PortHolder, free_port, holder_of};
 pub use postgres::PrivatePostgres;
+pub use process::stop_in_place;
 pub use rabbit::PrivateRabbit;
 pub use running::{RunningDev, ask_running, running_devs};
 pub use session::{Action, Running, Server, Session, Wanted};

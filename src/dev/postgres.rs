@@ -189,10 +189,9 @@ impl PrivatePostgres {
     /// Stops every one of its processes in place: connections stay open and nothing answers.
     ///
     /// # Errors
-    /// `NotRunning`.
-    pub fn pause(&mut self) -> Result<(), DevError> {
-        self.process.as_ref().ok_or(DevError::NotRunning { server: NAME })?.signal_family(Signal::SIGSTOP);
-        Ok(())
+    /// `NotRunning`; `Command` when one of them still runs after 10 seconds.
+    pub async fn pause(&mut self) -> Result<(), DevError> {
+        self.process.as_ref().ok_or(DevError::NotRunning { server: NAME })?.pause().await
     }
 
     /// Lets it go on after `pause`.

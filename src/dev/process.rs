@@ -126,6 +126,11 @@ impl Process {
         }
     }
 
+    /// Stops it and everything below it in place.
+    pub(super) async fn pause(&self) -> Result<(), DevError> {
+        stop_in_place(self.pid()).await
+    }
+
     async fn wait(&mut self, patience: Duration) -> Result<bool, DevError> {
         let deadline = Instant::now() + patience;
         loop {
@@ -196,6 +201,28 @@ pub(super) async fn run(command: Command, doing: &'static str, bound: Duration) 
     }
     let said = [output.stderr, output.stdout].map(|text| String::from_utf8_lossy(&text).trim().to_owned()).join("\n");
     Err(DevError::Command { doing, said: said.trim().to_owned() })
+}
+
+/// Stops a process and everything below it (SIGSTOP), and returns when each thread of theirs stands still: the signal
+/// alone is only on its way, and what it is sent to may do some more work. One that is gone counts as standing still.
+///
+/// # Errors
+/// `Command` when something of it still runs after 10 seconds; the rest stays stopped.
+pub async fn stop_in_place(pid: u32) -> Result<(), DevError> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let family = family_of(pid);
+        family.iter().for_each(|member| signal(*member, Signal::SIGSTOP));
+        let running: Vec<u32> = family.iter().copied().filter(|member| !stands_still(*member)).collect();
+        // A child that was started in between is in the next list.
+        if running.is_empty() && family == family_of(pid) {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(DevError::Command { doing: "stop processes in place", said: format!("{running:?} run on") });
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// Sends a signal; a process that is gone is no error.

@@ -248,9 +248,10 @@ impl PrivateRabbit {
     /// Stops every one of its processes in place: connections stay open and nothing answers.
     ///
     /// # Errors
-    /// `NotRunning`.
-    pub fn pause(&mut self) -> Result<(), DevError> {
-        self.signal_node(Signal::SIGSTOP)
+    /// `NotRunning`; `Command` when one of them still runs after 10 seconds.
+    pub async fn pause(&mut self) -> Result<(), DevError> {
+        let node = self.node.get_mut().unwrap_or_else(PoisonError::into_inner).as_ref();
+        node.ok_or(DevError::NotRunning { server: NAME })?.pause().await
     }
 
     /// Lets it go on after `pause`.
@@ -258,12 +259,8 @@ impl PrivateRabbit {
     /// # Errors
     /// `NotRunning`.
     pub fn resume(&mut self) -> Result<(), DevError> {
-        self.signal_node(Signal::SIGCONT)
-    }
-
-    fn signal_node(&mut self, how: Signal) -> Result<(), DevError> {
         let node = self.node.get_mut().unwrap_or_else(PoisonError::into_inner).as_ref();
-        node.ok_or(DevError::NotRunning { server: NAME })?.signal_family(how);
+        node.ok_or(DevError::NotRunning { server: NAME })?.signal_family(Signal::SIGCONT);
         Ok(())
     }
 

@@ -82,7 +82,7 @@ async fn a_broker_that_stands_still_is_given_up_and_found_again() {
     let broker = one_lane(&at(&rabbit)).await;
     broker.0.ensure_queue("q").await.unwrap();
     let _confirmed = broker.0.publisher().publish(message("q"), BOUND).await.unwrap();
-    rabbit.pause().unwrap();
+    rabbit.pause().await.unwrap();
     let began = Instant::now();
     let outcome = broker.0.publisher().publish(message("q"), BOUND).await;
     assert!(matches!(outcome, Err(PublishError::Unknown(_))), "{outcome:?}");

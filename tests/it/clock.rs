@@ -128,7 +128,7 @@ fn what_an_instance_commits_that_stood_still_for_minutes_is_found_by_another() {
             let sleeping =
                 "pg_stat_activity WHERE query LIKE '%pg_sleep(2)%' AND state = 'active' AND pid <> pg_backend_pid()";
             eventually("all are on their way", LONG, async || same(second.db.count(sleeping, &[]).await, &4)).await;
-            first.freeze();
+            first.freeze().await;
             clock.set(MINUTES);
             second.minted(MINUTES, "meanwhile").await;
             let fenced = "posthaste.instance WHERE state = 'FENCED'";

@@ -64,6 +64,16 @@ impl App {
     }
 }
 
+async fn stop_in_place(pids: &[i32]) {
+    for pid in pids {
+        posthaste::dev::stop_in_place(pid.cast_unsigned()).await.unwrap();
+    }
+}
+
+fn go_on(pids: &[i32]) {
+    pids.iter().for_each(|pid| kill(Pid::from_raw(*pid), Signal::SIGCONT).unwrap());
+}
+
 fn ids(name: &str, many: usize) -> Vec<String> {
     (0..many).map(|number| format!("{name}-{number:04}")).collect()
 }
@@ -256,7 +266,6 @@ fn whoever_gets_no_turn_is_refused_and_whoever_hangs_in_a_group_is_accepted_once
         let app = App::start(Servers::shared().await).await;
         app.accept_slowly(1.0).await;
         let waiting = ids("waiting", 20);
-        let signal = |pids: &[i32], signal| pids.iter().for_each(|pid| kill(Pid::from_raw(*pid), signal).unwrap());
         // A group each.
         let second = async {
             app.flushing(1).await;
@@ -264,13 +273,13 @@ fn whoever_gets_no_turn_is_refused_and_whoever_hangs_in_a_group_is_accepted_once
         };
         let hang = async {
             let pids = app.flushing(2).await;
-            signal(&pids, Signal::SIGSTOP);
+            stop_in_place(&pids).await;
             app.accept_fast().await;
             let started = Instant::now();
             let replies = app.post_all(&waiting).await;
             // The sessions come back while their clients look for what became of them.
             tokio::time::sleep(Duration::from_secs(8).saturating_sub(started.elapsed())).await;
-            signal(&pids, Signal::SIGCONT);
+            go_on(&pids);
             replies
         };
         let (first, second, waited) = tokio::join!(app.post("first", "first"), second, hang);
@@ -288,7 +297,7 @@ fn a_group_that_hangs_holds_up_nobody_else() {
         app.accept_slowly(1.0).await;
         let others = async {
             let hanging = app.flushing(1).await;
-            hanging.iter().for_each(|pid| kill(Pid::from_raw(*pid), Signal::SIGSTOP).unwrap());
+            stop_in_place(&hanging).await;
             app.accept_fast().await;
             // Each posts when its last post is answered: nobody comes who could wake those that wait.
             let client = async |client: usize| {

@@ -28,7 +28,7 @@ fn a_broker_that_hangs_and_wakes_costs_nothing() {
         let trial = Trial::start("hanging-broker", seed(), &[app.api]);
         for _ in 0..2 {
             some_seconds(2).await;
-            servers.rabbit.lock().await.pause().unwrap();
+            servers.rabbit.lock().await.pause().await.unwrap();
             some_seconds(12).await;
             servers.rabbit.lock().await.resume().unwrap();
             app.ready(LONG).await;
@@ -46,7 +46,7 @@ fn a_database_that_hangs_and_wakes_costs_nothing() {
         let trial = Trial::start("hanging-database", seed(), &[app.api]);
         for _ in 0..2 {
             some_seconds(2).await;
-            servers.postgres.lock().await.pause().unwrap();
+            servers.postgres.lock().await.pause().await.unwrap();
             some_seconds(8).await;
             servers.postgres.lock().await.resume().unwrap();
             app.ready(LONG).await;
@@ -85,7 +85,7 @@ fn an_instance_that_was_frozen_beyond_its_lease_does_no_harm_when_it_wakes() {
         let trial = Trial::start("frozen", seed(), &[first.api, second.api]);
         some_seconds(2).await;
         for fenced in 1..=2 {
-            first.freeze();
+            first.freeze().await;
             some_seconds(6).await;
             eventually("the other has fenced it", LONG, async || {
                 same(second.db.count("posthaste.instance WHERE state = 'FENCED'", &[]).await, &fenced)

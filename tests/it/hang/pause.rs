@@ -20,7 +20,7 @@ fn an_instance_that_stands_still_for_minutes_costs_nothing() {
                 some_seconds(2).await;
                 let fenced = async || app.db.count("posthaste.instance WHERE state = 'FENCED'", &[]).await;
                 let before = fenced().await;
-                app.freeze();
+                app.freeze().await;
                 // For everybody else it was seven minutes.
                 minutes += 7;
                 clock.set(minutes * 60);

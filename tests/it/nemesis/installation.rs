@@ -271,7 +271,7 @@ impl Instance {
 
     async fn freeze(&self, lasts: Duration) {
         let app = self.app.lock().await;
-        app.freeze();
+        app.freeze().await;
         sleep(lasts).await;
         app.thaw();
     }

@@ -188,8 +188,8 @@ impl App {
     }
 
     /// Freezes the process: its connections stay open, and it does nothing.
-    pub fn freeze(&self) {
-        self.signal(Signal::SIGSTOP);
+    pub async fn freeze(&self) {
+        posthaste::dev::stop_in_place(self.pid().cast_unsigned()).await.unwrap();
     }
 
     pub fn thaw(&self) {

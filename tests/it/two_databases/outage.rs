@@ -94,7 +94,7 @@ fn a_ledger_that_goes_between_decision_and_commit_gets_its_part_when_it_is_back(
         let (decided, undecided) = ("00000000-0000-7000-8000-000000000001", "00000000-0000-7000-8000-000000000002");
         let a = app.database("ledgerA");
         // The janitor shall not see it before the server is down.
-        app.freeze();
+        app.freeze().await;
         for (gtrid, account) in [(decided, "kept"), (undecided, "undone")] {
             let prepare =
                 format!("BEGIN; INSERT INTO account VALUES ('{account}', 0); PREPARE TRANSACTION '{}'", gid(0, gtrid));

@@ -165,7 +165,7 @@ fn an_instance_that_starts_while_a_ledger_answers_nothing_serves_the_rest_and_st
         let mut app = App::with_notes(Options { beside: Some(other.clone()), ..ledgers() }).await;
         assert_eq!(app.stop().await, Some(0));
         // It takes connections, and says nothing.
-        other.lock().await.pause().unwrap();
+        other.lock().await.pause().await.unwrap();
         app.run();
         app.ready(LONG).await;
         app.post_note("/api/home", "n-1").await;
