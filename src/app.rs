@@ -234,11 +234,17 @@ fn serve_both(
     if let Some(warning) = clients.warning {
         tracing::warn!("{warning}");
     }
-    let protection = ServerSettings { header_timeout: settings.api.header_timeout, max_connections: clients.at_most };
+    let protection = ServerSettings {
+        header_timeout: settings.api.header_timeout,
+        progress_timeout: settings.api.progress_timeout,
+        max_connections: clients.at_most,
+        max_connections_per_address: settings.api.max_connections_per_address,
+    };
     let api_task = Task::new("api", NeededFor::Accepting);
     let answer = move |request| api.clone().answer(request);
     lifecycle.tasks.spawn(serve(api_task, listeners.api, answer, protection, lifecycle.clone()));
-    let protection = ServerSettings { max_connections: CONSOLE_CONNECTIONS, ..protection };
+    let protection =
+        ServerSettings { max_connections: CONSOLE_CONNECTIONS, max_connections_per_address: None, ..protection };
     let console = console::router(console, own);
     let console = move |request| routed(console.clone(), request);
     // Who could be told that it is away would have to ask it.

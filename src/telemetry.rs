@@ -54,6 +54,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("posthaste_task_restarts_total", "Tasks of this process that ended too early and began anew."),
     ("posthaste_unwatched_found_total", "Open messages that nobody would have looked for, found by the audit."),
     ("posthaste_log_lines_dropped_total", "Log lines that were not written, by reason."),
+    ("posthaste_connections_closed_total", "Connections of clients closed before their time, by listener and reason."),
 ];
 
 impl MetricsHandle {
@@ -71,6 +72,7 @@ impl MetricsHandle {
         metrics::describe_gauge!("posthaste_in_doubt", "Prepared transactions that wait for their outcome.");
         metrics::describe_gauge!("posthaste_in_doubt_oldest_seconds", "Age of the oldest of them.");
         metrics::describe_gauge!("posthaste_destination_in_trouble", "1 while a destination takes no messages.");
+        metrics::describe_gauge!("posthaste_connections", "Open connections of clients, by listener.");
         metrics::describe_gauge!("posthaste_pool_in_use", "Database connections in use, by pool.");
         metrics::describe_gauge!("posthaste_pool_size", "Database connections possible, by pool.");
         metrics::gauge!("posthaste_journal_open").set(0.0);

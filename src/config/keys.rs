@@ -28,7 +28,8 @@ shapes! {
     QUEUE = "amqp[].queues[]", "a queue": ["name", "retryDelays"];
     HTTP = "http", "`http`": ["api", "console"];
     HTTP_API = "http.api", "`http.api`":
-        ["listen", "headerTimeout", "bodyTimeout", "maxConnections", "maxBodyInFlight"];
+        ["listen", "headerTimeout", "bodyTimeout", "progressTimeout", "maxConnections", "maxConnectionsPerAddress",
+         "maxBodyInFlight"];
     HTTP_CONSOLE = "http.console", "`http.console`": ["listen", "hosts", "unauthenticated"];
     ADAPTERS = "adapters.yml", "adapters.yml": ["adapters"];
     ADAPTER = "adapters[]", "an adapter": ["name", "description", "transactionAttribute", "receiver", "pipeline"];

@@ -213,7 +213,9 @@ fn api_section(section: Option<Section>, cx: &mut Context<'_>) -> ApiSettings {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
         header_timeout: Duration::from_secs(10),
         body_timeout: Duration::from_secs(30),
+        progress_timeout: Duration::from_secs(10),
         max_connections: 1024,
+        max_connections_per_address: None,
         max_body_bytes_in_flight: 64 << 20,
     };
     let Some(mut section) = section else { return settings };
@@ -227,8 +229,15 @@ fn api_section(section: Option<Section>, cx: &mut Context<'_>) -> ApiSettings {
     if let Some(timeout) = section.parsed("bodyTimeout", timeout, cx) {
         settings.body_timeout = timeout.value;
     }
-    if let Some(most) = section.parsed("maxConnections", |text| values::number(text, 1, 1_000_000), cx) {
+    if let Some(timeout) = section.parsed("progressTimeout", timeout, cx) {
+        settings.progress_timeout = timeout.value;
+    }
+    let connections = |text: &str| values::number(text, 1, 1_000_000);
+    if let Some(most) = section.parsed("maxConnections", connections, cx) {
         settings.max_connections = usize::try_from(most.value).unwrap_or(usize::MAX);
+    }
+    if let Some(most) = section.parsed("maxConnectionsPerAddress", connections, cx) {
+        settings.max_connections_per_address = usize::try_from(most.value).ok();
     }
     if let Some(most) = section.parsed("maxBodyInFlight", |text| values::size(text, LARGEST_BODIES), cx) {
         settings.max_body_bytes_in_flight = most.value;

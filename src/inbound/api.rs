@@ -253,7 +253,12 @@ mod tests {
         let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (lifecycle, bound) = (Lifecycle::default(), Duration::from_secs(10));
-        let settings = ServerSettings { header_timeout: bound, max_connections: 1 };
+        let settings = ServerSettings {
+            header_timeout: bound,
+            progress_timeout: bound,
+            max_connections: 1,
+            max_connections_per_address: None,
+        };
         let answer = |_| caught(async { panic!("on purpose") });
         let task = Task::new("api", NeededFor::Accepting);
         lifecycle.tasks.spawn(serve(task, listener, answer, settings, lifecycle.clone()));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::BoxError;
 use axum::body::HttpBody;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
@@ -12,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::InboundSettings;
 use super::accept::Room;
+use super::lent::BodyError;
 use super::problem::{Effect, Problem};
 use super::unpack::{Coding, packed_limit, unpack};
 use crate::broker::fits;
@@ -151,7 +153,7 @@ fn read_id(headers: &HeaderMap, name: &HeaderName) -> Result<MessageId, Problem>
 pub async fn read_body(
     inbound: &InboundSettings,
     headers: &HeaderMap,
-    body: impl HttpBody<Data = Bytes> + Unpin,
+    body: impl HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin,
     budget: &BodyBudget,
     bound: Duration,
 ) -> Result<HeldBody, Problem> {
@@ -175,24 +177,20 @@ pub async fn read_body(
     };
     match tokio::time::timeout(bound, read).await {
         Ok(read) => read.map(|bytes| HeldBody { bytes, room: Arc::new(held.permit) }),
-        Err(_elapsed) => {
-            let detail = format!("the body did not arrive within {} s", bound.as_secs());
-            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail).effect(Effect::None))
-        }
+        Err(_elapsed) => Err(too_slow(format!("the body did not arrive within {} s", bound.as_secs()))),
     }
 }
 
 /// `most`: of what is received. `max_body`: what is told.
 async fn collect(
-    mut body: impl HttpBody<Data = Bytes> + Unpin,
+    mut body: impl HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin,
     most: usize,
     max_body: usize,
     held: &mut Holding,
 ) -> Result<Bytes, Problem> {
     let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|_error| bad_request("the body ended before it was complete, or its framing is broken"))?;
+        let frame = frame.map_err(|error| of_body(&error.into()))?;
         let Ok(data) = frame.into_data() else { continue };
         if bytes.len() + data.len() > most {
             return Err(too_large(max_body));
@@ -206,6 +204,17 @@ async fn collect(
         bytes.extend_from_slice(&data);
     }
     Ok(bytes.freeze())
+}
+
+fn of_body(error: &BoxError) -> Problem {
+    if let Some(BodyError::TooSlow) = error.downcast_ref() {
+        return too_slow("the body came too slowly, or nothing more of it");
+    }
+    bad_request("the body ended before it was complete, or its framing is broken")
+}
+
+fn too_slow(detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::REQUEST_TIMEOUT, detail).effect(Effect::None)
 }
 
 pub(super) fn too_large(max_body: usize) -> Problem {

@@ -17,8 +17,12 @@ pub struct ApiSettings {
     pub header_timeout: Duration,
     /// From the end of the headers to the end of the body. Default 30 s.
     pub body_timeout: Duration,
-    /// Open client connections; more wait in the kernel's queue. Default 1024.
+    /// How far a client may fall behind 512 bytes a second with a body or with reading an answer. Default 10 s.
+    pub progress_timeout: Duration,
+    /// Open client connections; when all are in use the slowest make room for others. Default 1024.
     pub max_connections: usize,
+    /// Of these, from one IPv4 address or one /64 of IPv6. Default: no bound.
+    pub max_connections_per_address: Option<usize>,
     /// Bytes of request bodies held at once; beyond it 503 none. Default 64 MiB.
     pub max_body_bytes_in_flight: usize,
 }

@@ -80,7 +80,13 @@ impl Home {
             readiness: Arc::new(move || shown.lock().unwrap().clone()),
             metrics: Arc::new(|| "posthaste_up 1\n".to_owned()),
         };
-        let limits = ServerSettings { header_timeout: Duration::from_secs(10), max_connections: 64 };
+        let bound = Duration::from_secs(10);
+        let limits = ServerSettings {
+            header_timeout: bound,
+            progress_timeout: bound,
+            max_connections: 64,
+            max_connections_per_address: None,
+        };
         let router = router(console, address);
         let (task, answer) = (Task::new("console", NeededFor::Neither), move |request| routed(router.clone(), request));
         drop(tasks.tasks.spawn(serve(task, listener, answer, limits, tasks.clone())));

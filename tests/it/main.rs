@@ -24,6 +24,8 @@ mod backpressure;
 #[cfg(test)]
 mod bytes;
 #[cfg(test)]
+mod clients;
+#[cfg(test)]
 mod clock;
 #[cfg(test)]
 mod contract;
