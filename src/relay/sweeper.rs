@@ -10,7 +10,7 @@ use super::walk::{Place, Walk};
 use super::{Facts, Next, OpenCounts, Relay, Shared, decide};
 use crate::lifecycle::{NeededFor, Task};
 use crate::model::{Destination, JournalState, Mode};
-use crate::store::{OpenRow, StoreError};
+use crate::store::{Ahead, OpenRow, StoreError};
 
 /// Between two looks at what is due.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -81,6 +81,8 @@ struct Sweeper {
     /// Those whose queues were empty, and when that was asked.
     empty: (Option<Instant>, BTreeSet<Destination>),
     unserved: BTreeSet<Destination>,
+    /// What waits may do so for a clock that was ahead.
+    ahead: Option<Ahead>,
 }
 
 impl Sweeper {
@@ -94,6 +96,8 @@ impl Sweeper {
             suspected: BTreeSet::new(),
             empty: (None, BTreeSet::new()),
             unserved: BTreeSet::new(),
+            // Whether it went back before this process began, it cannot have seen.
+            ahead: Some(Ahead::IfIdsAre),
         }
     }
 
@@ -114,6 +118,7 @@ impl Sweeper {
         if begins || somebody_died {
             self.relay.store().hasten_orphans().await?;
         }
+        self.wake().await?;
         let rows = self.relay.store().due_rows(PAGE).await?;
         let actions = self.decide_all(&rows, &empty);
         actions.take(&self.relay).await?;
@@ -238,7 +243,22 @@ impl Sweeper {
         Ok(())
     }
 
-    /// What a clock has left behind that was ahead shall not keep messages waiting.
+    /// Once the clock has gone back, everything that waits is looked at anew.
+    async fn wake(&mut self) -> Result<(), StoreError> {
+        if self.relay.clock().went_back() {
+            self.ahead = Some(Ahead::Surely);
+        }
+        let Some(ahead) = self.ahead else { return Ok(()) };
+        self.pull_back().await?;
+        let rows = self.relay.store().wake(ahead).await?;
+        self.ahead = None;
+        if rows > 0 {
+            tracing::warn!(rows, "the database's clock has gone back: what waited for it is looked at now");
+        }
+        Ok(())
+    }
+
+    /// What a clock has left behind that was ahead shall not keep messages waiting, also when nobody saw it go back.
     async fn pull_back(&self) -> Result<(), StoreError> {
         let destinations = self.relay.settings().destinations.iter();
         let delays: Vec<_> = destinations.map(|one| (one.destination.clone(), one.longest_delay)).collect();

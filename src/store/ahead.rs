@@ -30,7 +30,57 @@ looked AS (
     WHERE d.tx_id = look.tx_id AND d.at > look.at RETURNING d.tx_id)
 SELECT count(*) FROM looked";
 
+/// Whether the clock was ahead when something was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ahead {
+    /// It was seen to go back.
+    Surely,
+    /// When the latest id of the journal is more than a minute ahead.
+    IfIdsAre,
+}
+
+/// So many rows at once.
+const WAKES: i64 = 5000;
+
+const WAKE: &str = "/* wake */
+WITH far AS (
+    SELECT j.tx_id, greatest(clock_timestamp(), j.not_before) AS at
+    FROM posthaste.due d JOIN posthaste.journal j ON j.tx_id = d.tx_id
+    WHERE ($1 OR (SELECT ('x' || substr(replace(latest.tx_id::text, '-', ''), 1, 12))::bit(48)::bigint
+                  FROM posthaste.journal latest ORDER BY latest.tx_id DESC LIMIT 1)
+                 > extract(epoch FROM clock_timestamp()) * 1000 + 60000)
+      AND (d.at > greatest(clock_timestamp(), j.not_before) + interval '1 second'
+           OR j.publish_after > clock_timestamp() + interval '1 minute')
+      AND j.state IN ('READY', 'PUBLISHED')
+    ORDER BY j.tx_id LIMIT $2 FOR NO KEY UPDATE OF j SKIP LOCKED),
+spaced AS (
+    UPDATE posthaste.journal j SET publish_after = clock_timestamp() FROM far
+    WHERE j.tx_id = far.tx_id AND j.publish_after > clock_timestamp()),
+woken AS (
+    UPDATE posthaste.due d SET at = far.at FROM far WHERE d.tx_id = far.tx_id)
+SELECT count(*) FROM far";
+
 impl Store {
+    /// Has everything that stands in `due` looked at now, or when its next attempt is due, and published again without a pause:
+    /// what a clock that was ahead has set says nothing. Answers how many. To look sooner than need be does no harm.
+    pub async fn wake(&self, ahead: Ahead) -> Result<u64, StoreError> {
+        let mut rows = 0;
+        loop {
+            let woken = self
+                .house
+                .run(async |client| {
+                    // Planned anew each time: it is rare.
+                    let row = client.query_one(WAKE, &[&(ahead == Ahead::Surely), &WAKES]).await?;
+                    Ok(row.get::<_, i64>(0))
+                })
+                .await?;
+            rows += u64::try_from(woken).unwrap_or(0);
+            if woken < WAKES {
+                return Ok(rows);
+            }
+        }
+    }
+
     /// Brings times that lie too far ahead back to the longest wait: `delays`, for each destination the longest between two
     /// attempts. Answers how many.
     pub async fn pull_back(&self, delays: &[(Destination, Duration)]) -> Result<u64, StoreError> {

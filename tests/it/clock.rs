@@ -90,6 +90,56 @@ fn what_was_published_while_a_clock_was_ahead_is_published_again_when_the_broker
     });
 }
 
+/// Less than the longest wait that somebody may have asked for.
+const LESS_THAN_AN_HOUR: i64 = 3000;
+
+/// Messages whose queue has lost them, and which are put off while the clock is ahead.
+async fn put_off(clock: &Clock, app: &App) {
+    app.stop_adapter("writeDb").await;
+    clock.set(LESS_THAN_AN_HOUR);
+    app.minted(LESS_THAN_AN_HOUR, "ahead").await;
+    let open = app.db.count("posthaste.journal WHERE state <> 'DONE'", &[]).await;
+    assert!(open > 0);
+    purge(app.amqp_url(), "myQueue").await.unwrap();
+    let half = jiff::Timestamp::now().as_second() + LESS_THAN_AN_HOUR / 2;
+    eventually("all are put off", LONG, async || {
+        let far = "posthaste.due WHERE at > to_timestamp($1::bigint)";
+        same(app.db.count(far, &[&half]).await, &open)
+    })
+    .await;
+}
+
+#[test]
+fn what_is_put_off_while_a_clock_is_ahead_waits_no_longer_when_it_is_put_right() {
+    run(async {
+        let (clock, servers) = Clock::with_servers().await;
+        let mut app = App::start(servers).await;
+        put_off(&clock, &app).await;
+        clock.set(0);
+        app.start_adapter("writeDb").await;
+        app.settled(LONG * 2).await;
+        app.everything_is_accounted_for();
+        assert_eq!(app.stop().await, Some(0));
+    });
+}
+
+#[test]
+fn what_was_put_off_while_a_clock_was_ahead_does_not_keep_waiting_who_starts_afterwards() {
+    run(async {
+        let (clock, servers) = Clock::with_servers().await;
+        let mut app = App::start(servers).await;
+        put_off(&clock, &app).await;
+        app.kill9().await;
+        clock.set(0);
+        app.run();
+        app.ready(LONG).await;
+        app.start_adapter("writeDb").await;
+        app.settled(LONG * 2).await;
+        app.everything_is_accounted_for();
+        assert_eq!(app.stop().await, Some(0));
+    });
+}
+
 /// Accepts in a transaction that takes a second.
 const SLOWLY: &str = "adapters:
   - name: slowly
