@@ -7,6 +7,9 @@ mod databases;
 mod descriptors;
 mod destinations;
 mod doctor;
+mod entrances;
+mod figures;
+mod looking;
 mod prove;
 mod readiness;
 mod settle;
@@ -17,6 +20,7 @@ mod verdict;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -27,21 +31,20 @@ pub use doctor::{Finding, Level, Report, doctor};
 pub use prove::{ProveRequest, prove};
 pub use verdict::Proof;
 
+use readiness::Probe;
+
 use crate::broker::{Broker, PublisherSettings};
 use crate::config::Settings;
-use crate::console::{self, ClaimedSlot, Console, Readiness, SlotPurpose};
+use crate::console::{self, ClaimedSlot, Console, SlotPurpose};
 use crate::inbound::server::{ServerSettings, routed, serve};
 use crate::inbound::{Acceptor, Groups, PublicApi};
 use crate::lifecycle::{Lifecycle, NeededFor, Task, caught};
 use crate::model::Incarnation;
-use crate::pipeline::{AdapterRegistry, Announced, Pipelines};
+use crate::pipeline::{AdapterRegistry, AllOutcomes, Announced, Pipelines};
 use crate::receiver::{Processor, Resender};
 use crate::relay::{Relay, RelaySettings, Shared, last_round};
 use crate::store::{SessionTimeouts, Store};
 use crate::telemetry::MetricsHandle;
-
-/// Whether messages are accepted and processed now.
-type Probe = Arc<dyn Fn() -> Readiness + Send + Sync>;
 
 /// Open connections of the management address.
 const CONSOLE_CONNECTIONS: usize = 128;
@@ -62,6 +65,7 @@ struct Parts {
     registry: AdapterRegistry,
     processor: Processor,
     acceptor: Arc<Acceptor>,
+    outcomes: AllOutcomes,
     host: Arc<str>,
 }
 
@@ -88,9 +92,9 @@ pub async fn run(
     let lifecycle = Lifecycle::default();
     let bound = settings.instance.stop_timeout;
     let parts = assemble(settings, &lifecycle)?;
-    let readiness = serve_both(&parts, listeners, metrics, &lifecycle)?;
+    let probe = serve_both(&parts, listeners, metrics, &lifecycle)?;
     if let Some(ready) = told.ready {
-        lifecycle.tasks.spawn(tell_when_ready(readiness, ready, lifecycle.clone()));
+        lifecycle.tasks.spawn(tell_when_ready(probe, ready, lifecycle.clone()));
     }
     let (relay_end, shared_end, store) = (parts.relay.clone(), parts.shared.clone(), parts.store.clone());
     let live = async {
@@ -158,6 +162,7 @@ fn assemble(settings: Settings, lifecycle: &Lifecycle) -> Result<Parts, RunError
     let relay = Relay::start(store.clone(), brokers, relay_settings, lifecycle);
     let registry = AdapterRegistry::new(announced(&settings), Timestamp::now());
     let pipelines = Pipelines::new(&settings.adapters);
+    let outcomes = AllOutcomes::new(settings.adapters.iter().map(|adapter| adapter.name.clone()));
     let processor = Processor {
         store: store.clone(),
         relay: relay.clone(),
@@ -166,6 +171,7 @@ fn assemble(settings: Settings, lifecycle: &Lifecycle) -> Result<Parts, RunError
         host: host.clone(),
         pace: Arc::default(),
         troubles: Arc::default(),
+        outcomes: Arc::default(),
     };
     let acceptor = Arc::new(Acceptor {
         store: store.clone(),
@@ -174,9 +180,11 @@ fn assemble(settings: Settings, lifecycle: &Lifecycle) -> Result<Parts, RunError
         registry: registry.clone(),
         pipelines,
         host: host.clone(),
+        outcomes: outcomes.clone(),
     });
     tracing::info!(instance = %incarnation, name = %settings.instance.name, home = %home.address(), "starting");
-    Ok(Parts { settings, store, relay, shared: Shared::default(), registry, processor, acceptor, host })
+    let shared = Shared::default();
+    Ok(Parts { settings, store, relay, shared, registry, processor, acceptor, outcomes, host })
 }
 
 fn announced(settings: &Settings) -> Vec<Announced> {
@@ -201,34 +209,27 @@ fn serve_both(
     listeners: Listeners,
     metrics: MetricsHandle,
     lifecycle: &Lifecycle,
-) -> Result<Probe, RunError> {
+) -> Result<Arc<Probe>, RunError> {
     let settings = &parts.settings;
     let own = listeners.console.local_addr().map_err(|error| RunError::Configuration(error.to_string()))?;
     if settings.console.unauthenticated && !own.ip().is_loopback() {
         tracing::warn!(address = %own, "the console has no log-ins: whoever reaches this address may read, resend and delete");
     }
     let api = PublicApi::new(parts.acceptor.clone(), &settings.api, settings.inbound.clone(), &settings.adapters);
-    let readiness: Probe = Arc::new(readiness::probe(
-        parts.acceptor.clone(),
-        settings.inbound.clone(),
-        settings.adapters.clone(),
-        settings.receivers.clone(),
-        parts.shared.clone(),
-        settings.instance.home.clone(),
-        lifecycle.watch.clone(),
-    ));
-    let inbound: Vec<&str> = settings.inbound.iter().map(|one| one.adapter.as_str()).collect();
-    let receivers: Vec<&str> = settings.receivers.iter().map(|one| one.adapter.as_str()).collect();
-    metrics.begin(&inbound, &receivers);
-    let store = parts.store.clone();
+    let probe = Arc::new(Probe::of(parts, &lifecycle.watch));
+    let state = (probe.clone(), lifecycle.clone());
+    lifecycle.spawn_watched(looking::task(), state, |(probe, lifecycle)| {
+        looking::look_after(probe.clone(), lifecycle.clone()).boxed()
+    });
+    let readiness = probe.clone();
     let console = Console {
         store: parts.store.clone(),
         registry: parts.registry.clone(),
         resender: Resender::new(parts.processor.clone(), settings.receivers.clone()),
         settings: settings.console.clone(),
         slots: claimed_slots(settings).into(),
-        readiness: readiness.clone(),
-        metrics: Arc::new(move || metrics.render(&store)),
+        readiness: Arc::new(move || readiness.ask()),
+        metrics: figures::page(parts, metrics),
     };
     let clients = descriptors::clients(descriptors::raise(), descriptors::kept(settings), settings.api.max_connections);
     if let Some(warning) = clients.warning {
@@ -250,12 +251,11 @@ fn serve_both(
     // Who could be told that it is away would have to ask it.
     let console_task = Task::new("console", NeededFor::Neither);
     lifecycle.tasks.spawn(serve(console_task, listeners.console, console, protection, lifecycle.clone()));
-    Ok(readiness)
+    Ok(probe)
 }
 
-async fn tell_when_ready(probe: Probe, ready: oneshot::Sender<()>, lifecycle: Lifecycle) {
-    let both = |readiness: Readiness| readiness.accepting && readiness.processing;
-    while !both(probe()) {
+async fn tell_when_ready(probe: Arc<Probe>, ready: oneshot::Sender<()>, lifecycle: Lifecycle) {
+    while !probe.is_at_work() {
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(20)) => {}
             () = lifecycle.soft.cancelled() => return,

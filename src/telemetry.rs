@@ -1,14 +1,17 @@
 //! Logs and figures. No payload and no secret goes into either.
 
 mod format;
+mod histogram;
 mod limits;
 mod lines;
 mod log;
 
+pub use histogram::Histogram;
 pub use log::{LogFormat, flush_log, log_to_stderr};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
+use crate::model::{AdapterName, AdapterState, SlotId};
 use crate::store::Store;
 
 /// Why logging or figures could not be set up.
@@ -75,6 +78,12 @@ impl MetricsHandle {
         metrics::describe_gauge!("posthaste_connections", "Open connections of clients, by listener.");
         metrics::describe_gauge!("posthaste_pool_in_use", "Database connections in use, by pool.");
         metrics::describe_gauge!("posthaste_pool_size", "Database connections possible, by pool.");
+        metrics::describe_gauge!(
+            "posthaste_error_store_messages",
+            "Messages that wait for a person, by slot and type."
+        );
+        metrics::describe_gauge!("posthaste_error_store_oldest_seconds", "Age of the oldest of them.");
+        metrics::describe_gauge!("posthaste_adapter_state", "1 for the state that an adapter is in, 0 for the others.");
         metrics::gauge!("posthaste_journal_open").set(0.0);
         metrics::gauge!("posthaste_journal_oldest_seconds").set(0.0);
         metrics::gauge!("posthaste_in_doubt").set(0.0);
@@ -83,7 +92,7 @@ impl MetricsHandle {
     }
 
     /// Lets each counter of an adapter begin at 0: a figure that is absent until it happens cannot be alerted upon.
-    pub fn begin(&self, inbound: &[&str], receivers: &[&str]) {
+    pub fn begin(&self, inbound: &[String], receivers: &[String]) {
         for (name, adapters) in [
             ("posthaste_accepted_total", inbound),
             ("posthaste_duplicates_total", inbound),
@@ -97,7 +106,7 @@ impl MetricsHandle {
             ("posthaste_parked_total", receivers),
         ] {
             for adapter in adapters {
-                metrics::counter!(name, "adapter" => (*adapter).to_owned()).absolute(0);
+                metrics::counter!(name, "adapter" => adapter.clone()).absolute(0);
             }
         }
         for name in [
@@ -120,9 +129,32 @@ impl MetricsHandle {
         }
     }
 
+    /// The same for what waits in error stores.
+    pub fn begin_slots(&self, slots: &[SlotId]) {
+        for slot in slots {
+            for kind in ["E", "H"] {
+                let labels = [("slot", slot.to_string()), ("type", kind.to_owned())];
+                metrics::gauge!("posthaste_error_store_messages", &labels).set(0.0);
+                metrics::gauge!("posthaste_error_store_oldest_seconds", &labels).set(0.0);
+            }
+        }
+    }
+
     /// The figures in Prometheus' text format.
     #[must_use]
-    pub fn render(&self, store: &Store) -> String {
+    pub fn render(
+        &self,
+        store: &Store,
+        adapters: &[(AdapterName, AdapterState)],
+        histograms: &[Histogram<'_>],
+    ) -> String {
+        for (adapter, state) in adapters {
+            for one in AdapterState::ALL {
+                let labels = [("adapter", adapter.to_string()), ("state", one.to_string())];
+                let value = if one == state { 1.0 } else { 0.0 };
+                metrics::gauge!("posthaste_adapter_state", &labels).set(value);
+            }
+        }
         let (group, accept) = (("group", &store.group), ("accept", &store.accept));
         for (name, pool) in [group, accept, ("work", &store.work), ("rows", &store.rows), ("house", &store.house)] {
             let (in_use, size) = pool.usage();
@@ -137,6 +169,8 @@ impl MetricsHandle {
             metrics::counter!("posthaste_log_lines_dropped_total", "reason" => reason).absolute(lines);
         }
         self.0.run_upkeep();
-        self.0.render()
+        let mut page = self.0.render();
+        histograms.iter().for_each(|histogram| histogram.render(&mut page));
+        page
     }
 }

@@ -5,10 +5,10 @@ use jiff::Timestamp;
 
 use super::databases::{self, Reached};
 use super::steady::SteadyClock;
-use super::{Parts, auditing, cleaning};
+use super::{Parts, auditing, cleaning, figures};
 use crate::lifecycle::{Lifecycle, NeededFor, Task};
 use crate::model::AdapterState;
-use crate::receiver::supervise;
+use crate::receiver::{Processor, supervise};
 use crate::relay::{self, Fenced, heartbeat, recover, sweep, verify_destinations};
 
 /// From here on messages move.
@@ -27,6 +27,10 @@ pub(super) fn start(parts: &Parts, reached: Reached, lifecycle: &Lifecycle) {
     lifecycle.spawn_watched(cleaning::task(), state, |(store, lifecycle, clock)| {
         cleaning::keep_clean(store.clone(), lifecycle.clone(), clock).boxed()
     });
+    let state = (parts.store.clone(), parts.shared.clone(), figures::slots(parts), lifecycle.clone());
+    lifecycle.spawn_watched(figures::task(), state, |(store, shared, slots, lifecycle)| {
+        figures::count(store.clone(), shared.clone(), slots.clone(), lifecycle.clone()).boxed()
+    });
     // It begins somewhere.
     let state = (parts.store.clone(), parts.shared.clone(), lifecycle.clone());
     lifecycle.spawn_watched(auditing::task(), state, |(store, shared, lifecycle)| {
@@ -37,7 +41,8 @@ pub(super) fn start(parts: &Parts, reached: Reached, lifecycle: &Lifecycle) {
         tracing::info!(adapter = %adapter.name, state = %adapter.state, listener = adapter.listener, "an adapter's state");
     }
     for receiver in &parts.settings.receivers {
-        let (processor, shared) = (parts.processor.clone(), parts.shared.clone());
+        let outcomes = parts.outcomes.of(&receiver.adapter);
+        let (processor, shared) = (Processor { outcomes, ..parts.processor.clone() }, parts.shared.clone());
         lifecycle.tasks.spawn(supervise(receiver.clone(), processor, shared, lifecycle.clone()));
     }
 }

@@ -55,6 +55,16 @@ impl Cause {
 }
 
 impl CallError {
+    /// Whether the broker has said no, in its own words.
+    #[must_use]
+    pub fn by_broker(&self) -> bool {
+        match self {
+            Self::NoQueue(_) => true,
+            Self::Failed { source, .. } => source.code().is_some(),
+            Self::Down(_) | Self::Unfit(_) | Self::TimedOut(_) => false,
+        }
+    }
+
     /// The same error, more exact when the broker said that the queue does not exist.
     pub(super) fn about(self, queue: &str) -> Self {
         match self {

@@ -1,7 +1,7 @@
 //! One connection, kept alive: connect, watch, reconnect after a pause that grows.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt, StreamExt};
@@ -15,6 +15,7 @@ use super::connection::{CallError, Handle, Purpose, connect};
 use super::endpoint::Endpoint;
 use super::guard::Guard;
 use crate::lifecycle::{NeededFor, Task, Watch, point};
+use crate::model::Seldom;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -130,7 +131,8 @@ pub(super) fn supervise(endpoint: Endpoint, purpose: Purpose, guard: Option<Guar
     };
     let name = format!("connection {} {}", endpoint.name, purpose.as_str());
     let task = Task::new(name.clone(), needed_for);
-    let supervisor = Supervisor { name, endpoint, purpose, sender, stop: stop.clone(), ups: ups.clone() };
+    let supervisor =
+        Supervisor { name, endpoint, purpose, sender, stop: stop.clone(), ups: ups.clone(), told: Mutex::default() };
     let (watch, token) = (ground.watch.clone(), stop.clone());
     ground.tasks.spawn(async move {
         let mut guarded = (supervisor, guard);
@@ -146,6 +148,8 @@ pub(super) struct Supervisor {
     sender: watch::Sender<Link>,
     stop: CancellationToken,
     ups: Arc<AtomicU64>,
+    /// Why there is no connection: what was told since there was one.
+    told: Mutex<Seldom>,
 }
 
 impl Supervisor {
@@ -252,16 +256,22 @@ impl Supervisor {
     }
 
     fn up(&self, handle: &Handle) {
+        self.told().forget();
         self.ups.fetch_add(1, Ordering::Relaxed);
         self.sender.send_replace(Link::Up(handle.clone()));
     }
 
-    /// Says why there is no connection, and logs it.
+    /// Says why there is no connection, and logs it: once in a while, however often it is tried.
     pub(super) fn down(&self, reason: Arc<str>) {
-        tracing::warn!(
-            amqp.connection = %self.endpoint.name, amqp.purpose = self.purpose.as_str(), %reason, "not connected"
-        );
-        self.say_down(reason);
+        self.say_down(reason.clone());
+        if let Some(untold) = self.told().admit(&reason, Instant::now()) {
+            let (connection, purpose) = (&self.endpoint.name, self.purpose.as_str());
+            tracing::warn!(amqp.connection = %connection, amqp.purpose = purpose, %reason, untold, "not connected");
+        }
+    }
+
+    fn told(&self) -> MutexGuard<'_, Seldom> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `since` stays what it was while the connection stays down.

@@ -32,6 +32,18 @@ pub enum TopologyError {
     },
 }
 
+impl TopologyError {
+    /// Whether the broker has said no.
+    #[must_use]
+    pub fn by_broker(&self) -> bool {
+        match self {
+            Self::Missing { .. } => true,
+            Self::UnknownVersion { .. } => false,
+            Self::Call { source, .. } => source.by_broker(),
+        }
+    }
+}
+
 /// A queue as a passive declare shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueState {

@@ -11,8 +11,8 @@ use super::group::Together;
 use super::verdict::{AfterFailure, after_failure, undone};
 use super::{Accept, DuplicateKey, Groups, InboundSettings, Path};
 use crate::model::{Envelope, MessageId};
-use crate::pipeline::{AdapterRegistry, AmqpSenderSettings, Engine, NotCommitted, Pipelines};
-use crate::relay::Relay;
+use crate::pipeline::{AdapterRegistry, AllOutcomes, AmqpSenderSettings, Engine, FailureKind, NotCommitted, Pipelines};
+use crate::relay::{NotTaken, Relay};
 use crate::store::{AcceptRequest, Claimed, Inserted, LogEntry, Outgoing, Plans, Store, StoreError, Winner};
 
 /// Longest search for a definite answer after the connection was lost; then the answer is unknown.
@@ -30,6 +30,8 @@ pub struct Acceptor {
     pub registry: AdapterRegistry,
     pub pipelines: Pipelines,
     pub host: Arc<str>,
+    /// What became of messages lately.
+    pub outcomes: AllOutcomes,
 }
 
 /// The memory that a body takes; given back when nothing is waited for that needs it.
@@ -39,30 +41,35 @@ impl Acceptor {
     /// Whether a message would be taken now; the text says why not. Asks no server.
     pub fn ready(&self, inbound: &InboundSettings, path: &Path) -> Result<(), NotReady> {
         if !self.registry.is_started(&inbound.adapter) {
-            return Err(NotReady::own(format!("adapter {} is stopped", inbound.adapter)));
+            return Err(NotReady::own("adapter", format!("adapter {} is stopped", inbound.adapter)));
         }
         if self.store.home().is_none() || self.relay.clock().now().is_none() {
-            return Err(NotReady::own("the home database was not reached yet".to_owned()));
+            return Err(NotReady::own("home", "the home database was not reached yet".to_owned()));
         }
-        self.store.gate.pass().map_err(|error| NotReady { reason: error.to_string(), public: error.public() })?;
+        self.store.gate.pass().map_err(|error| NotReady {
+            reason: error.to_string(),
+            public: error.public(),
+            about: "home without an answer".to_owned(),
+            since: self.store.gate.shut_since(),
+        })?;
         for sender in path.senders() {
             if inbound.accept == Accept::Confirmed {
-                self.relay.ready(&sender.destination).map_err(|reason| NotReady {
-                    reason,
-                    public: format!("no messages are taken for {} now", sender.destination),
-                })?;
+                let public = || format!("no messages are taken for {} now", sender.destination);
+                let not_ready =
+                    |NotTaken { what, about, since }| NotReady { reason: what, public: public(), about, since };
+                self.relay.ready(&sender.destination).map_err(not_ready)?;
             }
             let open = self.relay.open(&sender.destination).open;
             if open >= inbound.max_open {
                 let many = format!("{open} messages for {} are not done yet", sender.destination);
-                return Err(NotReady::own(many));
+                return Err(NotReady::own(format!("open for {}", sender.destination), many));
             }
         }
         Ok(())
     }
 
     /// What is wrong with the destinations alone.
-    pub fn trouble(&self, inbound: &InboundSettings, path: &Path) -> Vec<String> {
+    pub fn trouble(&self, inbound: &InboundSettings, path: &Path) -> Vec<NotTaken> {
         match inbound.accept {
             Accept::Confirmed => {
                 path.senders().iter().filter_map(|sender| self.relay.ready(&sender.destination).err()).collect()
@@ -111,7 +118,12 @@ impl Acceptor {
         }
     }
 
-    fn request(&self, inbound: &InboundSettings, senders: &[AmqpSenderSettings], envelope: Envelope) -> AcceptRequest {
+    pub(super) fn request(
+        &self,
+        inbound: &InboundSettings,
+        senders: &[AmqpSenderSettings],
+        envelope: Envelope,
+    ) -> AcceptRequest {
         let outgoing = senders.iter().enumerate().map(|(index, sender)| Outgoing {
             tx_id: if index == 0 { envelope.tx_id } else { self.relay.mint() },
             destination: sender.destination.clone(),
@@ -173,12 +185,14 @@ impl Acceptor {
                         Ok(()) => return Answer::Accepted,
                         Err(error) => error,
                     },
-                    AfterFailure::None => return Answer::refused_by(&error, &envelope.message_id),
+                    AfterFailure::None => return self.refused_by(&error, inbound, envelope),
                     AfterFailure::Again => error,
                 },
             };
             unknown = true;
             if Instant::now() + AGAIN >= deadline {
+                // Whatever it was, it was so for long.
+                self.note_failure(inbound, envelope, error.to_string());
                 return Answer::unknown_after(&error, &envelope.message_id);
             }
             tokio::time::sleep(AGAIN).await;
@@ -258,10 +272,9 @@ impl Acceptor {
         envelope: &Envelope,
         room: &Room,
     ) -> Option<Answer> {
-        let id = &envelope.message_id;
         let transaction = match self.store.begin_submit(plans).await {
             Ok(transaction) => transaction,
-            Err(error) => return Some(Answer::refused_by(&error, id)),
+            Err(error) => return Some(self.refused_by(&error, inbound, envelope)),
         };
         if let Some(entry) = log_entry(inbound, envelope) {
             match transaction.insert_log(&self.store, &entry, envelope, &self.host).await {
@@ -272,15 +285,15 @@ impl Acceptor {
                     return Some(match answer {
                         Ok(Some(answer)) => answer,
                         Ok(None) => Answer::Unknown { reason: "the accepted row is gone".to_owned() },
-                        Err(error) => Answer::unknown_after(&error, id),
+                        Err(error) => self.unknown_after(&error, inbound, envelope),
                     });
                 }
                 // Another session may hold the same id.
                 Err(error) => {
                     transaction.roll_back(&self.store).await;
                     return Some(match after_failure(&error, false) {
-                        AfterFailure::None => Answer::refused_by(&error, id),
-                        AfterFailure::Accepted | AfterFailure::Again => Answer::unknown_after(&error, id),
+                        AfterFailure::None => self.refused_by(&error, inbound, envelope),
+                        AfterFailure::Accepted | AfterFailure::Again => self.unknown_after(&error, inbound, envelope),
                     });
                 }
             }
@@ -298,14 +311,19 @@ impl Acceptor {
                 self.publish(inbound, messages.collect(), room).await;
                 Answer::Accepted
             }
-            Err(NotCommitted::Failed(failure)) => return Answer::failed_by(failure, inbound, id),
-            Err(NotCommitted::Unknown(error)) => Answer::unknown_after(&error, id),
+            Err(NotCommitted::Failed(failure)) => {
+                if let FailureKind::Infrastructure(_) = failure.kind {
+                    self.note_failure(inbound, envelope, failure.to_string());
+                }
+                return Answer::failed_by(failure, inbound, &envelope.message_id);
+            }
+            Err(NotCommitted::Unknown(error)) => self.unknown_after(&error, inbound, envelope),
             Err(NotCommitted::Stopped) => Answer::Refused { reason: "this instance stops".to_owned() },
         })
     }
 }
 
-fn log_entry(inbound: &InboundSettings, envelope: &Envelope) -> Option<LogEntry> {
+pub(super) fn log_entry(inbound: &InboundSettings, envelope: &Envelope) -> Option<LogEntry> {
     let log = inbound.message_log.as_ref()?;
     let (slot_id, retention) = (log.slot_id.clone(), log.retention);
     Some(LogEntry { slot_id, retention, dedup_key: dedup_key(inbound, envelope) })

@@ -1,5 +1,7 @@
 //! What a client is told. Anybody may ask: what the database or the broker says of the installation goes to the log alone.
 
+use jiff::Timestamp;
+
 use super::InboundSettings;
 use crate::model::MessageId;
 use crate::pipeline::{FailureKind, StepFailure};
@@ -73,11 +75,15 @@ pub struct NotReady {
     /// With what the broker says, which may name users and virtual hosts.
     pub reason: String,
     pub public: String,
+    /// What the trouble is with: the same as long as it lasts, whatever the reason says.
+    pub about: String,
+    /// Where that is known.
+    pub since: Option<Timestamp>,
 }
 
 impl NotReady {
     /// In words of our own.
-    pub(super) fn own(reason: String) -> Self {
-        Self { public: reason.clone(), reason }
+    pub(super) fn own(about: impl Into<String>, reason: String) -> Self {
+        Self { public: reason.clone(), reason, about: about.into(), since: None }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Path as UrlPath, Query, State};
@@ -32,7 +32,7 @@ use super::server::routed;
 use super::well_formed::well_formed;
 use super::{ApiSettings, InboundSettings, Path};
 use crate::model::{Envelope, MessageId, SlotId};
-use crate::pipeline::AdapterSettings;
+use crate::pipeline::{AdapterSettings, Outcomes};
 
 /// The public surface. Cheap to clone.
 #[derive(Clone)]
@@ -55,6 +55,7 @@ struct Route {
     inbound: Arc<InboundSettings>,
     path: Arc<Path>,
     accepted: metrics::Counter,
+    outcomes: Arc<Outcomes>,
 }
 
 /// The query of a status: an id that no path can carry.
@@ -78,7 +79,8 @@ impl PublicApi {
             let path = Arc::new(Path::of(&inbound, adapters));
             let uri = format!("/api{}", inbound.uri_pattern);
             let accepted = metrics::counter!("posthaste_accepted_total", "adapter" => inbound.adapter.to_string());
-            routes.entry(uri).or_default().push(Route { inbound: Arc::new(inbound), path, accepted });
+            let outcomes = acceptor.outcomes.of(&inbound.adapter);
+            routes.entry(uri).or_default().push(Route { inbound: Arc::new(inbound), path, accepted, outcomes });
         }
         let api = Arc::new(Api {
             acceptor,
@@ -149,10 +151,11 @@ fn rejected(problem: Problem) -> Response {
 
 /// Reads the request and hands it on: from there on a client that hangs up cancels nothing.
 async fn receive(api: &Api, request: Request<Lent>, route: &Route) -> Result<Response, Problem> {
-    let Route { inbound, path, accepted } = route;
+    let Route { inbound, path, accepted, outcomes } = route;
     let (parts, body) = request.into_parts();
     let Head { ids, content_type, headers } = read_head(inbound, &parts.headers)?;
     let held = read_body(inbound, &parts.headers, body, &api.budget, api.body_timeout).await?;
+    let complete = Instant::now();
     let Ok(in_hand) = api.in_hand.clone().try_acquire_owned() else {
         return Err(none(StatusCode::SERVICE_UNAVAILABLE, "too many messages are in hand; try again"));
     };
@@ -184,6 +187,7 @@ async fn receive(api: &Api, request: Request<Lent>, route: &Route) -> Result<Res
     let answer = Finishing::new(decide, tasks).await.unwrap_or_else(panicked);
     if answer == Answer::Accepted {
         accepted.increment(1);
+        outcomes.done(Some(complete.elapsed()));
     }
     respond(inbound, &ids, answer)
 }

@@ -19,6 +19,7 @@ mod respond;
 pub mod server;
 mod settings;
 mod socket;
+mod trying;
 mod unpack;
 pub mod verdict;
 pub mod well_formed;

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tower::ServiceExt;
 
 use super::connection::{Asked, Closed, Connection};
-use super::connections::Connections;
+use super::connections::{Connections, Place};
 use super::lent::{Lent, answered};
 use super::progress::{Phase, address_of};
 use super::socket::Socket;
@@ -35,6 +35,8 @@ const DRAIN: Duration = Duration::from_secs(20);
 /// What the kernel keeps of answers that a client has not read, in bytes; it counts twice as much. So little, that who reads
 /// at all is seen to.
 const SEND_BUFFER: u32 = 64 * 1024;
+/// When nobody has made room for a newcomer for so long, that is told.
+const FULL: Duration = Duration::from_secs(1);
 /// Connections that wait in the kernel's queue; the system may allow fewer.
 const BACKLOG: u32 = 1024;
 
@@ -94,7 +96,8 @@ pub async fn serve<F: Future<Output = Response> + Send + 'static>(
     let (watch, soft) = (lifecycle.watch.clone(), lifecycle.soft.clone());
     let name = task.name().to_owned();
     let connections = Connections::new(&name, settings);
-    let mut server = Server { name, listener, http, answer, connections, graceful: GracefulShutdown::new(), lifecycle };
+    let (most, graceful) = (settings.max_connections, GracefulShutdown::new());
+    let mut server = Server { name, listener, http, answer, connections, most, graceful, lifecycle };
     watch.until_stopped(task, &soft, &mut server, |server| server.run().boxed()).await;
     let Server { listener, graceful, .. } = server;
     drop(listener);
@@ -109,8 +112,25 @@ struct Server<A> {
     http: http1::Builder,
     answer: A,
     connections: Arc<Connections>,
+    /// As many there may be.
+    most: usize,
     graceful: GracefulShutdown,
     lifecycle: Lifecycle,
+}
+
+impl<A> Server<A> {
+    /// A place for a newcomer; that nobody makes room for long is told. `None`: the stop has come.
+    async fn place(&self, address: IpAddr) -> Option<Place> {
+        let Self { connections, lifecycle, name, most, .. } = self;
+        let mut place = pin!(lifecycle.soft.run_until_cancelled(connections.place(address)));
+        if let Ok(place) = tokio::time::timeout(FULL, &mut place).await {
+            return place;
+        }
+        lifecycle.watch.held_up(name, Some(format!("nobody is let in: all {most} connections of {name} are in use")));
+        let place = place.await;
+        lifecycle.watch.held_up(name, None);
+        place
+    }
 }
 
 impl<F: Future<Output = Response> + Send + 'static, A: Fn(Request<Lent>) -> F + Clone + Send + 'static> Server<A> {
@@ -143,10 +163,7 @@ impl<F: Future<Output = Response> + Send + 'static, A: Fn(Request<Lent>) -> F + 
                 turn_away(stream);
                 continue;
             }
-            let place = tokio::select! {
-                place = connections.place(address) => place,
-                () = lifecycle.soft.cancelled() => return,
-            };
+            let Some(place) = self.place(address).await else { return };
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "TCP_NODELAY not set");
             }

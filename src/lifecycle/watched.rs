@@ -18,6 +18,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A task that has lived so long begins with the shortest pause again.
 const STABLE: Duration = Duration::from_secs(60);
+/// What keeps a task from its work is told when it has lasted so long.
+const HELD_UP: Duration = Duration::from_secs(2);
 /// A task that began anew is well when it has lived as long as the pause before it, and no less than this.
 const STEADY: Duration = Duration::from_secs(1);
 
@@ -77,6 +79,8 @@ struct Health {
     /// Its last turn, or when it began.
     turned: (Instant, Timestamp),
     ended: Option<Ended>,
+    /// What keeps it from its work, and since when.
+    held_up: Option<(String, Instant, Timestamp)>,
 }
 
 /// It has ended too early, and was not well since.
@@ -159,6 +163,15 @@ impl Watch {
         }
     }
 
+    /// A task says what keeps it from its work, and when nothing does any more. In `/readyz` it is told once it has lasted
+    /// for two seconds.
+    pub fn held_up(&self, task: &str, by: Option<String>) {
+        if let Some(health) = self.lock().get_mut(task) {
+            let (instant, shown) = now();
+            health.held_up = by.map(|by| (by, instant, shown));
+        }
+    }
+
     /// Tasks that are not well.
     #[must_use]
     pub fn troubles(&self) -> Vec<Trouble> {
@@ -166,7 +179,7 @@ impl Watch {
     }
 
     fn begins(&self, task: Task) {
-        self.lock().insert(task.name.clone(), Health { task, turned: now(), ended: None });
+        self.lock().insert(task.name.clone(), Health { task, turned: now(), ended: None, held_up: None });
     }
 
     fn has_ended(&self, name: &str, reason: &str) {
@@ -179,6 +192,7 @@ impl Watch {
     fn begins_anew(&self, name: &str, pause: Duration) {
         if let Some(health) = self.lock().get_mut(name) {
             health.turned = now();
+            health.held_up = None;
             if let Some(ended) = &mut health.ended {
                 ended.well_at = Some(Instant::now() + pause.max(STEADY));
             }
@@ -201,6 +215,11 @@ impl Health {
         if let Some(ended) = self.unwell() {
             let what = format!("the task {name} has ended too early and begins anew: {}", ended.reason);
             return Some(Trouble { needed_for: *needed_for, what, since: ended.since });
+        }
+        if let Some((by, since, shown)) = &self.held_up
+            && since.elapsed() >= HELD_UP
+        {
+            return Some(Trouble { needed_for: *needed_for, what: by.clone(), since: *shown });
         }
         let (turned, since) = self.turned;
         let bound = turn_within.filter(|bound| turned.elapsed() > *bound)?;

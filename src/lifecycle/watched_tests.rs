@@ -204,3 +204,28 @@ async fn a_task_that_hangs_is_told_until_it_comes_round() {
     // At 99, 198, … 693 s; it came round at 200 and at 600 s.
     assert_eq!(told, [0, 0, 0, 0, 0, 1, 0]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_keeps_a_task_from_its_work_is_told_once_it_has_lasted_since_it_began_and_until_it_is_over() {
+    let (watch, stop) = (Watch::default(), CancellationToken::new());
+    let both = (watch.clone(), stop.clone());
+    let run = shaped(|_: &mut ()| {
+        let (watch, stop) = both.clone();
+        async move {
+            watch.held_up("sweeper", Some("no room".to_owned()));
+            let told = |watch: &Watch| watch.troubles().into_iter().map(|one| one.what).collect::<Vec<_>>();
+            pass(1.9).await;
+            assert_eq!(told(&watch), Vec::<String>::new());
+            pass(0.2).await;
+            assert_eq!(told(&watch), ["no room"]);
+            let since = watch.troubles()[0].since;
+            pass(10.0).await;
+            assert_eq!(watch.troubles()[0].since, since);
+            watch.held_up("sweeper", None);
+            assert_eq!(told(&watch), Vec::<String>::new());
+            stop.cancel();
+        }
+        .boxed()
+    });
+    watch.until_stopped(sweeper(), &stop, &mut (), run).await;
+}

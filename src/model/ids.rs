@@ -169,6 +169,12 @@ impl TxId {
         let nanos = u32::try_from(micros % 1_000_000).unwrap_or(0) * 1000;
         Self(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, micros / 1_000_000, nanos)))
     }
+
+    /// The time in it, in milliseconds since 1970; for people, not for decisions.
+    #[must_use]
+    pub fn millis(self) -> u64 {
+        u64::try_from(self.0.as_u128() >> 80).unwrap_or(u64::MAX)
+    }
 }
 
 impl From<TxId> for RootId {

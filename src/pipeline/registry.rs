@@ -30,6 +30,20 @@ pub struct AdapterStatus {
     /// Why it is not what was wanted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Since when it is not started though it should be, through all states until it is.
+    #[serde(skip)]
+    pub troubled_since: Option<Timestamp>,
+}
+
+impl AdapterStatus {
+    fn reaches(&mut self, state: AdapterState, now: Timestamp) {
+        self.since = now;
+        self.state = state;
+        self.troubled_since = match state {
+            AdapterState::Started | AdapterState::Stopped => None,
+            AdapterState::Starting | AdapterState::Stopping | AdapterState::Error => self.troubled_since.or(Some(now)),
+        };
+    }
 }
 
 /// What an operator asked for.
@@ -106,6 +120,7 @@ impl AdapterRegistry {
                 state,
                 since: now,
                 reason: None,
+                troubled_since: adapter.supervised.then_some(now),
             };
             let entry = Entry {
                 wanted: watch::Sender::new(Wanted::Started),
@@ -219,9 +234,8 @@ impl AdapterRegistry {
             }
             if status.state != state {
                 tracing::info!(adapter = %name, was = %status.state, state = %state, reason, "an adapter's state");
-                status.since = now;
+                status.reaches(state, now);
             }
-            status.state = state;
             status.reason = reason;
             true
         });

@@ -11,7 +11,9 @@ use super::attempt::{Unclaimed, Verdict, after_failure, unclaimed};
 use super::fault::{Fault, Troubles};
 use super::way::Way;
 use crate::model::{Envelope, TxId};
-use crate::pipeline::{AdapterRegistry, Committed, Engine, FailureKind, NotCommitted, Pipelines, StepFailure};
+use crate::pipeline::{
+    AdapterRegistry, Committed, Engine, FailureKind, NotCommitted, Outcomes, Pipelines, StepFailure,
+};
 use crate::relay::Relay;
 use crate::store::{Claim, FailedAttempt, GivenUpBy, Outgoing, Plans, Store, StoreError, WorkTransaction};
 
@@ -27,6 +29,8 @@ pub struct Processor {
     pub pace: Arc<Pace>,
     /// What its databases answered lately.
     pub troubles: Arc<Troubles>,
+    /// The same for whoever looks from outside, and how long messages took.
+    pub outcomes: Arc<Outcomes>,
 }
 
 /// How an attempt, or the try to have one, ended.
@@ -129,6 +133,7 @@ impl Processor {
     /// What a commit is followed by for each of its messages, which are [counted](count_processed) together.
     pub(super) fn committed(&self, envelope: &Envelope, sent: Vec<(Outgoing, bytes::Bytes)>) {
         self.troubles.success();
+        self.outcomes.done(self.relay.clock().since(envelope.tx_id));
         tracing::debug!(txn.outcome = "committed");
         self.relay.processed(envelope.tx_id);
         self.publish_sent(envelope, sent);

@@ -121,7 +121,7 @@ impl Resender {
         let destinations = &self.processor.relay.settings().destinations;
         match destinations.iter().find(|one| one.error_slot == *slot_id) {
             Some(destination) => {
-                self.processor.relay.ready(&destination.destination)?;
+                self.processor.relay.ready(&destination.destination).map_err(|not_taken| not_taken.what)?;
                 Ok(Target::Queue(Box::new(destination.clone())))
             }
             None => Err(format!("no receiver claims slot {slot_id}; its messages can be shown, exported and deleted")),

@@ -14,9 +14,9 @@ use super::left::{Left, unreadable, with_cause};
 use super::slot::{Hand, Line};
 use super::worker::Worker;
 use super::{Pace, Processor, ReceiverSettings};
-use crate::broker::{ConsumerSession, Delivery};
+use crate::broker::{CallError, ConsumerSession, Delivery, TopologyError};
 use crate::lifecycle::{Lifecycle, NeededFor, Task, point};
-use crate::model::{AdapterState, HomeId};
+use crate::model::{AdapterState, HomeId, Seldom};
 use crate::pipeline::Wanted;
 use crate::relay::Shared;
 use crate::store::Claimed;
@@ -46,7 +46,17 @@ pub struct Receiver {
     patience: Duration,
     /// How many messages had succeeded when the database ended a session last.
     successes: u64,
+    /// Why it does not consume: what was told.
+    told: Seldom,
     lifecycle: Lifecycle,
+}
+
+/// Why there is no session.
+struct NotBegun {
+    state: AdapterState,
+    reason: String,
+    /// By the broker, in its own words.
+    refused: bool,
 }
 
 /// Runs a receiver until the stop.
@@ -60,7 +70,8 @@ pub async fn supervise(settings: ReceiverSettings, processor: Processor, shared:
     let task = Task::new(format!("receiver {}", worker.settings.adapter), NeededFor::Processing);
     let (name, watch, soft) = (task.name().to_owned(), lifecycle.watch.clone(), lifecycle.soft.clone());
     let patience = FIRST_PATIENCE;
-    let mut receiver = Receiver { name, worker, wanted, permits, lanes, patience, successes: 0, lifecycle };
+    let told = Seldom::default();
+    let mut receiver = Receiver { name, worker, wanted, permits, lanes, patience, successes: 0, told, lifecycle };
     // What is at work goes on with its permits, and what was delivered and not begun goes back to the queue.
     watch.until_stopped(task, &soft, &mut receiver, |receiver| receiver.begin_anew().boxed()).await;
 }
@@ -85,7 +96,10 @@ impl Receiver {
             }
             match self.begin().await {
                 Ok(session) => self.consume_until_interrupted(session).await,
-                Err((state, reason)) => {
+                Err(NotBegun { state, reason, refused }) => {
+                    if refused {
+                        self.tell(&reason);
+                    }
                     self.report(state, Some(reason));
                     self.pause(AGAIN).await;
                 }
@@ -95,9 +109,9 @@ impl Receiver {
     }
 
     /// Everything that must be there before the first delivery.
-    async fn begin(&self) -> Result<ConsumerSession, (AdapterState, String)> {
+    async fn begin(&self) -> Result<ConsumerSession, NotBegun> {
         let settings = &self.worker.settings;
-        let starting = |reason: String| (AdapterState::Starting, reason);
+        let starting = |reason: String| NotBegun { state: AdapterState::Starting, reason, refused: false };
         let home: HomeId = self
             .worker
             .processor
@@ -115,17 +129,19 @@ impl Receiver {
         let relay = &self.worker.processor.relay;
         let broker = relay
             .broker(&settings.connection)
-            .ok_or_else(|| (AdapterState::Error, format!("connection {} is not configured", settings.connection)))?;
+            .ok_or_else(|| format!("connection {} is not configured", settings.connection))
+            .map_err(|reason| NotBegun { state: AdapterState::Error, ..starting(reason) })?;
         if let Err(error) = broker.ensure_queue(&settings.queue).await {
-            return Err(match error {
-                crate::broker::TopologyError::Missing { .. } => (AdapterState::Error, error.to_string()),
-                crate::broker::TopologyError::UnknownVersion { .. } | crate::broker::TopologyError::Call { .. } => {
-                    starting(with_cause(&error))
-                }
-            });
+            let refused = error.by_broker();
+            let state = match error {
+                TopologyError::Missing { .. } => AdapterState::Error,
+                TopologyError::UnknownVersion { .. } | TopologyError::Call { .. } => AdapterState::Starting,
+            };
+            return Err(NotBegun { state, reason: with_cause(&error), refused });
         }
         let prefetch = u16::try_from(settings.prefetch()).unwrap_or(u16::MAX);
-        broker.consume(&settings.queue, prefetch, home).await.map_err(|error| starting(with_cause(&error)))
+        let refused = |error: CallError| NotBegun { refused: error.by_broker(), ..starting(with_cause(&error)) };
+        broker.consume(&settings.queue, prefetch, home).await.map_err(refused)
     }
 
     async fn consume_until_interrupted(&mut self, mut session: ConsumerSession) {
@@ -139,10 +155,14 @@ impl Receiver {
         relay.stop_serving(&destination);
         match &left {
             Left::Unwanted | Left::Stopping => self.report(AdapterState::Stopping, None),
-            Left::Lost(reason) => self.report(AdapterState::Starting, Some(reason.clone())),
+            Left::Lost(reason) => {
+                self.tell(reason);
+                self.report(AdapterState::Starting, Some(reason.clone()));
+            }
             Left::Unreadable => self.report(AdapterState::Error, Some(unreadable(&self.worker.settings.queue))),
             Left::Database(reason) => {
                 tracing::warn!(adapter = %self.worker.settings.adapter, %reason, "not consuming: the database is at fault");
+                self.worker.processor.outcomes.failed(reason.clone(), 0);
                 self.report(AdapterState::Starting, Some(reason.clone()));
             }
         }
@@ -282,6 +302,13 @@ impl Receiver {
             () = tokio::time::sleep(pause) => {}
             () = unwanted(&mut wanted) => {}
             () = self.lifecycle.soft.cancelled() => {}
+        }
+    }
+
+    /// With the broker's own words, once in a while: it is tried twice a second.
+    fn tell(&mut self, reason: &str) {
+        if let Some(untold) = self.told.admit(reason, Instant::now()) {
+            tracing::warn!(adapter = %self.worker.settings.adapter, reason, untold, "a receiver does not consume");
         }
     }
 

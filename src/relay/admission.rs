@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::Relay;
 use super::batch::Answered;
 use super::board::Troubled;
@@ -13,32 +15,62 @@ use crate::model::Destination;
 /// When a destination is in trouble and somebody else tries it.
 const SOON: Duration = Duration::from_secs(1);
 
+/// Why no message would be taken for a destination now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotTaken {
+    /// For people.
+    pub what: String,
+    /// The same as long as the trouble lasts.
+    pub about: String,
+    /// Where that is known.
+    pub since: Option<Timestamp>,
+}
+
+impl NotTaken {
+    fn of(about: &str, what: String) -> Self {
+        Self { what, about: about.to_owned(), since: None }
+    }
+}
+
 impl Relay {
-    /// Whether a new message for this destination would be taken now; the text says why not.
-    pub fn ready(&self, destination: &Destination) -> Result<(), String> {
+    /// Whether a new message for this destination would be taken now, or why not.
+    pub fn ready(&self, destination: &Destination) -> Result<(), NotTaken> {
         self.reachable(destination)?;
         match self.troubled(destination) {
-            Some(trouble) if trouble.refuses => Err(trouble.what),
+            Some(Troubled { what, since, refuses: true }) => {
+                Err(NotTaken { since: Some(since), ..NotTaken::of(destination.as_str(), what) })
+            }
             Some(_) | None => Ok(()),
         }
     }
 
-    /// Whether there is a way to it; the text says why not.
-    pub(super) fn reachable(&self, destination: &Destination) -> Result<(), String> {
-        let settings = self.destination(destination).ok_or_else(|| format!("{destination} is not configured"))?;
-        let broker = self.0.brokers.get(&settings.connection);
-        let broker = broker.ok_or_else(|| format!("connection {} is not configured", settings.connection))?;
+    /// Whether there is a way to it, or why not.
+    pub(super) fn reachable(&self, destination: &Destination) -> Result<(), NotTaken> {
+        let not_configured = |what: String| NotTaken::of("configuration", format!("{what} is not configured"));
+        let settings = self.destination(destination).ok_or_else(|| not_configured(destination.to_string()))?;
+        let connection = &settings.connection;
+        let broker = self.0.brokers.get(connection);
+        let broker = broker.ok_or_else(|| not_configured(format!("connection {connection}")))?;
+        let since = |since| Some(self.0.board.moment(since));
         match broker.publish_status() {
             LinkStatus::Up => {}
-            LinkStatus::Down { reason, .. } => return Err(format!("{} is down: {reason}", settings.connection)),
-            LinkStatus::Blocked { reason, .. } => {
-                return Err(format!("{} takes no messages: {reason}", settings.connection));
+            LinkStatus::Down { reason, since: down } => {
+                let what = format!("{connection} is down: {reason}");
+                return Err(NotTaken { since: since(down), ..NotTaken::of(connection, what) });
+            }
+            LinkStatus::Blocked { reason, since: blocked } => {
+                let what = format!("{connection} takes no messages: {reason}");
+                return Err(NotTaken { since: since(blocked), ..NotTaken::of(connection, what) });
             }
         }
         if !broker.publisher().is_ready() {
-            return Err(format!("too much is waiting to be published on {}", settings.connection));
+            let what = format!("too much is waiting to be published on {connection}");
+            return Err(NotTaken::of(&format!("room on {connection}"), what));
         }
-        self.0.board.verified(destination)
+        self.0
+            .board
+            .verified(destination)
+            .map_err(|(what, since)| NotTaken { since: Some(since), ..NotTaken::of(destination.as_str(), what) })
     }
 
     /// The trouble that it is in, if its connection is well: a connection's trouble is told as that.

@@ -24,10 +24,23 @@ struct Watched {
     open: AtomicU64,
     unpublished: AtomicU64,
     oldest_seconds: AtomicU64,
-    trouble: Mutex<Option<Arc<str>>>,
+    unseen: Mutex<Unseen>,
     /// Whether the broker takes messages for it; locked only while it is, or may be, in trouble.
     health: Mutex<Health>,
     in_trouble: AtomicBool,
+}
+
+/// A queue that was not seen, or is in doubt.
+#[derive(Debug)]
+struct Unseen {
+    since: Timestamp,
+    why: Option<Arc<str>>,
+}
+
+impl Default for Unseen {
+    fn default() -> Self {
+        Self { since: Timestamp::now(), why: None }
+    }
 }
 
 /// A destination that takes no messages.
@@ -54,28 +67,28 @@ impl Board {
         Self { destinations, began: (Instant::now(), Timestamp::now()) }
     }
 
-    /// Whether the queue was seen since the last doubt; the text says why not.
-    pub fn verified(&self, destination: &Destination) -> Result<(), String> {
-        let watched = self.destinations.get(destination);
-        if watched.is_some_and(|watched| watched.verified.load(Ordering::Relaxed)) {
+    /// Whether the queue was seen since the last doubt, or why not, and since when.
+    pub fn verified(&self, destination: &Destination) -> Result<(), (String, Timestamp)> {
+        let not_yet = || format!("{destination} is not verified yet");
+        let Some(watched) = self.destinations.get(destination) else { return Err((not_yet(), self.began.1)) };
+        if watched.verified.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let trouble =
-            watched.and_then(|watched| watched.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        Err(trouble.map_or_else(|| format!("{destination} is not verified yet"), |text| text.to_string()))
+        let unseen = watched.unseen();
+        Err((unseen.why.as_ref().map_or_else(not_yet, |why| why.to_string()), unseen.since))
     }
 
     /// The queue was seen, or why not.
     pub fn note(&self, destination: &Destination, answer: Result<(), String>) {
         let Some(watched) = self.destinations.get(destination) else { return };
-        watched.verified.store(answer.is_ok(), Ordering::Relaxed);
-        let mut trouble = watched.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.set_verified(answer.is_ok());
+        let mut unseen = watched.unseen();
         if let Err(text) = &answer
-            && trouble.as_deref() != Some(text.as_str())
+            && unseen.why.as_deref() != Some(text.as_str())
         {
             tracing::warn!(destination = %destination, reason = %text, "destination cannot be used");
         }
-        *trouble = answer.err().map(Into::into);
+        unseen.why = answer.err().map(Into::into);
     }
 
     pub fn all_verified(&self) -> bool {
@@ -85,7 +98,7 @@ impl Board {
     /// The queue is not where it was.
     pub fn doubt(&self, destination: &Destination) {
         if let Some(watched) = self.destinations.get(destination) {
-            watched.verified.store(false, Ordering::Relaxed);
+            watched.set_verified(false);
         }
     }
 
@@ -150,10 +163,15 @@ impl Board {
             gauge(destination, false);
             return None;
         };
-        let (instant, timestamp) = self.began;
-        let later = SignedDuration::try_from(trouble.since.saturating_duration_since(instant)).unwrap_or_default();
         let what = format!("{destination} takes no messages: {}", trouble.cause.reason);
-        Some(Troubled { what, since: timestamp + later, refuses: trouble.refuses(now) })
+        Some(Troubled { what, since: self.moment(trouble.since), refuses: trouble.refuses(now) })
+    }
+
+    /// The same moment, to be shown: always the same for the same.
+    pub fn moment(&self, instant: Instant) -> Timestamp {
+        let (began, shown) = self.began;
+        let later = SignedDuration::try_from(instant.saturating_duration_since(began)).unwrap_or_default();
+        shown + later
     }
 
     /// Lets each figure begin at 0.
@@ -179,6 +197,18 @@ impl Board {
 }
 
 impl Watched {
+    /// Whether the queue was seen. It is in doubt since the first time that it was not.
+    fn set_verified(&self, verified: bool) {
+        let was = self.verified.swap(verified, Ordering::Relaxed);
+        if was && !verified {
+            self.unseen().since = Timestamp::now();
+        }
+    }
+
+    fn unseen(&self) -> MutexGuard<'_, Unseen> {
+        self.unseen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::model::TxId;
+
 /// So much a clock may go back without anybody's being told: who waits for it waits so much longer.
 const TOLERANCE: Duration = Duration::from_secs(1);
 
@@ -44,6 +46,13 @@ impl DatabaseClock {
     pub fn now(&self) -> Option<i64> {
         let Reading { micros, asked, .. } = self.state().reading?;
         Some(micros.saturating_add(in_micros(asked.elapsed())))
+    }
+
+    /// How long ago a row was made, by the time in its id: no more than nothing where another clock was ahead. For figures.
+    #[must_use]
+    pub fn since(&self, tx_id: TxId) -> Option<Duration> {
+        let millis = u64::try_from(self.now()?).unwrap_or(0) / 1000;
+        Some(Duration::from_millis(millis.saturating_sub(tx_id.millis())))
     }
 
     /// Whether it went back since this was asked last: what was written before lies further ahead than it was meant.
@@ -102,5 +111,15 @@ mod tests {
             clock.take(Reading { micros, asked: start, answered: start });
         }
         assert!(clock.went_back() && !clock.went_back());
+    }
+
+    #[test]
+    fn the_age_of_a_row_is_told_by_the_database_s_clock_and_is_never_less_than_nothing() {
+        let (clock, now) = (DatabaseClock::default(), 1_800_000_000_000_000);
+        assert_eq!(clock.since(TxId::mint_at(now)), None, "there is no time yet");
+        clock.set(now, Instant::now());
+        let age = clock.since(TxId::mint_at(now - 5_000_000)).unwrap();
+        assert!(age >= Duration::from_secs(5) && age < Duration::from_secs(3600), "{age:?}");
+        assert_eq!(clock.since(TxId::mint_at(now + 3_600_000_000_000)), Some(Duration::ZERO), "a foreign clock");
     }
 }

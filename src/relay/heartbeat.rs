@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use super::epoch::EpochWatch;
 use super::{LeaseObserver, Relay};
 use crate::broker::{Broker, Known as Told, Newer};
@@ -36,12 +38,20 @@ struct Known {
     stopped: Vec<AdapterName>,
     seen: BTreeMap<String, i64>,
     reached: Option<Instant>,
-    trouble: Option<String>,
+    trouble: Option<(String, Timestamp)>,
     /// Instances that are being fenced right now.
     fencing: BTreeSet<Incarnation>,
     recovery: Round,
     /// The brokers were compared with the home, as far as they could be reached.
     compared: bool,
+}
+
+impl Known {
+    /// It is in trouble since the first time that it was said so.
+    fn set_trouble(&mut self, trouble: Option<String>) {
+        let since = self.trouble.as_ref().map_or_else(Timestamp::now, |(_, since)| *since);
+        self.trouble = trouble.map(|why| (why, since));
+    }
 }
 
 impl Shared {
@@ -87,7 +97,13 @@ impl Shared {
     /// Why the home database cannot be used, if the last beat failed.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        self.lock().trouble.clone()
+        self.lock().trouble.as_ref().map(|(why, _)| why.clone())
+    }
+
+    /// Since when it cannot be used.
+    #[must_use]
+    pub fn troubled_since(&self) -> Option<Timestamp> {
+        self.lock().trouble.as_ref().map(|(_, since)| *since)
     }
 
     /// What operators want stopped, as last read; `None` before the first beat.
@@ -115,7 +131,7 @@ impl Shared {
     }
 
     pub(crate) fn set_trouble(&self, trouble: Option<String>) {
-        self.lock().trouble = trouble;
+        self.lock().set_trouble(trouble);
     }
 }
 
@@ -250,10 +266,11 @@ pub struct Fenced;
 fn lost_sight(shared: &Shared, observer: &mut LeaseObserver, reason: String) {
     observer.lost_sight();
     let mut known = shared.lock();
-    if known.trouble.is_none() {
+    let is_news = known.trouble.is_none();
+    known.set_trouble(Some(reason.clone()));
+    if is_news {
         tracing::warn!(%reason, "the home database cannot be reached");
     }
-    known.trouble = Some(reason);
 }
 
 /// In tasks of their own: a fence waits for decisions on their way, and our own beat must not.

@@ -22,6 +22,7 @@ mod topology;
 mod trouble;
 mod walk;
 
+pub use admission::NotTaken;
 pub use board::{OpenCounts, Troubled};
 pub use clock::DatabaseClock;
 pub use decide::{Facts, MAX_PUBLISHES, Next, decide, redo_after};

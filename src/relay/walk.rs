@@ -7,7 +7,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::OpenCounts;
-use crate::model::{Destination, JournalState};
+use crate::model::{Destination, JournalState, TxId};
 use crate::store::{OpenCount, OpenRow};
 
 /// The next page.
@@ -51,7 +51,7 @@ impl Walk {
         let counts = self.counts.entry(destination.clone()).or_default();
         counts.open += open;
         counts.unpublished += unpublished;
-        let age = self.clock_ms.saturating_sub(millis_of(oldest)) / 1000;
+        let age = self.clock_ms.saturating_sub(TxId(oldest).millis()) / 1000;
         counts.oldest_seconds = counts.oldest_seconds.max(age);
     }
 
@@ -67,15 +67,10 @@ impl Walk {
     }
 }
 
-/// The time in an id, in milliseconds since 1970; for people, not for decisions.
-fn millis_of(id: Uuid) -> u64 {
-    u64::try_from(id.as_u128() >> 80).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Mode, TxId};
+    use crate::model::Mode;
 
     fn id_at(millis: u64) -> Uuid {
         Uuid::from_u128(u128::from(millis) << 80)

@@ -158,6 +158,26 @@ impl Store {
         .await
     }
 
+    /// Sends the same, and takes it back: whether messages would be accepted now.
+    ///
+    /// # Errors
+    /// As for `accept`; nothing stays of it in any case.
+    pub async fn would_accept(&self, request: &AcceptRequest) -> Result<(), StoreError> {
+        self.at_home()?;
+        self.gate.pass()?;
+        let (owner, mut taken) = (self.incarnation.0, false);
+        let answer = self.accept.transaction(async |client| {
+            match &request.log {
+                Some(log) => insert_logged(client, request, log, owner).await?,
+                None => insert_unlogged(client, request, owner).await?,
+            };
+            taken = true;
+            Err(StoreError::Unexpected("taken back".to_owned()))
+        });
+        let answer: Result<(), StoreError> = answer.await;
+        if taken { Ok(()) } else { answer }
+    }
+
     /// One statement whose implicit COMMIT decides, with the crash points around it.
     pub(super) async fn decide<T>(
         &self,

@@ -69,6 +69,22 @@ impl StoreError {
 }
 
 impl StoreError {
+    /// Whether other messages would have been answered so, too: all that does not speak of the data, of what a function raises,
+    /// or of others that were in the way.
+    #[must_use]
+    pub fn concerns_every_message(&self) -> bool {
+        match self {
+            Self::Refused { sqlstate, .. } => {
+                let class = sqlstate.get(..2).unwrap_or_default();
+                !matches!(class, "22" | "23" | "40" | "44" | "54" | "P0")
+                    && !matches!(sqlstate.as_str(), "55P03" | "57014")
+            }
+            Self::Unreachable(_) | Self::Unknown(_) | Self::Unexpected(_) => true,
+        }
+    }
+}
+
+impl StoreError {
     /// Whether a plan that the session has kept may be to blame, for a table that is not what it was, and not what was
     /// asked: another result (0A000), other types of columns and parameters (42804, 42883, 42P18), or a statement that is
     /// gone (26000). A step may raise any of these itself: what fails in a new session is no plan's fault.
@@ -214,6 +230,22 @@ mod tests {
         };
         assert!(refused("25006").is_infrastructure() && refused("53100").is_infrastructure());
         assert!(!refused("23505").is_infrastructure() && !refused("57014").is_infrastructure());
+    }
+
+    #[test]
+    fn what_a_server_lacks_or_forbids_concerns_every_message_and_what_it_says_of_one_does_not() {
+        let refused = |sqlstate: &str| StoreError::Refused {
+            sqlstate: sqlstate.to_owned(),
+            message: String::new(),
+            constraint: None,
+        };
+        for sqlstate in ["53100", "53300", "25006", "42501", "42P01", "28000", "XX001"] {
+            assert!(refused(sqlstate).concerns_every_message(), "{sqlstate}");
+        }
+        for sqlstate in ["22021", "23514", "40001", "55P03", "57014", "54000", "P0001"] {
+            assert!(!refused(sqlstate).concerns_every_message(), "{sqlstate}");
+        }
+        assert!(StoreError::Unreachable(String::new()).concerns_every_message());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio_postgres::config::TargetSessionAttrs;
 use super::abandoned::Places;
 use super::connection::Manager;
 use super::opening::{Opening, session_config};
-use super::{Gate, Plans, PostgresSettings, Session, SessionTimeouts, StoreError};
+use super::{Gate, Plans, PostgresSettings, Session, SessionTimeouts, StoreError, refusals};
 use crate::model::Incarnation;
 
 /// For a role that is called like the engine's schema, `"$user"` in the search path means that schema: its tables would
@@ -49,6 +49,8 @@ const FRESH_CONNECTIONS: usize = 2;
 #[derive(Clone, Debug)]
 pub struct Pool {
     inner: deadpool::managed::Pool<Manager>,
+    /// The `postgres` entry.
+    name: Arc<str>,
     /// Its sessions are used once each.
     fresh: deadpool::managed::Pool<Manager>,
     /// Longest wait of a caller for one answer: the server's own statement time-out comes first.
@@ -126,7 +128,8 @@ impl Pool {
         };
         let (inner, fresh) = (build(max_size.max(1))?, build(FRESH_CONNECTIONS)?);
         let answer = timeouts.statement + Duration::from_secs(2);
-        Ok(Self { inner, fresh, answer, places: Places::of_pool(max_size), gate: Gate::default() })
+        let (places, name) = (Places::of_pool(max_size), settings.name.as_str().into());
+        Ok(Self { inner, name, fresh, answer, places, gate: Gate::default() })
     }
 
     /// Whoever gets no answer here shuts this gate.
@@ -150,7 +153,7 @@ impl Pool {
             Plans::Kept => &self.inner,
             Plans::New => &self.fresh,
         };
-        let object = pool.get().await?;
+        let object = pool.get().await.inspect_err(|error| refusals::of_session(&self.name, error))?;
         let session = match self.places.take() {
             Some(place) => Session::new(object, place),
             None => self.places.look(Session::new(object, self.places.one_more())).await?,
@@ -224,6 +227,7 @@ impl Pool {
             }
             Ok(Err(error)) => {
                 session.heed(&error);
+                refusals::of_statement(&self.name, &error);
                 if matches!(error, StoreError::Refused { .. } | StoreError::Unexpected(_)) {
                     session.release();
                 }
@@ -247,6 +251,7 @@ impl Pool {
             }
             Err(refused @ StoreError::Refused { .. }) => {
                 session.heed(&refused);
+                refusals::of_statement(&self.name, &refused);
                 let proof = self.bounded(async { Ok(session.client()?.batch_execute("").await?) }).await;
                 match proof {
                     Ok(()) => {

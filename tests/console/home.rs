@@ -240,6 +240,7 @@ fn resender(store: &Store, registry: &AdapterRegistry, tasks: &Lifecycle) -> Res
         host: "here".into(),
         pace: Arc::default(),
         troubles: Arc::default(),
+        outcomes: Arc::default(),
     };
     Resender::new(processor, vec![receiver])
 }

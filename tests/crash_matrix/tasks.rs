@@ -22,11 +22,13 @@ const TASKS: &[(&str, &[&str])] = &[
     // Who asks it is asked in vain.
     ("console", &[]),
     ("databases", &["processing"]),
+    ("figures", &[]),
     ("heartbeat", &["accepting", "processing"]),
     ("marker", &["processing"]),
     ("publisher rabbit 1", &["accepting"]),
     ("publisher rabbit 2", &["accepting"]),
     ("publisher rabbit 3", &["accepting"]),
+    ("readiness", &[]),
     ("receiver one", &["processing"]),
     ("receiver three", &["processing"]),
     ("recovery", &["processing"]),

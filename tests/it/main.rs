@@ -48,6 +48,8 @@ mod facts;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod figures;
+#[cfg(test)]
 mod foreign_text;
 #[cfg(test)]
 mod groups;
@@ -75,6 +77,10 @@ mod poison;
 mod poolers;
 #[cfg(test)]
 mod prove;
+#[cfg(test)]
+mod readiness;
+#[cfg(test)]
+mod refusals;
 #[cfg(test)]
 mod relay;
 #[cfg(test)]

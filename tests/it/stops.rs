@@ -3,14 +3,14 @@
 use crate::support::{App, LONG, Options, SOON, Servers, eventually, run, same};
 
 /// The step does not come to its end with such a message as long as the gate is shut.
-const GATE: &str = "CREATE TABLE public.gate (shut boolean);
+pub const GATE: &str = "CREATE TABLE public.gate (shut boolean);
     INSERT INTO public.gate VALUES (true);
     CREATE FUNCTION wait_at_gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         WHILE NEW.message LIKE 'slow%' AND EXISTS (SELECT FROM public.gate) LOOP PERFORM pg_sleep(0.05); END LOOP;
         RETURN NEW;
     END $$;
     CREATE TRIGGER gate BEFORE INSERT ON message FOR EACH ROW EXECUTE FUNCTION wait_at_gate()";
-const AT_THE_GATE: &str =
+pub const AT_THE_GATE: &str =
     "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
 /// maxRetries is 5.
 const MORE_OFTEN_THAN_ATTEMPTS: i32 = 8;
@@ -25,7 +25,7 @@ impl App {
         app
     }
 
-    async fn open_gate(&self) {
+    pub async fn open_gate(&self) {
         self.db.rows("DELETE FROM public.gate", &[]).await;
     }
 

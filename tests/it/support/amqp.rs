@@ -58,6 +58,12 @@ impl Amqp {
         consumer.await.unwrap()
     }
 
+    /// The same, and lets nobody else read from it.
+    pub async fn consume_alone(&self, queue: &str) -> Consumer {
+        let options = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
+        self.channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await.unwrap()
+    }
+
     pub async fn delete(&self, queue: &str) {
         self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
     }
