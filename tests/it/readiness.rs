@@ -187,7 +187,7 @@ fn a_receiver_whose_database_is_at_fault_is_told_since_the_first_failure_until_a
 #[test]
 fn an_adapter_that_others_call_is_missed_while_it_is_stopped() {
     run(async {
-        let mut app = with_notes().await;
+        let app = with_notes().await;
         app.is_well().await;
         let before = Timestamp::now();
         app.stop_adapter("writeTableOtherMessage").await;
