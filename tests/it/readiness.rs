@@ -5,7 +5,6 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use posthaste::dev::fresh_name;
 use reqwest::Method;
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::stops::{AT_THE_GATE, GATE};
