@@ -243,8 +243,8 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
 }
 
 fn version() -> &'static str {
-    const { assert!(SCHEMA_VERSION == 9, "the text below names the schema version") };
-    concat!(env!("CARGO_PKG_VERSION"), " (schema 9)")
+    const { assert!(SCHEMA_VERSION == 10, "the text below names the schema version") };
+    concat!(env!("CARGO_PKG_VERSION"), " (schema 10)")
 }
 
 #[cfg(test)]

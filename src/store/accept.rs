@@ -102,7 +102,7 @@ pub const PUBLISH_AFTER: Duration = Duration::from_secs(10);
 const LOGGED: &str = concat!(
     "/* accept_logged */
 WITH log AS (
-    INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, message, expirydate, dedup_key,
+    INSERT INTO :ibisstore (type, slotid, host, messageid, correlationid, message, expirydate, dedup_key,
                            tx_id, root_id, content_type, headers, sha256)
     VALUES ('A', $1, $2, $3, $4, $5, clock_timestamp() + $6 * interval '1 second', $7, $8, $9, $10, $11, $12)
     ON CONFLICT (slotid, dedup_key) DO NOTHING
@@ -142,7 +142,7 @@ kin AS (
 );
 
 const WINNER: &str =
-    concat!("/* winner */ SELECT tx_id, sha256, ", standby!(), " FROM ibisstore WHERE slotid = $1 AND dedup_key = $2");
+    concat!("/* winner */ SELECT tx_id, sha256, ", standby!(), " FROM :ibisstore WHERE slotid = $1 AND dedup_key = $2");
 
 impl Store {
     /// Sends the accepting statement once, for one message. Its implicit COMMIT is the decision.
@@ -152,7 +152,7 @@ impl Store {
     pub async fn accept(&self, request: &AcceptRequest) -> Result<Inserted, StoreError> {
         let owner = self.incarnation.0;
         self.decide(&self.accept, async |client| match &request.log {
-            Some(log) => insert_logged(client, request, log, owner).await,
+            Some(log) => insert_logged(client, &self.sql(LOGGED), request, log, owner).await,
             None => insert_unlogged(client, request, owner).await,
         })
         .await
@@ -199,7 +199,7 @@ impl Store {
     pub async fn winner(&self, slot_id: &SlotId, dedup_key: &str) -> Result<Option<Seen<Winner>>, StoreError> {
         self.accept
             .run(async |client| {
-                let statement = client.prepare_cached(WINNER).await?;
+                let statement = client.prepare_cached(&self.sql(WINNER)).await?;
                 let row = client.query_opt(&statement, &[&slot_id.as_str(), &dedup_key]).await?;
                 Ok(row.map(|row| Seen {
                     found: Winner { tx_id: TxId(row.get::<_, Uuid>(0)), sha256: row.get(1) },
@@ -247,12 +247,13 @@ impl Store {
 
 async fn insert_logged(
     client: &ClientWrapper,
+    sql: &str,
     request: &AcceptRequest,
     log: &LogEntry,
     owner: Uuid,
 ) -> Result<Inserted, StoreError> {
     let (envelope, columns) = (&request.envelope, Columns::of(&request.outgoing));
-    let statement = client.prepare_cached(LOGGED).await?;
+    let statement = client.prepare_cached(sql).await?;
     let rows = client
         .query(
             &statement,

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::accept::{AcceptRequest, Inserted, PUBLISH_AFTER};
 use super::entry::journal_rows;
+use super::names::Names;
 use super::{LogEntry, Outgoing, SessionTimeouts, Store, StoreError};
 use crate::model::{Headers, MessageId, TxId};
 
@@ -23,7 +24,7 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 const MIXED: &str = concat!(
     "/* accept_group */
 WITH log AS (
-    INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, message, expirydate, dedup_key,
+    INSERT INTO :ibisstore (type, slotid, host, messageid, correlationid, message, expirydate, dedup_key,
                            tx_id, root_id, content_type, headers, sha256)
     SELECT 'A', slotid, $1, messageid, correlationid, message, clock_timestamp() + retention * interval '1 second',
            dedup_key, tx_id, tx_id, content_type, coalesce(headers, '{}'), sha256
@@ -56,7 +57,7 @@ SELECT tx_id FROM log"
 const ALIKE: &str = concat!(
     "/* accept_group */
 WITH log AS (
-    INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, message, expirydate, dedup_key,
+    INSERT INTO :ibisstore (type, slotid, host, messageid, correlationid, message, expirydate, dedup_key,
                            tx_id, root_id, content_type, headers, sha256)
     SELECT 'A', $10, $1, messageid, correlationid, message, clock_timestamp() + $11 * interval '1 second',
            dedup_key, tx_id, tx_id, content_type, coalesce(headers, '{}'), sha256
@@ -90,14 +91,19 @@ impl Store {
         let owner = self.incarnation.0;
         let group: Vec<&AcceptRequest> = group.iter().map(Borrow::borrow).collect();
         self.decide(&self.group, async |client| {
-            let inserted = insert(client, &group, owner).await?;
+            let inserted = insert(client, &self.names, &group, owner).await?;
             Ok(deal_out(group.iter().map(|request| request.envelope.tx_id), &inserted))
         })
         .await
     }
 }
 
-async fn insert(client: &ClientWrapper, group: &[&AcceptRequest], owner: Uuid) -> Result<BTreeSet<TxId>, StoreError> {
+async fn insert(
+    client: &ClientWrapper,
+    names: &Names,
+    group: &[&AcceptRequest],
+    owner: Uuid,
+) -> Result<BTreeSet<TxId>, StoreError> {
     let rows = in_order(group)?;
     let Some(first) = rows.first() else { return Ok(BTreeSet::new()) };
     let envelopes = || rows.iter().map(|row| &row.request.envelope);
@@ -117,7 +123,7 @@ async fn insert(client: &ClientWrapper, group: &[&AcceptRequest], owner: Uuid) -
         let (mode, destination) = (sent.mode.as_str(), sent.destination.as_str());
         params.extend([&slot as &(dyn ToSql + Sync), &retention, &mode, &destination, &sent.max_attempts]);
         params.extend([&owner as &(dyn ToSql + Sync), &after]);
-        client.query(&client.prepare_cached(ALIKE).await?, &params).await?
+        client.query(&client.prepare_cached(&names.sql(ALIKE)).await?, &params).await?
     } else {
         let slots = column(rows.iter().map(|row| row.log.slot_id.as_str()));
         let retentions = column(rows.iter().map(|row| row.log.retention.as_secs_f64()));
@@ -129,7 +135,7 @@ async fn insert(client: &ClientWrapper, group: &[&AcceptRequest], owner: Uuid) -
         let max_attempts = column(sent().map(|(_, sent)| sent.max_attempts));
         params.extend([&slots as &(dyn ToSql + Sync), &retentions, &parents, &children, &modes, &destinations]);
         params.extend([&max_attempts as &(dyn ToSql + Sync), &owner, &after]);
-        client.query(&client.prepare_cached(MIXED).await?, &params).await?
+        client.query(&client.prepare_cached(&names.sql(MIXED)).await?, &params).await?
     };
     Ok(inserted.iter().map(|row| TxId(row.get(0))).collect())
 }

@@ -35,8 +35,8 @@ pub struct BranchTransaction {
 
 /// Sent with each step: what it has left to commit, and who serves it.
 pub(super) const WROTE: &str = "/* branch_wrote */
-SELECT pg_catalog.pg_current_xact_id_if_assigned()::text, pg_catalog.pg_backend_pid(),
-       ('x' || pg_catalog.lpad(pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8),
+SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text, pg_catalog.pg_backend_pid(),
+       ('x' OPERATOR(pg_catalog.||) pg_catalog.lpad(pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8),
                                16, '0'))::bit(64)::bigint";
 /// Nobody but its owner may finish a prepared transaction: the role in which it was prepared.
 const OWNER: &str = "/* branch_owner */ SELECT owner::text FROM pg_catalog.pg_prepared_xacts WHERE gid = $1";
@@ -52,7 +52,7 @@ impl BranchTransaction {
     pub(super) async fn begin(database: &Database, plans: Plans) -> Result<Self, StoreError> {
         let session = database.work.session_with(plans).await?;
         // By itself: a step that is sent with a BEGIN that fails would be a transaction of its own.
-        let begun = async { Ok(session.client()?.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?) };
+        let begun = async { Ok(session.client()?.batch_execute(session.begin()).await?) };
         database.work.bounded(begun).await?;
         Ok(Self { database: database.clone(), session: Some(session), backend: 0, mark: None, asked: false })
     }

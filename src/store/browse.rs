@@ -78,20 +78,20 @@ impl Store {
     pub async fn slot_counts(&self) -> Result<Vec<SlotCount>, StoreError> {
         let sql = "/* slot_counts */
             WITH RECURSIVE pair AS (
-                (SELECT slotid, type FROM ibisstore ORDER BY slotid, type LIMIT 1)
+                (SELECT slotid, type FROM :ibisstore ORDER BY slotid, type LIMIT 1)
                 UNION ALL
                 SELECT later.slotid, later.type FROM pair CROSS JOIN LATERAL (
-                    SELECT i.slotid, i.type FROM ibisstore i WHERE (i.slotid, i.type) > (pair.slotid, pair.type)
+                    SELECT i.slotid, i.type FROM :ibisstore i WHERE (i.slotid, i.type) > (pair.slotid, pair.type)
                     ORDER BY i.slotid, i.type LIMIT 1) later
             )
             SELECT pair.slotid, pair.type, counted.n FROM pair CROSS JOIN LATERAL (
                 SELECT count(*) AS n FROM (
-                    SELECT 1 FROM ibisstore i
+                    SELECT 1 FROM :ibisstore i
                     WHERE (i.slotid, i.type, i.messagekey) >= (pair.slotid, pair.type, -9223372036854775808)
                       AND (i.slotid, i.type, i.messagekey) <= (pair.slotid, pair.type, 9223372036854775807)
                     ORDER BY i.slotid, i.type, i.messagekey LIMIT $1) capped) counted
             ORDER BY pair.slotid, pair.type";
-        let rows = self.house.run(async |client| Ok(client.query(sql, &[&COUNT_CAP]).await?)).await?;
+        let rows = self.house.run(async |client| Ok(client.query(&*self.sql(sql), &[&COUNT_CAP]).await?)).await?;
         rows.iter()
             .map(|row| {
                 Ok(SlotCount {
@@ -107,13 +107,13 @@ impl Store {
     pub async fn slots(&self) -> Result<Vec<SlotId>, StoreError> {
         let sql = "/* slots */
             WITH RECURSIVE slot AS (
-                (SELECT slotid FROM ibisstore ORDER BY slotid, type LIMIT 1)
+                (SELECT slotid FROM :ibisstore ORDER BY slotid, type LIMIT 1)
                 UNION ALL
                 SELECT later.slotid FROM slot CROSS JOIN LATERAL (
-                    SELECT i.slotid FROM ibisstore i WHERE i.slotid > slot.slotid ORDER BY i.slotid, i.type LIMIT 1) later
+                    SELECT i.slotid FROM :ibisstore i WHERE i.slotid > slot.slotid ORDER BY i.slotid, i.type LIMIT 1) later
             )
             SELECT slotid FROM slot ORDER BY slotid";
-        let rows = self.house.run(async |client| Ok(client.query(sql, &[]).await?)).await?;
+        let rows = self.house.run(async |client| Ok(client.query(&*self.sql(sql), &[]).await?)).await?;
         rows.iter().map(|row| Ok(SlotId::new(column(row, "slotid")?))).collect()
     }
 
@@ -130,7 +130,8 @@ impl Store {
         let below = after.map_or(i64::MAX, |cursor| cursor.0.0);
         let floor = if filter.scans() { self.browse_floor(slot, filter, below).await? } else { None };
         let query = page_query(slot, filter, below, floor, limit + 1);
-        let rows = self.house.run(async |client| Ok(client.query(&query.sql, &query.params()).await?)).await?;
+        let rows =
+            self.house.run(async |client| Ok(client.query(&self.names.of(&query.sql), &query.params()).await?)).await?;
         let mut messages = rows.iter().map(stored_message).collect::<Result<Vec<_>, _>>()?;
         let full = i64::try_from(messages.len()).unwrap_or(i64::MAX) > limit;
         let next = if full {
@@ -146,14 +147,16 @@ impl Store {
     async fn browse_floor(&self, slot: &SlotId, filter: &Filter, below: i64) -> Result<Option<i64>, StoreError> {
         let sql = "/* browse_floor */ SELECT max(reached.messagekey) AS floor FROM unnest($2::text[]) AS t(type)
             CROSS JOIN LATERAL (
-                SELECT messagekey FROM ibisstore
+                SELECT messagekey FROM :ibisstore
                 WHERE (slotid, type, messagekey) < ($1, t.type::char(1), $3::bigint)
                   AND (slotid, type, messagekey) >= ($1, t.type::char(1), -9223372036854775808)
                 ORDER BY slotid DESC, type DESC, messagekey DESC OFFSET $4 LIMIT 1) reached";
         let (types, offset) = (filter.type_texts(), SCAN_BUDGET - 1);
         let row = self
             .house
-            .run(async |client| Ok(client.query_one(sql, &[&slot.as_str(), &types, &below, &offset]).await?))
+            .run(async |client| {
+                Ok(client.query_one(&*self.sql(sql), &[&slot.as_str(), &types, &below, &offset]).await?)
+            })
             .await?;
         column(&row, "floor")
     }
@@ -216,7 +219,7 @@ fn page_query(slot: &SlotId, filter: &Filter, below: i64, floor: Option<i64>, li
     }
     query.sql = format!(
         "/* browse_messages */ SELECT page.* FROM unnest($2::text[]) AS t(type) CROSS JOIN LATERAL (
-             SELECT {STORED_COLUMNS} FROM ibisstore
+             SELECT {STORED_COLUMNS} FROM :ibisstore
              WHERE (slotid, type, messagekey) < ($1, t.type::char(1), $3::bigint)
                AND (slotid, type, messagekey) >= ($1, t.type::char(1), $4::bigint)"
     );

@@ -6,6 +6,7 @@ use std::time::Duration;
 use deadpool_postgres::ClientWrapper;
 
 use super::cleanup_walk::{Part, Seen, Walk};
+use super::names::Names;
 use super::{Store, StoreError};
 use crate::model::SlotId;
 
@@ -54,10 +55,10 @@ const LOCAL: &str = "SET LOCAL synchronous_commit = off; SET LOCAL statement_tim
 /// From the back: in front stand the entries of what is gone.
 const SLOTS: &str = "/* clean_slots */
 WITH RECURSIVE slots AS (
-    (SELECT slotid, type FROM ibisstore ORDER BY slotid DESC, type DESC LIMIT 1)
+    (SELECT slotid, type FROM :ibisstore ORDER BY slotid DESC, type DESC LIMIT 1)
     UNION ALL
     SELECT next.slotid, next.type FROM slots CROSS JOIN LATERAL (
-        SELECT s.slotid, s.type FROM ibisstore s WHERE (s.slotid, s.type) < (slots.slotid, slots.type)
+        SELECT s.slotid, s.type FROM :ibisstore s WHERE (s.slotid, s.type) < (slots.slotid, slots.type)
         ORDER BY s.slotid DESC, s.type DESC LIMIT 1) next)
 SELECT slotid, type::text FROM slots WHERE type IN ('A', 'L')";
 
@@ -67,19 +68,19 @@ SELECT slotid, type::text FROM slots WHERE type IN ('A', 'L')";
 const LOG: &str = "/* clean_log */
 WITH seen AS MATERIALIZED (
     SELECT messagekey, coalesce(expirydate < now(), false) AS past, coalesce(expirydate >= now(), false) AS young
-    FROM ibisstore
+    FROM :ibisstore
     WHERE (slotid, type, messagekey) > ($1, $2, $3) AND (slotid, type, messagekey) <= ($1, $2, 9223372036854775807)
     ORDER BY slotid, type, messagekey LIMIT $4),
 old AS MATERIALIZED (
-    SELECT s.messagekey FROM seen JOIN ibisstore s USING (messagekey)
+    SELECT s.messagekey FROM seen JOIN :ibisstore s USING (messagekey)
     WHERE seen.past AND s.type IN ('A', 'L')
-      AND NOT EXISTS (SELECT FROM ibisstore w WHERE w.root_id = s.root_id AND w.type IN ('E', 'H', 'I', 'M') OFFSET 0)
+      AND NOT EXISTS (SELECT FROM :ibisstore w WHERE w.root_id = s.root_id AND w.type IN ('E', 'H', 'I', 'M') OFFSET 0)
       AND NOT EXISTS (SELECT FROM posthaste.journal j WHERE j.tx_id = s.root_id AND j.state IN ('READY', 'PUBLISHED')
                       OFFSET 0)
       AND NOT EXISTS (SELECT FROM posthaste.lineage k JOIN posthaste.journal j ON j.tx_id = k.tx_id
                       WHERE k.root_id = s.root_id AND j.state IN ('READY', 'PUBLISHED') OFFSET 0)
     FOR UPDATE OF s SKIP LOCKED),
-gone AS (DELETE FROM ibisstore s USING old WHERE s.messagekey = old.messagekey RETURNING s.messagekey)
+gone AS (DELETE FROM :ibisstore s USING old WHERE s.messagekey = old.messagekey RETURNING s.messagekey)
 SELECT count(*) AS seen, count(*) FILTER (WHERE past) AS past, (SELECT count(*) FROM gone) AS gone,
        max(messagekey) AS last, min(messagekey) FILTER (WHERE young) - 1 AS young,
        coalesce(NOT (array_agg(young ORDER BY messagekey DESC))[1], false) AS go_on
@@ -96,7 +97,7 @@ WITH seen AS MATERIALIZED (
 old AS MATERIALIZED (
     SELECT j.tx_id, j.root_id FROM seen JOIN posthaste.journal j USING (tx_id)
     WHERE j.state IN ('DONE', 'ERROR') AND j.finished_at < now() - $2 * interval '1 second'
-      AND NOT EXISTS (SELECT FROM ibisstore w WHERE w.root_id = j.root_id AND w.type IN ('E', 'H', 'I', 'M') OFFSET 0)
+      AND NOT EXISTS (SELECT FROM :ibisstore w WHERE w.root_id = j.root_id AND w.type IN ('E', 'H', 'I', 'M') OFFSET 0)
     ORDER BY j.tx_id FOR UPDATE OF j SKIP LOCKED),
 bodies AS (DELETE FROM posthaste.payload p USING old WHERE p.tx_id = old.tx_id),
 tries AS (DELETE FROM posthaste.attempt a USING old WHERE a.tx_id = old.tx_id),
@@ -129,7 +130,7 @@ conflicts AS (
     DELETE FROM posthaste.conflict WHERE (slotid, dedup_key, sha256) IN (
         SELECT c.slotid, c.dedup_key, c.sha256 FROM posthaste.conflict c
         WHERE last_seen < now() - $1 * interval '1 second'
-          AND NOT EXISTS (SELECT FROM ibisstore s WHERE s.slotid = c.slotid AND s.dedup_key = c.dedup_key OFFSET 0)
+          AND NOT EXISTS (SELECT FROM :ibisstore s WHERE s.slotid = c.slotid AND s.dedup_key = c.dedup_key OFFSET 0)
         LIMIT $2)
     RETURNING 1)
 SELECT (SELECT count(*) FROM instances), (SELECT count(*) FROM tombstones), (SELECT count(*) FROM conflicts)";
@@ -137,7 +138,7 @@ SELECT (SELECT count(*) FROM instances), (SELECT count(*) FROM tombstones), (SEL
 impl Store {
     /// Everything that there is to clean, each part from its beginning.
     pub async fn parts_to_clean(&self) -> Result<Vec<Part>, StoreError> {
-        let slots = self.house.run(async |client| Ok(client.query(SLOTS, &[]).await?)).await?;
+        let slots = self.house.run(async |client| Ok(client.query(&*self.sql(SLOTS), &[]).await?)).await?;
         let logs = slots.iter().map(|row| Part::log(SlotId::new(row.get::<_, &str>(0)), row.get(1)));
         Ok(logs.chain([Part::journal(), Part::inbox(), Part::rest()]).collect())
     }
@@ -178,7 +179,7 @@ impl Store {
                     return Ok(Some(Batch::default()));
                 }
                 client.batch_execute(LOCAL).await?;
-                clean(client, &mut moved, retention, rows).await.map(Some)
+                clean(client, &self.names, &mut moved, retention, rows).await.map(Some)
             })
             .await?;
         *part = moved;
@@ -206,18 +207,24 @@ impl Store {
     }
 }
 
-async fn clean(client: &ClientWrapper, part: &mut Part, retention: Retention, rows: i64) -> Result<Batch, StoreError> {
+async fn clean(
+    client: &ClientWrapper,
+    names: &Names,
+    part: &mut Part,
+    retention: Retention,
+    rows: i64,
+) -> Result<Batch, StoreError> {
     let (journal, inbox) = (retention.journal.as_secs_f64(), retention.inbox.as_secs_f64());
     let count = |count: i64| u64::try_from(count).unwrap_or(0);
     match &mut part.walk {
         Walk::Log { slot, kind, place } => {
-            let row = client.query_one(LOG, &[&slot.as_str(), kind, &place.after, &rows]).await?;
+            let row = client.query_one(&*names.sql(LOG), &[&slot.as_str(), kind, &place.after, &rows]).await?;
             let (seen, past, gone) = (row.get::<_, i64>("seen"), row.get::<_, i64>("past"), row.get::<_, i64>("gone"));
             place.step(Seen { last: row.get("last"), young: row.get("young"), held: gone < past });
             Ok(Batch { removed: count(gone), more: seen >= rows && row.get("go_on") })
         }
         Walk::Journal { place } => {
-            let row = client.query_one(JOURNAL, &[&place.after, &journal, &rows]).await?;
+            let row = client.query_one(&*names.sql(JOURNAL), &[&place.after, &journal, &rows]).await?;
             let (seen, gone) = (row.get::<_, i64>("seen"), row.get::<_, i64>("gone"));
             place.step(Seen { last: row.get("last"), young: None, held: gone < seen });
             Ok(Batch { removed: count(gone), more: seen >= rows })
@@ -227,7 +234,7 @@ async fn clean(client: &ClientWrapper, part: &mut Part, retention: Retention, ro
             Ok(Batch { removed, more: removed >= count(rows) })
         }
         Walk::Rest => {
-            let row = client.query_one(REST, &[&journal, &rows]).await?;
+            let row = client.query_one(&*names.sql(REST), &[&journal, &rows]).await?;
             let gone: [i64; 3] = [row.get(0), row.get(1), row.get(2)];
             Ok(Batch { removed: count(gone.iter().sum()), more: gone.iter().any(|gone| *gone >= rows) })
         }

@@ -74,7 +74,7 @@ const CONFLICTS: &str = "/* browse_conflicts */
            s.messagedate, s.sha256 AS accepted_sha256, s.accepted_size
     FROM posthaste.conflict c LEFT JOIN LATERAL (
         SELECT messagekey, messageid, messagedate, sha256, octet_length(message) AS accepted_size
-        FROM ibisstore WHERE dedup_key = c.dedup_key AND slotid = c.slotid OFFSET 0) s ON true
+        FROM :ibisstore WHERE dedup_key = c.dedup_key AND slotid = c.slotid OFFSET 0) s ON true
     WHERE (c.slotid, c.dedup_key, c.sha256) > ($1::text, $2::text, $3::bytea)
       AND ($4::text IS NULL OR c.slotid = $4) AND ($5::text IS NULL OR c.dedup_key = $5)
     ORDER BY c.slotid, c.dedup_key, c.sha256 LIMIT $6";
@@ -93,7 +93,7 @@ impl Store {
         let rows = self
             .house
             .run(async |client| {
-                Ok(client.query(CONFLICTS, &[&slot, &id, &sha256, &only_slot, &only_id, &most]).await?)
+                Ok(client.query(&*self.sql(CONFLICTS), &[&slot, &id, &sha256, &only_slot, &only_id, &most]).await?)
             })
             .await?;
         let shown = usize::try_from(limit).unwrap_or(usize::MAX);

@@ -10,6 +10,8 @@ use futures_util::future::poll_fn;
 use tokio_postgres::error::Severity;
 use tokio_postgres::{AsyncMessage, Config, Error, NoTls, SimpleQueryMessage};
 
+use super::names::Kept;
+
 pub(super) type Hook = managed::Hook<Manager>;
 pub(super) type Object = managed::Object<Manager>;
 
@@ -22,7 +24,7 @@ pub(super) struct Backend {
 }
 
 const WHO_SERVES: &str = "/* who_serves */
-SELECT pid, (pg_catalog.date_part('epoch', backend_start) * 1000000)::bigint
+SELECT pid, (pg_catalog.date_part('epoch', backend_start) OPERATOR(pg_catalog.*) 1000000)::bigint
 FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid())";
 
 /// A client with its connection's task.
@@ -32,6 +34,7 @@ pub(super) struct Connection {
     /// `None`: the server did not say; it is not one that we know.
     pub(super) backend: Option<Backend>,
     waits_cancelled: Arc<AtomicU64>,
+    pub(super) kept: Kept,
 }
 
 impl Connection {
@@ -97,7 +100,7 @@ impl Manager {
         });
         let client = ClientWrapper::new(client, task);
         let backend = client.simple_query(WHO_SERVES).await?.iter().find_map(backend_of);
-        Ok(Connection { client, backend, waits_cancelled })
+        Ok(Connection { client, backend, waits_cancelled, kept: Kept::default() })
     }
 }
 

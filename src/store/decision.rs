@@ -24,12 +24,14 @@ pub struct HomeWork {
 }
 
 /// Shared: it keeps whoever wants to fence this incarnation waiting until the COMMIT is through.
-const FENCE_SHARED: &str = "/* fence_shared */ SELECT pg_advisory_xact_lock_shared(hashtextextended($1, 0))";
+const FENCE_SHARED: &str =
+    "/* fence_shared */ SELECT pg_catalog.pg_advisory_xact_lock_shared(pg_catalog.hashtextextended($1, 0))";
 /// A statement of its own, so that its snapshot is younger than the lock. Refused with [`NO_INCARNATION`] unless this one
 /// is LIVE: the COMMIT that is sent behind it must come to nothing.
 const DECIDE: &str = "/* decide */
 INSERT INTO posthaste.decision (gtrid, incarnation, outcome, tx_id, others, branches)
-SELECT $1, (SELECT i.incarnation FROM posthaste.instance i WHERE i.incarnation = $2 AND i.state = 'LIVE'),
+SELECT $1, (SELECT i.incarnation FROM posthaste.instance i
+            WHERE i.incarnation OPERATOR(pg_catalog.=) $2 AND i.state OPERATOR(pg_catalog.=) 'LIVE'),
        'COMMIT', $3, $4, $5";
 /// `decision.incarnation` is not null.
 const NO_INCARNATION: &str = "23502";

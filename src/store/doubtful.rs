@@ -100,7 +100,7 @@ const SHARED: &str = "/* shared_decisions */
 SELECT gtrid, others FROM posthaste.decision WHERE gtrid = ANY($1) AND cardinality(others) > 0";
 const MESSAGES: &str = "/* doubtful_messages */
 SELECT j.tx_id, j.root_id, j.destination, coalesce(l.messageid, p.message_id) AS message_id
-FROM posthaste.journal j LEFT JOIN ibisstore l ON l.messagekey = j.log_key
+FROM posthaste.journal j LEFT JOIN :ibisstore l ON l.messagekey = j.log_key
 LEFT JOIN posthaste.payload p ON p.tx_id = j.tx_id AND j.log_key IS NULL
 WHERE j.tx_id = ANY($1)";
 
@@ -174,7 +174,7 @@ impl Store {
 
     /// What there is to say of the messages of these journal rows.
     async fn messages(&self, tx_ids: Vec<Uuid>) -> Result<BTreeMap<Uuid, Row>, StoreError> {
-        let rows = self.house.run(async |client| Ok(client.query(MESSAGES, &[&tx_ids]).await?)).await?;
+        let rows = self.house.run(async |client| Ok(client.query(&*self.sql(MESSAGES), &[&tx_ids]).await?)).await?;
         Ok(rows.into_iter().map(|row| (row.get("tx_id"), row)).collect())
     }
 

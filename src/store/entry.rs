@@ -33,22 +33,26 @@ macro_rules! journal_rows {
 
 pub(super) use journal_rows;
 
-/// What a step of a pipeline sends.
+/// What a step of a pipeline sends, among an application's statements: all is named with its schema, and `unnest` of several
+/// is PostgreSQL's own by its grammar (ADR 23).
 pub(super) const OUTGOING: &str = concat!(
     "/* add_outgoing */
-WITH sent AS (SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int4[]) s(tx_id, mode, destination, max_attempts)),
+WITH sent AS (
+    SELECT * FROM unnest($1::pg_catalog.uuid[], $2::pg_catalog.text[], $3::pg_catalog.text[], $4::integer[])
+                  s(tx_id, mode, destination, max_attempts)),
 body AS (
     INSERT INTO posthaste.payload (tx_id, message_id, correlation_id, content_type, headers, message)
     SELECT sent.tx_id, $5, $6, $7, $8, $9 FROM sent),
 kin AS (
     INSERT INTO posthaste.lineage (root_id, tx_id, parent_id, cause) SELECT $10, sent.tx_id, $11, 'OUTGOING' FROM sent
-    WHERE sent.tx_id <> $10),
+    WHERE sent.tx_id OPERATOR(pg_catalog.<>) $10),
 ",
     journal_rows!(
         last,
         "tx_id, root_id, sha256, mode, destination, max_attempts, owner, publish_after",
         "SELECT sent.tx_id, $10, $12, sent.mode, sent.destination, sent.max_attempts, $13,
-           clock_timestamp() + $14 * interval '1 second'
+           pg_catalog.clock_timestamp()
+               OPERATOR(pg_catalog.+) ($14::double precision OPERATOR(pg_catalog.*) interval '1 second')
     FROM sent"
     )
 );

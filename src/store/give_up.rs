@@ -37,20 +37,20 @@ kept AS (
     WHERE NOT $12 OR attempt.outcome = 'RUNNING'),
 freed AS (DELETE FROM posthaste.due d USING failed WHERE d.tx_id = failed.tx_id),
 logged AS (
-    INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, comments, message, tx_id, root_id,
+    INSERT INTO :ibisstore (type, slotid, host, messageid, correlationid, comments, message, tx_id, root_id,
                            content_type, headers, context, sha256, attempts)
     SELECT 'E', $10, $11, l.messageid, l.correlationid, (SELECT text FROM reason), l.message, failed.tx_id, failed.root_id,
            l.content_type, l.headers, l.context, failed.sha256, failed.attempts
-    FROM failed JOIN ibisstore l ON l.messagekey = failed.log_key RETURNING messagekey),
+    FROM failed JOIN :ibisstore l ON l.messagekey = failed.log_key RETURNING messagekey),
 carried AS (
-    INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, comments, message, tx_id, root_id,
+    INSERT INTO :ibisstore (type, slotid, host, messageid, correlationid, comments, message, tx_id, root_id,
                            content_type, headers, context, sha256, attempts)
     SELECT 'E', $10, $11, p.message_id, p.correlation_id, (SELECT text FROM reason), p.message, failed.tx_id, failed.root_id,
            p.content_type, p.headers, p.context, failed.sha256, failed.attempts
     FROM failed JOIN posthaste.payload p ON p.tx_id = failed.tx_id
     WHERE failed.log_key IS NULL AND p.messagekey IS NULL RETURNING messagekey),
 returned AS (
-    INSERT INTO ibisstore (messagekey, messagedate, type, slotid, host, messageid, correlationid, comments, message,
+    INSERT INTO :ibisstore (messagekey, messagedate, type, slotid, host, messageid, correlationid, comments, message,
                            tx_id, root_id, content_type, headers, context, sha256, attempts)
     SELECT p.messagekey, p.messagedate, 'E', $10, $11, p.message_id, p.correlation_id, (SELECT text FROM reason), p.message, failed.tx_id,
            failed.root_id, p.content_type, p.headers, p.context, failed.sha256, failed.attempts + p.prior_attempts
@@ -79,7 +79,7 @@ impl Store {
                 client.batch_execute(OBSERVER_WAIT).await?;
             }
             client.batch_execute(PLANNED_ANEW).await?;
-            let statement = client.prepare_cached(GIVE_UP).await?;
+            let statement = client.prepare_cached(&self.sql(GIVE_UP)).await?;
             let row = client
                 .query_one(
                     &statement,

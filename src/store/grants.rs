@@ -4,16 +4,21 @@ use tokio_postgres::Client;
 
 use super::PostgresSettings;
 use super::migrate::{ApplicationMigrations, MigrateError, connect};
+use super::names::{default_schema, find};
 use super::privileges::{Privilege, TABLES};
 
 /// The schema that is ours, and the one in which unqualified tables are made.
-const TO_MIGRATE: &str = "/* grants_to_migrate */
+const TO_MIGRATE: &str = concat!(
+    "/* grants_to_migrate */
 SELECT current_user::text, pg_catalog.current_database()::text,
        pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
        (SELECT pg_catalog.has_schema_privilege(oid, 'CREATE') AND pg_catalog.has_schema_privilege(oid, 'USAGE')
         FROM pg_catalog.pg_namespace WHERE nspname = 'posthaste'),
-       pg_catalog.current_schema()::text,
-       pg_catalog.has_schema_privilege(pg_catalog.current_schema()::text, 'CREATE')";
+       s.name::text, pg_catalog.has_schema_privilege(s.name::text, 'CREATE')
+FROM (SELECT ",
+    default_schema!(),
+    " AS name) s"
+);
 
 /// What the role of this session lacks to apply migrations. `tables`: it makes tables in the default schema, too.
 pub(super) async fn to_migrate(client: &Client, tables: bool) -> Result<Vec<String>, MigrateError> {
@@ -39,7 +44,7 @@ SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = 'pos
 const MISSING: &str = "/* doctor_privileges */
 SELECT w.name, w.privilege FROM unnest($1::text[], $2::text[]) AS w (name, privilege)
 JOIN pg_class c ON c.relname = w.name JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE (n.nspname = 'posthaste' OR w.name = 'ibisstore' AND pg_table_is_visible(c.oid))
+WHERE (n.nspname = 'posthaste' OR c.oid = $3)
   AND NOT has_table_privilege(c.oid, w.privilege)
 ORDER BY 1, 2";
 
@@ -78,7 +83,8 @@ pub(super) async fn to_run(
     if !tables.is_empty() && client.query_opt(USAGE, &[]).await?.is_some_and(|row| !row.get::<_, bool>(0)) {
         missing.push("USAGE ON SCHEMA posthaste".to_owned());
     }
-    for row in client.query(MISSING, &[&tables, &privileges]).await? {
+    let table = find(client).await?.map(|table| table.oid);
+    for row in client.query(MISSING, &[&tables, &privileges, &table]).await? {
         let (table, privilege): (&str, &str) = (row.get(0), row.get(1));
         missing.push(match table {
             "ibisstore" => format!("{privilege} ON ibisstore"),

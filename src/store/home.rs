@@ -8,6 +8,8 @@ use super::StoreError;
 use super::home_place::{FOUND, Facts, KNOWN, OF_HOME, moved};
 use super::instance::{check_home_sql, epoch_from, epoch_of};
 use super::migrate::{MigrateError, connect};
+use super::migration_path::no_table;
+use super::names::{find, put};
 use super::settings::PostgresSettings;
 use crate::model::{Epoch, HomeId};
 
@@ -73,16 +75,16 @@ WITH open AS (
     UPDATE posthaste.journal SET state = 'ERROR', owner = NULL, running_by = NULL, finished_at = clock_timestamp()
     WHERE state IN ('READY', 'PUBLISHED') RETURNING tx_id, root_id, log_key, destination, sha256, attempts),
 unwatched AS (DELETE FROM posthaste.due d USING open WHERE d.tx_id = open.tx_id)
-INSERT INTO ibisstore (messagekey, type, slotid, messageid, correlationid, comments, message, tx_id, root_id,
+INSERT INTO :ibisstore (messagekey, type, slotid, messageid, correlationid, comments, message, tx_id, root_id,
                        content_type, headers, context, sha256, attempts)
-SELECT coalesce(p.messagekey, nextval(pg_get_serial_sequence('ibisstore', 'messagekey'))), 'H',
+SELECT coalesce(p.messagekey, nextval(pg_get_serial_sequence($name$:ibisstore$name$, 'messagekey'))), 'H',
        left(open.destination, 100), coalesce(l.messageid, p.message_id), coalesce(l.correlationid, p.correlation_id),
        'this database is a copy: the original installation owns this message and goes on with it; it was under way to '
            || left(open.destination, 300),
        coalesce(l.message, p.message), open.tx_id, open.root_id,
        CASE WHEN l.messagekey IS NULL THEN p.content_type ELSE l.content_type END,
        coalesce(l.headers, p.headers), coalesce(l.context, p.context), open.sha256, open.attempts
-FROM open LEFT JOIN ibisstore l ON l.messagekey = open.log_key
+FROM open LEFT JOIN :ibisstore l ON l.messagekey = open.log_key
 LEFT JOIN posthaste.payload p ON p.tx_id = open.tx_id AND open.log_key IS NULL
 WHERE coalesce(l.message, p.message) IS NOT NULL";
 
@@ -103,8 +105,9 @@ pub async fn settle_home(
     who: &str,
 ) -> Result<HomeSettled, MigrateError> {
     let mut client = connect(settings).await?;
+    let table = find(&client).await.map_err(failed)?.ok_or_else(|| no_table(settings))?;
     let transaction = client.transaction().await.map_err(failed)?;
-    let settled = settle(&transaction, decision, newest, who).await.map_err(failed)?;
+    let settled = settle(&transaction, &table.name, decision, newest, who).await.map_err(failed)?;
     transaction.commit().await.map_err(failed)?;
     Ok(settled)
 }
@@ -115,6 +118,7 @@ fn failed(error: tokio_postgres::Error) -> MigrateError {
 
 async fn settle(
     transaction: &Transaction<'_>,
+    table: &str,
     decision: HomeDecision,
     newest: u64,
     who: &str,
@@ -134,7 +138,7 @@ async fn settle(
         HomeDecision::Copy => {
             let row = transaction.query_one(NEW_ID, &[]).await?;
             transaction.execute(FENCE_ALL, &[]).await?;
-            ("copy", row, transaction.execute(HOLD, &[]).await?)
+            ("copy", row, transaction.execute(&put(HOLD, table), &[]).await?)
         }
     };
     let epoch = epoch_from(HomeId(row.get(0)), row.get(1), row.get(2));

@@ -39,7 +39,7 @@ impl Store {
              UNION ALL \
              SELECT l.tx_id, l.cause FROM posthaste.lineage l JOIN log USING (root_id)\
              ) SELECT log.correlationid, log.messagedate, ARRAY(SELECT type::text \
-             FROM ibisstore WHERE root_id = log.root_id AND type IN ('E', 'H', 'I', 'M')) AS waiting, \
+             FROM :ibisstore WHERE root_id = log.root_id AND type IN ('E', 'H', 'I', 'M')) AS waiting, \
              EXISTS (SELECT FROM posthaste.audit WHERE root_id = log.root_id AND what = 'delete' \
              AND detail ->> 'type' IN ('E', 'H', 'I', 'M')) AS deleted, \
              leg.cause, j.tx_id, j.mode, j.state, j.attempts, {standby} FROM log CROSS JOIN leg \
@@ -48,7 +48,7 @@ impl Store {
             standby = standby!()
         );
         let params: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&slot.as_str(), &message_id.as_str()];
-        let rows = self.accept.run(async |client| Ok(client.query(&sql, &params).await?)).await?;
+        let rows = self.accept.run(async |client| Ok(client.query(&self.names.of(&sql), &params).await?)).await?;
         let rows = self.durable.rows(rows).await?;
         let Some(first) = rows.first() else { return Ok(None) };
         let waiting = column::<Vec<&str>>(first, "waiting")?;

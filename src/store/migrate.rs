@@ -10,7 +10,8 @@ use tokio_postgres::{Client, NoTls};
 use super::error::no_session;
 use super::grants::{self, quoted};
 use super::migration::{MigrationFile, Recorded, compare, explained};
-use super::pool::OWN_SCHEMA_HIDDEN;
+use super::migration_path::{no_table, take_path};
+use super::names::{self, OWN_PATH};
 use super::{PostgresSettings, StoreError};
 
 /// The engine's migrations, in order.
@@ -24,10 +25,11 @@ const ENGINE: &[(&str, &str)] = &[
     ("V7__unsettled", include_str!("../../migrations/V7__unsettled.sql")),
     ("V8__home_copy", include_str!("../../migrations/V8__home_copy.sql")),
     ("V9__stopping", include_str!("../../migrations/V9__stopping.sql")),
+    ("V10__named", include_str!("../../migrations/V10__named.sql")),
 ];
 
 /// The schema version that this binary needs: no other will do.
-pub const SCHEMA_VERSION: i32 = 9;
+pub const SCHEMA_VERSION: i32 = 10;
 
 /// Key of the advisory lock under which migrations run: "posthast" in ASCII.
 const LOCK: i64 = 0x706f_7374_6861_7374;
@@ -154,11 +156,15 @@ async fn apply(client: &mut Client, set: &Set, file: &MigrationFile) -> Result<(
     if client.query_opt(SCHEMA, &[]).await?.is_none() {
         client.batch_execute("CREATE SCHEMA IF NOT EXISTS posthaste").await?;
     }
+    take_path(client, set.table == ENGINE_HISTORY).await?;
     // Which files are applied, and whether they are those that were, is judged before.
     let runner = Runner::new(std::slice::from_ref(file.migration())).set_target(Target::Latest);
     let mut runner = runner.set_abort_missing(false).set_abort_divergent(false);
     runner.set_migration_table_name(format!("posthaste.\"{}\"", set.table));
-    let Err(error) = runner.run_async(client).await else { return Ok(()) };
+    let done = runner.run_async(client).await;
+    let Err(error) = done else { return Ok(client.batch_execute(OWN_PATH).await?) };
+    // What it has set was rolled back with it, or not; the connection may be gone.
+    let _own_again = client.batch_execute(OWN_PATH).await;
     let (reason, refused_right) = explained(&error, file);
     let grants = if refused_right { grants::to_migrate(client, true).await.unwrap_or_default() } else { Vec::new() };
     let reason = std::iter::once(reason).chain(grants).collect::<Vec<_>>().join("; ");
@@ -183,6 +189,9 @@ pub async fn refuse_other_schema(
         }
         let names: Vec<String> = one.pending.into_iter().map(MigrationFile::name).collect();
         lacking.push(format!("{} of configuration {}", names.join(", "), one.set.of));
+    }
+    if lacking.is_empty() && is_home && names::find(&client).await?.is_none() {
+        return Ok(Some(no_table(settings).to_string()));
     }
     Ok((!lacking.is_empty())
         .then(|| format!("database {} lacks {}: run `posthaste migrate`", settings.name, lacking.join("; "))))
@@ -230,10 +239,9 @@ pub(super) async fn connect(settings: &PostgresSettings) -> Result<Client, Migra
         config.connect(NoTls).await.map_err(|error| unreachable(settings.advice(&no_session(&error))))?;
     #[expect(clippy::disallowed_methods, reason = "ends with the client, a few lines below")]
     tokio::spawn(connection);
-    client
-        .batch_execute(&format!("{SESSION}; {OWN_SCHEMA_HIDDEN}"))
-        .await
-        .map_err(|error| unreachable(StoreError::from(error).to_string()))?;
+    let told = |error| unreachable(StoreError::from(error).to_string());
+    client.batch_execute(SESSION).await.map_err(told)?;
+    names::open(&client).await.map_err(told)?;
     Ok(client)
 }
 

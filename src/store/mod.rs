@@ -36,6 +36,8 @@ mod mark;
 mod message_status;
 pub mod migrate;
 mod migration;
+mod migration_path;
+mod names;
 mod one_trip;
 mod opening;
 mod outdated;
@@ -119,6 +121,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use self::durable::Durable;
+use self::names::Names;
 use crate::model::{HomeId, Incarnation};
 use crate::txn::Coordinators;
 
@@ -151,6 +154,8 @@ pub struct Store {
     /// Where many rows may go in one statement.
     plain_tables: together::PlainTables,
     home: Arc<OnceLock<HomeId>>,
+    /// Of its statements.
+    names: Names,
     /// Nothing new is decided there now.
     held: Arc<AtomicBool>,
 }
@@ -178,16 +183,16 @@ impl Store {
         let Some(settings) = postgres.iter().find(|entry| entry.name == home) else {
             return Err(StoreError::Unexpected(format!("instance.home: there is no postgres entry {home}")));
         };
-        let gate = Gate::default();
+        let (gate, names) = (Gate::default(), Names::default());
         let pool = |timeouts, max_size| -> Result<Pool, StoreError> {
-            Ok(Pool::new(settings, incarnation, timeouts, max_size)?.shutting(&gate))
+            Ok(Pool::home(settings, incarnation, timeouts, max_size, &names)?.shutting(&gate))
         };
         Ok(Self {
             group: pool(accept_group::timeouts(timeouts), GROUP_CONNECTIONS)?,
             accept: pool(timeouts, ACCEPT_CONNECTIONS)?,
             work: pool(timeouts, settings.pool_max_size)?,
             // One at a time for each receiver; of those there are no more than `work` has connections.
-            rows: Pool::read_only(settings, incarnation, timeouts, settings.pool_max_size)?.shutting(&gate),
+            rows: Pool::rows(settings, incarnation, timeouts, settings.pool_max_size, &names)?.shutting(&gate),
             submit: pool(timeouts, SUBMIT_CONNECTIONS)?,
             house: pool(timeouts, HOUSE_CONNECTIONS)?,
             beat: pool(timeouts, 1)?,
@@ -197,6 +202,7 @@ impl Store {
             plain_tables: together::PlainTables::default(),
             incarnation,
             home: Arc::default(),
+            names,
             gate,
             held: Arc::default(),
         })
@@ -255,6 +261,11 @@ impl Store {
     /// not asked yet whether it is.
     pub fn hold(&self, held: bool) {
         self.held.store(held, Ordering::Relaxed);
+    }
+
+    /// A statement's text, with the place of `ibisstore`; to be asked in a session.
+    fn sql(&self, text: &'static str) -> Arc<str> {
+        self.names.sql(text)
     }
 
     fn at_home(&self) -> Result<(), StoreError> {

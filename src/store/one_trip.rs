@@ -22,7 +22,7 @@ use crate::txn::faults::{Point, reach};
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 /// The COMMIT behind it has the session's own time again.
 const UNHURRIED: &str = "SET LOCAL statement_timeout = DEFAULT";
-/// Of all rows or none; migrations/V6__lean.sql. Refused with [`NOT_ALL`] or [`TOUCHED`].
+/// Of all rows or none; migrations/V10__named.sql. Refused with [`NOT_ALL`] or [`TOUCHED`].
 const TAKE_ALL: &str = concat!(
     "/* take_all */ SELECT posthaste.take_all($1, $2, $3, ",
     settings!(),

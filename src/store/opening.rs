@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, OnceLock};
 
-use deadpool_postgres::{ClientWrapper, HookError};
+use deadpool_postgres::HookError;
 use tokio_postgres::Config;
 
 use super::connection::{Connection, Hook};
-use super::pool::{OWN_SCHEMA_HIDDEN, REMEMBER, WHERE, another_server, session_options};
+use super::names::{self, Names};
+use super::pool::{REMEMBER, WHERE, another_server, session_options};
 use super::{PostgresSettings, SessionTimeouts};
 
 /// In which session a transaction begins.
@@ -34,6 +35,10 @@ pub(super) fn session_config(
 pub(super) struct Opening {
     /// They write only in transactions that say so.
     pub reads_only: bool,
+    /// The application's search path is always in force, not only where its steps run.
+    pub application_path: bool,
+    /// To be told where `ibisstore` is.
+    pub names: Option<Names>,
     /// Of this database, by its name and, once it is told, its place.
     pub only: Option<(Arc<str>, Arc<OnceLock<String>>)>,
 }
@@ -47,15 +52,25 @@ impl Opening {
         })
     }
 
-    async fn open(&self, client: &ClientWrapper) -> Result<(), HookError> {
+    async fn open(&self, client: &mut Connection) -> Result<(), HookError> {
+        // The first that is said there: whatever follows means what we mean.
+        client.kept = names::open(client).await.map_err(HookError::Backend)?;
+        if let Some(names) = &self.names {
+            names.learn(client).await.map_err(HookError::Backend)?;
+        }
         if self.reads_only {
             // Not as a start-up option: the client would take the server for a standby.
             client.batch_execute("SET default_transaction_read_only = on").await.map_err(HookError::Backend)?;
         }
-        client.batch_execute(OWN_SCHEMA_HIDDEN).await.map_err(HookError::Backend)?;
-        client.batch_execute(REMEMBER).await.map_err(HookError::Backend)?;
-        let Some((name, place)) = &self.only else { return Ok(()) };
-        let found: String = client.query_one(WHERE, &[]).await.map_err(HookError::Backend)?.get(0);
-        another_server(name, place.get(), &found).map_or(Ok(()), |reason| Err(HookError::message(reason)))
+        if let Some((name, place)) = &self.only {
+            let found: String = client.query_one(WHERE, &[]).await.map_err(HookError::Backend)?.get(0);
+            if let Some(reason) = another_server(name, place.get(), &found) {
+                return Err(HookError::message(reason));
+            }
+        }
+        if self.application_path {
+            client.batch_execute(names::APPLICATION_PATH).await.map_err(HookError::Backend)?;
+        }
+        client.batch_execute(REMEMBER).await.map_err(HookError::Backend)
     }
 }

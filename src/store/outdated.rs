@@ -21,13 +21,7 @@ impl WorkTransaction {
 
     /// Rolls back, and answers the same.
     pub async fn roll_back_after(self, store: &Store, sql: &str) -> bool {
-        let session = self.session;
-        if store.work.bounded(async { Ok(session.client()?.batch_execute("ROLLBACK").await?) }).await.is_err() {
-            return false;
-        }
-        let outdated = is_outdated(&store.work, &session, sql).await;
-        session.release();
-        outdated
+        roll_back_and_look(&store.work, self.session, sql).await
     }
 }
 
@@ -35,14 +29,21 @@ impl BranchTransaction {
     /// As [`WorkTransaction::roll_back_after`].
     pub async fn roll_back_after(&mut self, sql: &str) -> bool {
         let Some(session) = self.take_session() else { return false };
-        let pool = &self.database().work;
-        if pool.bounded(async { Ok(session.client()?.batch_execute("ROLLBACK").await?) }).await.is_err() {
-            return false;
-        }
-        let outdated = is_outdated(pool, &session, sql).await;
-        session.release();
-        outdated
+        roll_back_and_look(&self.database().work, session, sql).await
     }
+}
+
+/// In a transaction of its own: there the statement means what it means to the application.
+async fn roll_back_and_look(pool: &Pool, session: Session, sql: &str) -> bool {
+    let again = format!("ROLLBACK; {}", session.begin());
+    if pool.bounded(async { Ok(session.client()?.batch_execute(&again).await?) }).await.is_err() {
+        return false;
+    }
+    let outdated = is_outdated(pool, &session, sql).await;
+    if pool.bounded(async { Ok(session.client()?.batch_execute("ROLLBACK").await?) }).await.is_ok() {
+        session.release();
+    }
+    outdated
 }
 
 async fn is_outdated(pool: &Pool, session: &Session, sql: &str) -> bool {

@@ -8,18 +8,10 @@ use tokio_postgres::config::TargetSessionAttrs;
 
 use super::abandoned::Places;
 use super::connection::Manager;
+use super::names::Names;
 use super::opening::{Opening, session_config};
 use super::{Gate, Plans, PostgresSettings, Session, SessionTimeouts, StoreError, refusals};
 use crate::model::Incarnation;
-
-/// For a role that is called like the engine's schema, `"$user"` in the search path means that schema: its tables would
-/// stand in the way of the application's, and `ibisstore` would be made there.
-/// No backslash: it means another thing where standard_conforming_strings is off.
-pub(super) const OWN_SCHEMA_HIDDEN: &str = r"/* own_schema_hidden */
-SELECT set_config('search_path',
-                  coalesce(nullif(regexp_replace(current_setting('search_path'), '.[$]user.([[:space:]]*,[[:space:]]*)?', ''), ''), 'public'),
-                  false)
-WHERE current_user = 'posthaste'";
 
 /// What steps may not leave behind, in one text. Names with their schema: the search path may be one that a step left.
 macro_rules! settings {
@@ -33,7 +25,8 @@ macro_rules! settings {
 pub(super) use settings;
 
 /// Keeps it for comparison, for as long as the session lives.
-pub(super) const REMEMBER: &str = concat!("SELECT set_config('posthaste.session', ", settings!(), ", false)");
+pub(super) const REMEMBER: &str =
+    concat!("SELECT pg_catalog.set_config('posthaste.session', ", settings!(), ", false)");
 
 /// For the rest of a transaction: a plan that was made while the journal was small reads all of it when it has grown.
 pub(super) const PLANNED_ANEW: &str = "SET LOCAL plan_cache_mode = force_custom_plan";
@@ -74,18 +67,35 @@ impl Pool {
         Self::opening(settings, incarnation, timeouts, max_size, &Opening::default())
     }
 
-    /// As `new`, for sessions that write only in transactions that say so: should a BEGIN fail, what was sent behind it
-    /// does nothing.
+    /// As `new`, for sessions of a home.
     ///
     /// # Errors
     /// The same.
-    pub(super) fn read_only(
+    pub(super) fn home(
         settings: &PostgresSettings,
         incarnation: Incarnation,
         timeouts: SessionTimeouts,
         max_size: usize,
+        names: &Names,
     ) -> Result<Self, StoreError> {
-        let opening = Opening { reads_only: true, only: None };
+        let opening = Opening { names: Some(names.clone()), ..Opening::default() };
+        Self::opening(settings, incarnation, timeouts, max_size, &opening)
+    }
+
+    /// As `home`, for sessions in which statements of applications are prepared before they begin, and that write only in
+    /// transactions that say so: should a BEGIN fail, what was sent behind it does nothing.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn rows(
+        settings: &PostgresSettings,
+        incarnation: Incarnation,
+        timeouts: SessionTimeouts,
+        max_size: usize,
+        names: &Names,
+    ) -> Result<Self, StoreError> {
+        let opening =
+            Opening { reads_only: true, application_path: true, names: Some(names.clone()), ..Opening::default() };
         Self::opening(settings, incarnation, timeouts, max_size, &opening)
     }
 
@@ -99,7 +109,7 @@ impl Pool {
         place: &Arc<OnceLock<String>>,
     ) -> Result<Self, StoreError> {
         let only = Some((settings.name.as_str().into(), place.clone()));
-        Self::opening(settings, incarnation, timeouts, max_size, &Opening { reads_only: false, only })
+        Self::opening(settings, incarnation, timeouts, max_size, &Opening { only, ..Opening::default() })
     }
 
     fn opening(

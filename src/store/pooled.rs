@@ -76,6 +76,9 @@ fn judge(before: &Seen, beside: &[Seen], after: &Seen) -> Option<String> {
 async fn connect(settings: &PostgresSettings) -> Result<Result<Client, String>, StoreError> {
     let mut config = session_config(settings, SessionTimeouts::default())?;
     config.application_name("posthaste:sessions");
+    // What is asked means what we mean, whatever others have put into the application's search path.
+    let given = config.get_options().unwrap_or_default().to_owned();
+    config.options(format!("{given} -c search_path=pg_catalog,pg_temp"));
     match config.connect(NoTls).await {
         Ok((client, connection)) => {
             #[expect(clippy::disallowed_methods, reason = "ends with the client, when the questions are answered")]

@@ -9,6 +9,7 @@ use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::names::Names;
 use super::prove_rules::{RULES, Rule, balance, listing};
 use super::row::column;
 use super::{Store, StoreError};
@@ -134,7 +135,7 @@ SELECT destination, count(*) FILTER (WHERE mode = 'OWN' AND state = 'PUBLISHED')
 FROM posthaste.journal WHERE state IN ('READY', 'PUBLISHED') GROUP BY destination ORDER BY destination";
 
 const SLOTS: &str = "/* prove_slots */
-SELECT slotid::text AS slot, type::text AS kind, count(*) AS rows FROM ibisstore GROUP BY slotid, type ORDER BY 1, 2";
+SELECT slotid::text AS slot, type::text AS kind, count(*) AS rows FROM :ibisstore GROUP BY slotid, type ORDER BY 1, 2";
 
 const CONFLICTS: &str = "/* prove_conflicts */
 SELECT count(*) AS ids, coalesce(sum(times), 0)::bigint AS times FROM posthaste.conflict";
@@ -149,7 +150,7 @@ impl Store {
         // The server bounds each statement; on any error the connection is closed.
         let client = session.client()?;
         client.batch_execute(BEGIN).await?;
-        let snapshot = read(client, keep, named, accepted).await?;
+        let snapshot = read(client, &self.names, keep, named, accepted).await?;
         client.batch_execute("COMMIT").await?;
         session.release();
         Ok(snapshot)
@@ -158,6 +159,7 @@ impl Store {
 
 async fn read(
     client: &ClientWrapper,
+    names: &Names,
     keep: Duration,
     named: i64,
     accepted: AcceptedIn,
@@ -166,16 +168,16 @@ async fn read(
     let of_range = accepted != AcceptedIn::default();
     let keep = keep.as_secs_f64();
     let counts = match of_range {
-        true => client.query(&balance(true), &[&keep, &since, &until]).await?,
-        false => client.query(&balance(false), &[&keep]).await?,
+        true => client.query(&names.of(&balance(true)), &[&keep, &since, &until]).await?,
+        false => client.query(&names.of(&balance(false)), &[&keep]).await?,
     };
     let taken_at = client.query_one("/* prove_now */ SELECT now() AS taken_at", &[]).await?;
     let mut findings = Vec::new();
     for rule in RULES {
-        findings.push(find(client, rule, keep, named, accepted).await?);
+        findings.push(find(client, names, rule, keep, named, accepted).await?);
     }
     let loads = client.query(LOADS, &[]).await?;
-    let slots = client.query(SLOTS, &[]).await?;
+    let slots = client.query(&*names.sql(SLOTS), &[]).await?;
     let conflicts = client.query_one(CONFLICTS, &[]).await?;
     Ok(Snapshot {
         taken_at: column(&taken_at, "taken_at")?,
@@ -189,6 +191,7 @@ async fn read(
 
 async fn find(
     client: &ClientWrapper,
+    names: &Names,
     rule: Rule,
     keep: f64,
     named: i64,
@@ -196,8 +199,8 @@ async fn find(
 ) -> Result<Finding, StoreError> {
     let AcceptedIn { since, until } = accepted;
     let rows = match accepted != AcceptedIn::default() {
-        true => client.query(&listing(rule, true), &[&keep, &named, &since, &until]).await?,
-        false => client.query(&listing(rule, false), &[&keep, &named]).await?,
+        true => client.query(&names.of(&listing(rule, true)), &[&keep, &named, &since, &until]).await?,
+        false => client.query(&names.of(&listing(rule, false)), &[&keep, &named]).await?,
     };
     let count = rows.first().map_or(Ok(0), |row| column(row, "total"))?;
     let ids = rows

@@ -86,11 +86,11 @@ impl Rule {
         match self {
             Self::JournalRowGone => {
                 "SELECT tx_id, max(message_id) AS message_id FROM (
-                     SELECT a.tx_id, a.messageid::text AS message_id FROM ibisstore a
+                     SELECT a.tx_id, a.messageid::text AS message_id FROM :ibisstore a
                      WHERE a.type = 'A' AND a.messagedate > (SELECT young FROM bound)
                        AND NOT EXISTS (SELECT FROM posthaste.journal j WHERE j.tx_id = a.root_id)
                        AND a.root_id NOT IN (SELECT root_id FROM posthaste.journal WHERE tx_id <> root_id)
-                       AND a.root_id NOT IN (SELECT root_id FROM ibisstore WHERE type IN ('E', 'H', 'I', 'M'))
+                       AND a.root_id NOT IN (SELECT root_id FROM :ibisstore WHERE type IN ('E', 'H', 'I', 'M'))
                        AND a.root_id NOT IN (SELECT root_id FROM deletions)
                      UNION ALL
                      SELECT k.tx_id, NULL FROM posthaste.lineage k
@@ -108,7 +108,7 @@ impl Rule {
             Self::BodyGone => {
                 "SELECT j.tx_id, NULL::text AS message_id FROM posthaste.journal j
                  WHERE j.state IN ('READY', 'PUBLISHED')
-                   AND NOT EXISTS (SELECT FROM ibisstore l WHERE l.messagekey = j.log_key)
+                   AND NOT EXISTS (SELECT FROM :ibisstore l WHERE l.messagekey = j.log_key)
                    AND (j.log_key IS NOT NULL
                         OR NOT EXISTS (SELECT FROM posthaste.payload p WHERE p.tx_id = j.tx_id))"
             }
@@ -117,14 +117,14 @@ impl Rule {
                  WHERE u.root_id IN (SELECT root_id FROM gone)"
             }
             Self::ErrorTwice => {
-                "SELECT tx_id, min(messageid::text) AS message_id FROM ibisstore WHERE type = 'E'
+                "SELECT tx_id, min(messageid::text) AS message_id FROM :ibisstore WHERE type = 'E'
                  GROUP BY tx_id HAVING count(*) > 1"
             }
             Self::ErrorAndDone => {
-                "SELECT e.tx_id, e.messageid::text AS message_id FROM ibisstore e
+                "SELECT e.tx_id, e.messageid::text AS message_id FROM :ibisstore e
                  JOIN posthaste.journal j ON j.tx_id = e.tx_id AND j.state <> 'ERROR' WHERE e.type = 'E'
                  UNION
-                 SELECT e.tx_id, e.messageid::text FROM ibisstore e
+                 SELECT e.tx_id, e.messageid::text FROM :ibisstore e
                  JOIN posthaste.payload p ON p.messagekey = e.messagekey
                  JOIN posthaste.journal c ON c.tx_id = p.tx_id AND c.state <> 'ERROR' WHERE e.type = 'E'"
             }
@@ -141,14 +141,14 @@ impl Rule {
                  WHERE p.messagekey IS NOT NULL GROUP BY p.messagekey HAVING count(*) > 1"
             }
             Self::AcceptedTwice => {
-                "SELECT NULL::uuid AS tx_id, dedup_key::text AS message_id FROM ibisstore
+                "SELECT NULL::uuid AS tx_id, dedup_key::text AS message_id FROM :ibisstore
                  WHERE dedup_key IS NOT NULL GROUP BY slotid, dedup_key HAVING count(*) > 1"
             }
             Self::DedupIndex => {
                 "SELECT NULL::uuid AS tx_id, NULL::text AS message_id
                  WHERE NOT EXISTS (
-                     SELECT FROM pg_index i WHERE i.indexrelid = to_regclass('ibisstore_dedup')
-                       AND i.indrelid = 'ibisstore'::regclass AND i.indisunique AND i.indisvalid AND i.indisready
+                     SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid AND x.relname = 'ibisstore_dedup'
+                     WHERE i.indrelid = $name$:ibisstore$name$::regclass AND i.indisunique AND i.indisvalid AND i.indisready
                        AND i.indpred IS NULL AND to_jsonb(i) ->> 'indnullsnotdistinct' IS DISTINCT FROM 'true'
                        AND ARRAY['dedup_key default', 'slotid text_pattern_ops'] = (
                            SELECT array_agg(a.attname || CASE WHEN c.opcdefault THEN ' default' ELSE ' ' || c.opcname END
@@ -160,7 +160,7 @@ impl Rule {
                            JOIN pg_opclass c ON c.oid = k.opclass))"
             }
             Self::StrangeRow => {
-                "SELECT tx_id, messageid::text AS message_id FROM ibisstore WHERE type NOT IN ('A', 'E', 'M', 'I', 'H', 'L')
+                "SELECT tx_id, messageid::text AS message_id FROM :ibisstore WHERE type NOT IN ('A', 'E', 'M', 'I', 'H', 'L')
                  UNION ALL
                  SELECT tx_id, NULL FROM posthaste.journal
                  WHERE state NOT IN ('READY', 'PUBLISHED', 'DONE', 'ERROR') OR mode NOT IN ('OWN', 'HANDOVER', 'DIRECT')
@@ -180,7 +180,7 @@ impl Rule {
 /// ERROR rows that nothing answers for, but perhaps a deletion; and roots with more of them than deletions on record.
 const UNANSWERED: &str = "unanswered AS (
     SELECT j.tx_id, j.root_id FROM posthaste.journal j
-    LEFT JOIN (SELECT DISTINCT tx_id FROM ibisstore WHERE type = 'E') e ON e.tx_id = j.tx_id
+    LEFT JOIN (SELECT DISTINCT tx_id FROM :ibisstore WHERE type = 'E') e ON e.tx_id = j.tx_id
     LEFT JOIN (SELECT DISTINCT parent_id FROM posthaste.lineage WHERE cause = 'RESEND') k ON k.parent_id = j.tx_id
     WHERE j.state = 'ERROR' AND e.tx_id IS NULL AND k.parent_id IS NULL),
 deletions AS (
@@ -222,7 +222,7 @@ pub(super) fn listing(rule: Rule, of_range: bool) -> String {
             "SELECT tx_id, message_id FROM (
                  SELECT told.tx_id, told.message_id, {at} AS at FROM ({offenders}) told
                  LEFT JOIN posthaste.journal j ON j.tx_id = told.tx_id
-                 LEFT JOIN ibisstore l ON l.messagekey = j.log_key) dated WHERE {}",
+                 LEFT JOIN :ibisstore l ON l.messagekey = j.log_key) dated WHERE {}",
             within("at", "$3", "$4")
         );
     }
@@ -232,7 +232,7 @@ pub(super) fn listing(rule: Rule, of_range: bool) -> String {
                 coalesce(b.message_id, l.messageid, p.message_id)::text AS message_id
          FROM (SELECT * FROM bad ORDER BY tx_id, message_id LIMIT $2) b
          LEFT JOIN posthaste.journal j ON j.tx_id = b.tx_id
-         LEFT JOIN ibisstore l ON l.messagekey = j.log_key
+         LEFT JOIN :ibisstore l ON l.messagekey = j.log_key
          LEFT JOIN posthaste.payload p ON p.tx_id = b.tx_id
          ORDER BY b.tx_id, 3",
         name = rule.as_str(),
@@ -252,14 +252,14 @@ pub(super) fn balance(of_range: bool) -> String {
                     bool_or(state = 'ERROR') AS failed
              FROM posthaste.journal WHERE tx_id <> root_id GROUP BY root_id),
          held AS (
-             SELECT root_id, bool_or(type = 'E') AS in_error, min(slotid) AS slotid FROM ibisstore
+             SELECT root_id, bool_or(type = 'E') AS in_error, min(slotid) AS slotid FROM :ibisstore
              WHERE type IN ('E', 'H', 'I', 'M') GROUP BY root_id),
          root AS (
              SELECT coalesce(log.slotid, CASE WHEN first.state IS NULL THEN held.slotid END)::text AS slot,
                     CASE WHEN log.slotid IS NULL THEN first.destination END AS destination, {STANDING} AS standing, {at} AS at
              FROM (SELECT tx_id AS root_id, state, attempts, mode, destination FROM posthaste.journal
                    WHERE tx_id = root_id) first
-             FULL JOIN (SELECT root_id, slotid, messagedate FROM ibisstore WHERE type = 'A') log USING (root_id)
+             FULL JOIN (SELECT root_id, slotid, messagedate FROM :ibisstore WHERE type = 'A') log USING (root_id)
              FULL JOIN kin USING (root_id)
              FULL JOIN held USING (root_id)
              LEFT JOIN (SELECT root_id, true AS lost FROM gone) gone USING (root_id)

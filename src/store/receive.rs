@@ -152,13 +152,15 @@ impl Store {
                     .await?;
                 let parked = client
                     .execute(
-                        "/* park */
-                         INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, comments, message, tx_id,
+                        &*self.sql(
+                            "/* park */
+                         INSERT INTO :ibisstore (type, slotid, host, messageid, correlationid, comments, message, tx_id,
                                                 root_id, content_type, headers, sha256)
                          SELECT 'H', $1::text, $2, $3::text, $4, $5, $6, $7, $8, $9, $10, $11
-                         WHERE NOT EXISTS (SELECT FROM ibisstore h WHERE h.messageid = $3::text AND h.type = 'H'
+                         WHERE NOT EXISTS (SELECT FROM :ibisstore h WHERE h.messageid = $3::text AND h.type = 'H'
                                            AND h.dedup_key IS DISTINCT FROM h.messageid
                                            AND h.slotid = $1::text AND h.tx_id = $7 AND h.sha256 = $11)",
+                        ),
                         &[
                             &slot_id.as_str(),
                             &host,

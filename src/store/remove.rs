@@ -6,6 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::audit::append_audit;
+use super::names::Names;
 use super::row::{column, store_type};
 use super::stored::hex;
 use super::{AuditEntry, Store, StoreError};
@@ -46,7 +47,8 @@ impl Store {
         key: MessageKey,
         request: &RemovalRequest<'_>,
     ) -> Result<Removal, StoreError> {
-        let removal = self.house.transaction(async |client| remove(client, slot, key, request).await).await;
+        let removal =
+            self.house.transaction(async |client| remove(client, &self.names, slot, key, request).await).await;
         match removal {
             Err(error) if error.sqlstate() == Some("55P03") => Ok(Removal::Busy),
             other => other,
@@ -56,15 +58,18 @@ impl Store {
 
 async fn remove(
     client: &ClientWrapper,
+    names: &Names,
     slot: &SlotId,
     key: MessageKey,
     request: &RemovalRequest<'_>,
 ) -> Result<Removal, StoreError> {
     let locked = client
         .query_opt(
-            "/* remove_lock */ SELECT type, messageid, correlationid, root_id, expirydate, sha256,
+            &*names.sql(
+                "/* remove_lock */ SELECT type, messageid, correlationid, root_id, expirydate, sha256,
                     octet_length(message) AS size, expirydate <= clock_timestamp() AS expired
-             FROM ibisstore WHERE messagekey = $1 AND slotid = $2 FOR UPDATE NOWAIT",
+             FROM :ibisstore WHERE messagekey = $1 AND slotid = $2 FOR UPDATE NOWAIT",
+            ),
             &[&key.0, &slot.as_str()],
         )
         .await?;
@@ -73,7 +78,7 @@ async fn remove(
     let root_id: Uuid = column(&row, "root_id")?;
     match kind {
         StoreType::Log | StoreType::SenderLog => {
-            let (open, waiting) = still_needed(client, root_id, key).await?;
+            let (open, waiting) = still_needed(client, names, root_id, key).await?;
             if open {
                 return Ok(Removal::InUse);
             }
@@ -84,7 +89,7 @@ async fn remove(
         }
         StoreType::Error | StoreType::Waiting | StoreType::InProcess | StoreType::Hold => {}
     }
-    client.execute("/* remove_message */ DELETE FROM ibisstore WHERE messagekey = $1", &[&key.0]).await?;
+    client.execute(&*names.sql("/* remove_message */ DELETE FROM :ibisstore WHERE messagekey = $1"), &[&key.0]).await?;
     let detail = json!({
         "type": kind.as_str(),
         "messageId": column::<&str>(&row, "messageid")?,
@@ -108,15 +113,22 @@ async fn remove(
 }
 
 /// Whether an open journal row takes its body from this row, and whether a row of the same root waits for a person.
-async fn still_needed(client: &ClientWrapper, root_id: Uuid, key: MessageKey) -> Result<(bool, bool), StoreError> {
+async fn still_needed(
+    client: &ClientWrapper,
+    names: &Names,
+    root_id: Uuid,
+    key: MessageKey,
+) -> Result<(bool, bool), StoreError> {
     let row = client
         .query_one(
-            "/* remove_still_needed */ SELECT
+            &*names.sql(
+                "/* remove_still_needed */ SELECT
                  EXISTS (SELECT FROM posthaste.journal j
                          WHERE j.tx_id = ANY($1::uuid || ARRAY(SELECT tx_id FROM posthaste.lineage WHERE root_id = $1))
                            AND j.log_key = $2 AND j.state IN ('READY', 'PUBLISHED')) AS open,
-                 EXISTS (SELECT FROM ibisstore s
+                 EXISTS (SELECT FROM :ibisstore s
                          WHERE s.root_id = $1 AND s.type IN ('E', 'H', 'I', 'M')) AS waiting",
+            ),
             &[&root_id, &key.0],
         )
         .await?;

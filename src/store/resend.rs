@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::entry::journal_rows;
+use super::names::Names;
 use super::pool::PLANNED_ANEW;
 use super::work::envelope_of;
 use super::{Store, StoreError};
@@ -55,7 +56,7 @@ pub enum ResendWay {
 const CLAIM: &str = concat!(
     "/* claim_resend */
 WITH claimed AS (
-    DELETE FROM ibisstore
+    DELETE FROM :ibisstore
     WHERE messagekey = $1 AND slotid = $2 AND type IN ('E', 'H')
       AND (type = 'E' OR $10 OR messagedate > clock_timestamp() - $11 * interval '1 second')
     RETURNING *),
@@ -100,7 +101,7 @@ impl Store {
             .work
             .transaction(async |client| {
                 client.batch_execute(PLANNED_ANEW).await?;
-                let statement = client.prepare_cached(CLAIM).await?;
+                let statement = client.prepare_cached(&self.sql(CLAIM)).await?;
                 let claimed = client
                     .query_opt(
                         &statement,
@@ -123,7 +124,7 @@ impl Store {
                     .await?;
                 match claimed {
                     Some(row) => Ok(ResendClaim::Claimed(Box::new(envelope_of(&row)?))),
-                    None => why_not(client, request).await,
+                    None => why_not(client, &self.names, request).await,
                 }
             })
             .await?;
@@ -158,11 +159,12 @@ impl Store {
 /// A statement of its own: the one that lost cannot see who won.
 async fn why_not(
     client: &deadpool_postgres::ClientWrapper,
+    names: &Names,
     request: &ResendRequest<'_>,
 ) -> Result<ResendClaim, StoreError> {
     let still = client
         .query_opt(
-            "/* resend_still_there */ SELECT type FROM ibisstore WHERE messagekey = $1 AND slotid = $2",
+            &*names.sql("/* resend_still_there */ SELECT type FROM :ibisstore WHERE messagekey = $1 AND slotid = $2"),
             &[&request.key.0, &request.slot_id.as_str()],
         )
         .await?;

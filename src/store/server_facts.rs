@@ -11,6 +11,7 @@ use super::error::no_session;
 use super::grants;
 use super::instance::{LIVE_INSTANCES, check_home_sql, epoch_of, home_check_of, instance_of};
 use super::migrate::{ApplicationMigrations, MigrateError, refuse_other_schema};
+use super::names::{self, stranger};
 use super::opening::session_config;
 use super::pool::session_settings;
 use super::privileges::FUNCTIONS;
@@ -154,22 +155,26 @@ WHERE f.name = ANY($1) AND NOT has_function_privilege(p.oid, 'EXECUTE') ORDER BY
 
 /// Who may create in a schema of the search path; and in the database, where `"$user"` is in it and means no schema yet. An
 /// owner is trusted: he may drop what is there.
-const OPEN_SCHEMAS: &str = "/* doctor_open_schemas */
+const OPEN_SCHEMAS: &str = concat!(
+    "/* doctor_open_schemas */
 WITH place (name, there, owner, acl, turn) AS (
     SELECT n.nspname::text, true, n.nspowner, n.nspacl, 1
-    FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) AS path (name)
+    FROM unnest(current_setting('posthaste.schemas')::name[]) AS path (name)
     JOIN pg_catalog.pg_namespace n ON n.nspname = path.name
     UNION ALL
     SELECT current_user::text, false, d.datdba, coalesce(d.datacl, pg_catalog.acldefault('d', d.datdba)), 2
     FROM pg_catalog.pg_database d
     WHERE d.datname = pg_catalog.current_database()
-      AND pg_catalog.strpos(pg_catalog.current_setting('search_path'), '$user') > 0 AND current_user <> 'posthaste'
+      AND strpos(current_setting('posthaste.search_path'), '$user') > 0 AND current_user <> 'posthaste'
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_namespace n WHERE n.nspname = current_user))
 SELECT p.name, p.there, array_agg(coalesce(r.rolname::text, 'PUBLIC') ORDER BY r.rolname)
 FROM place p CROSS JOIN LATERAL pg_catalog.aclexplode(p.acl) a LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
 WHERE a.privilege_type = 'CREATE' AND a.grantee <> p.owner
-  AND (a.grantee = 0 OR NOT r.rolsuper AND NOT pg_catalog.pg_has_role(current_user, a.grantee, 'MEMBER'))
-GROUP BY p.name, p.there, p.turn ORDER BY p.turn, p.name";
+  AND (a.grantee = 0 OR ",
+    stranger!(),
+    ")
+GROUP BY p.name, p.there, p.turn ORDER BY p.turn, p.name"
+);
 
 const NEVER_VACUUMED: &str = "/* doctor_vacuum */
 SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -249,6 +254,7 @@ async fn open(settings: &PostgresSettings, timeouts: Option<SessionTimeouts>) ->
     let (client, connection) = config.connect(NoTls).await.map_err(unreachable)?;
     #[expect(clippy::disallowed_methods, reason = "ends with the client, when the questions are answered")]
     tokio::spawn(connection);
+    names::open(&client).await.map_err(unreachable)?;
     Ok(client)
 }
 

@@ -7,6 +7,7 @@ use deadpool_postgres::ClientWrapper;
 use super::StoreError;
 use super::abandoned::Place;
 use super::connection::Object;
+use super::names::Kept;
 
 /// One connection, taken out of its pool. Dropped without `release`, it is closed: a reply may be unread.
 #[derive(Debug)]
@@ -50,6 +51,11 @@ impl Session {
             Some(object) => Ok(object),
             None => Err(StoreError::Unexpected("the session was given back".to_owned())),
         }
+    }
+
+    /// Begins a transaction in which an application's steps run, with its search path.
+    pub(super) fn begin(&self) -> &'static str {
+        self.object.as_ref().map_or(Kept::default(), |object| object.kept).begin()
     }
 
     /// Back into the pool: every reply was read and no transaction is open.

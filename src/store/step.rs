@@ -9,7 +9,8 @@ use deadpool_postgres::ClientWrapper;
 use futures_util::future::poll_fn;
 use tokio_postgres::Statement;
 
-use super::pool::{OWN_SCHEMA_HIDDEN, REMEMBER, settings};
+use super::names;
+use super::pool::{REMEMBER, settings};
 use super::{Pool, Session, StepParam, StoreError, WorkTransaction};
 
 /// Whether the session's settings are what they were when it was made. What a step's function did to them must not reach
@@ -125,7 +126,7 @@ async fn tidy(client: &ClientWrapper) -> Result<(), tokio_postgres::Error> {
         return Ok(());
     }
     client.batch_execute(TIDY).await?;
-    client.batch_execute(OWN_SCHEMA_HIDDEN).await?;
+    names::open(client).await?;
     client.batch_execute(REMEMBER).await
 }
 

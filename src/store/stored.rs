@@ -58,8 +58,8 @@ pub(super) const STORED_COLUMNS: &str =
 /// `ibisstore_messageid` holds the others alone.
 pub(super) fn rows_of_id(columns: &str, id: &str) -> String {
     format!(
-        "SELECT {columns} FROM ibisstore WHERE dedup_key = {id} AND messageid = {id} UNION ALL \
-         SELECT {columns} FROM ibisstore WHERE messageid = {id} AND dedup_key IS DISTINCT FROM messageid"
+        "SELECT {columns} FROM :ibisstore WHERE dedup_key = {id} AND messageid = {id} UNION ALL \
+         SELECT {columns} FROM :ibisstore WHERE messageid = {id} AND dedup_key IS DISTINCT FROM messageid"
     )
 }
 
@@ -67,10 +67,13 @@ impl Store {
     /// One row with its body.
     pub async fn stored_message(&self, slot: &SlotId, key: MessageKey) -> Result<Option<FullMessage>, StoreError> {
         let sql = format!(
-            "/* stored_message */ SELECT {STORED_COLUMNS}, headers, context, sha256, message FROM ibisstore
+            "/* stored_message */ SELECT {STORED_COLUMNS}, headers, context, sha256, message FROM :ibisstore
              WHERE messagekey = $1 AND slotid = $2"
         );
-        let row = self.house.run(async |client| Ok(client.query_opt(&sql, &[&key.0, &slot.as_str()]).await?)).await?;
+        let row = self
+            .house
+            .run(async |client| Ok(client.query_opt(&self.names.of(&sql), &[&key.0, &slot.as_str()]).await?))
+            .await?;
         row.as_ref().map(full_message).transpose()
     }
 }

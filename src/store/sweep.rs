@@ -153,7 +153,7 @@ impl Store {
                 let claimed: Vec<Uuid> = claimed.iter().map(|row| row.get(0)).collect();
                 let rows = client
                     .query(
-                        "/* claimed_messages */
+                        &*self.sql("/* claimed_messages */
                          SELECT j.tx_id, j.root_id, j.destination, j.mode, j.attempts, j.max_attempts, j.publishes,
                                 j.attempts = 0 OR j.running_by IS NOT NULL AS suspect,
                                 coalesce(l.messageid, p.message_id) AS message_id,
@@ -161,9 +161,9 @@ impl Store {
                                 CASE WHEN l.messagekey IS NULL THEN p.content_type ELSE l.content_type END AS content_type,
                                 coalesce(l.headers, p.headers) AS headers, coalesce(l.message, p.message) AS message
                          FROM posthaste.journal j
-                         LEFT JOIN ibisstore l ON l.messagekey = j.log_key
+                         LEFT JOIN :ibisstore l ON l.messagekey = j.log_key
                          LEFT JOIN posthaste.payload p ON p.tx_id = j.tx_id AND j.log_key IS NULL
-                         WHERE j.tx_id = ANY ($1) AND coalesce(l.message, p.message) IS NOT NULL ORDER BY j.tx_id",
+                         WHERE j.tx_id = ANY ($1) AND coalesce(l.message, p.message) IS NOT NULL ORDER BY j.tx_id"),
                         &[&claimed],
                     )
                     .await?;

@@ -13,25 +13,32 @@ use super::{StepCall, StepParam, Store, StoreError, WorkTransaction};
 /// Whether each table is plain: nothing that belongs to it can see how rows are put into statements, or in which order
 /// statements are run. No partition (PostgreSQL 14 hides its triggers), trigger, rule, row policy or reference to itself; no column of a type of the application's own but
 /// enums, for a domain has defaults and checks; and in defaults and checks no function but PostgreSQL's own that are
-/// immutable or known here: `currval` would find another message's row, `statement_timestamp` another time.
+/// immutable or known here: `currval` would find another message's row, `statement_timestamp` another time. The tables are
+/// looked up as the steps name them, by the application's search path.
 pub(super) const TAKES_ROWS: &str = r"/* takes_rows */
 SELECT NOT EXISTS (
-    SELECT FROM unnest($1::text[]) wanted(name)
-    LEFT JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(wanted.name)
-    WHERE c.oid IS NULL OR c.relkind <> 'r' OR c.relispartition OR c.relrowsecurity
-       OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid)
-       OR EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
-       OR EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid AND k.confrelid = c.oid)
-       OR EXISTS (SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-                  WHERE a.attrelid = c.oid AND a.attnum > 0 AND t.oid >= 16384 AND t.typtype <> 'e')
+    SELECT FROM pg_catalog.unnest($1::pg_catalog.text[]) wanted(name)
+    LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(wanted.name)
+    WHERE c.oid IS NULL OR c.relkind OPERATOR(pg_catalog.<>) 'r' OR c.relispartition OR c.relrowsecurity
+       OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class OPERATOR(pg_catalog.=) c.oid)
+       OR EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid AND NOT t.tgisinternal)
+       OR EXISTS (SELECT FROM pg_catalog.pg_constraint k
+                  WHERE k.conrelid OPERATOR(pg_catalog.=) c.oid AND k.confrelid OPERATOR(pg_catalog.=) c.oid)
+       OR EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                  JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) a.atttypid
+                  WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attnum OPERATOR(pg_catalog.>) 0
+                    AND t.oid OPERATOR(pg_catalog.>=) 16384 AND t.typtype OPERATOR(pg_catalog.<>) 'e')
        OR EXISTS (SELECT FROM (
-                      SELECT d.adbin::text AS tree FROM pg_catalog.pg_attrdef d WHERE d.adrelid = c.oid
+                      SELECT d.adbin::pg_catalog.text AS tree FROM pg_catalog.pg_attrdef d
+                      WHERE d.adrelid OPERATOR(pg_catalog.=) c.oid
                       UNION ALL
-                      SELECT k.conbin::text FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c') x
+                      SELECT k.conbin::pg_catalog.text FROM pg_catalog.pg_constraint k
+                      WHERE k.conrelid OPERATOR(pg_catalog.=) c.oid AND k.contype OPERATOR(pg_catalog.=) 'c') x
                   CROSS JOIN LATERAL pg_catalog.regexp_matches(x.tree, ':(?:op)?funcid ([0-9]+)', 'g') called
-                  JOIN pg_catalog.pg_proc p ON p.oid = called[1]::pg_catalog.oid
-                  WHERE p.oid >= 16384 OR p.provolatile <> 'i' AND p.proname NOT IN
-                      ('nextval', 'now', 'transaction_timestamp', 'clock_timestamp', 'gen_random_uuid', 'random')))";
+                  JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) called[1]::pg_catalog.oid
+                  WHERE p.oid OPERATOR(pg_catalog.>=) 16384
+                     OR p.provolatile OPERATOR(pg_catalog.<>) 'i' AND p.proname OPERATOR(pg_catalog.<>) ALL
+                        ('{nextval,now,transaction_timestamp,clock_timestamp,gen_random_uuid,random}')))";
 
 /// How long an answer holds: asked for each group, it would cost more than the rows of a small one.
 const REMEMBERED: Duration = Duration::from_secs(1);

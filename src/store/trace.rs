@@ -11,6 +11,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::lifecourse::{Attempt, AttemptOutcome, Cause, Leg, MessageState, Progress, state_of, true_attempts};
+use super::names::Names;
 use super::remove::WAITING;
 use super::row::column;
 use super::stored::{STORED_COLUMNS, StoredMessage, rows_of_id, stored_message};
@@ -93,18 +94,22 @@ impl Store {
         self.house
             .transaction(async |client| {
                 client.batch_execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-                read_trace(client, message_id).await
+                read_trace(client, &self.names, message_id).await
             })
             .await
     }
 }
 
-async fn read_trace(client: &ClientWrapper, message_id: &MessageId) -> Result<Option<Trace>, StoreError> {
-    let roots = roots(client, message_id).await?;
+async fn read_trace(
+    client: &ClientWrapper,
+    names: &Names,
+    message_id: &MessageId,
+) -> Result<Option<Trace>, StoreError> {
+    let roots = roots(client, names, message_id).await?;
     if roots.is_empty() {
         return Ok(None);
     }
-    let stored = stored(client, message_id, &roots).await?;
+    let stored = stored(client, names, message_id, &roots).await?;
     let journal = journal(client, &roots).await?;
     let attempts = attempts(client, &roots, &journal).await?;
     let audit = audit(client, &roots).await?;
@@ -133,7 +138,7 @@ fn traced(
 }
 
 /// Acceptances of the id: of its stored rows, of rows whose body is kept apart, of messages that others sent.
-async fn roots(client: &ClientWrapper, message_id: &MessageId) -> Result<Vec<RootId>, StoreError> {
+async fn roots(client: &ClientWrapper, names: &Names, message_id: &MessageId) -> Result<Vec<RootId>, StoreError> {
     let sql = format!(
         "/* trace_roots */
         WITH stored AS MATERIALIZED ({}),
@@ -145,7 +150,7 @@ async fn roots(client: &ClientWrapper, message_id: &MessageId) -> Result<Vec<Roo
         ORDER BY root_id DESC LIMIT $2",
         rows_of_id("root_id", "$1")
     );
-    let rows = client.query(&sql, &[&message_id.as_str(), &MAX_ROWS]).await?;
+    let rows = client.query(&names.of(&sql), &[&message_id.as_str(), &MAX_ROWS]).await?;
     let mut roots =
         rows.iter().map(|row| Ok(RootId(column(row, "root_id")?))).collect::<Result<Vec<_>, StoreError>>()?;
     roots.reverse();
@@ -154,6 +159,7 @@ async fn roots(client: &ClientWrapper, message_id: &MessageId) -> Result<Vec<Roo
 
 async fn stored(
     client: &ClientWrapper,
+    names: &Names,
     message_id: &MessageId,
     roots: &[RootId],
 ) -> Result<Vec<StoredMessage>, StoreError> {
@@ -161,12 +167,12 @@ async fn stored(
         "/* trace_stored */
         WITH same_id AS MATERIALIZED ({}),
              waiting AS MATERIALIZED (
-                 SELECT {STORED_COLUMNS} FROM ibisstore
+                 SELECT {STORED_COLUMNS} FROM :ibisstore
                  WHERE root_id = ANY($2) AND type IN ('E', 'H', 'I', 'M') AND messageid <> $1)
         SELECT * FROM same_id UNION ALL SELECT * FROM waiting ORDER BY messagekey LIMIT $3",
         rows_of_id(STORED_COLUMNS, "$1")
     );
-    let rows = client.query(&sql, &[&message_id.as_str(), &uuids(roots), &MAX_ROWS]).await?;
+    let rows = client.query(&names.of(&sql), &[&message_id.as_str(), &uuids(roots), &MAX_ROWS]).await?;
     rows.iter().map(stored_message).collect()
 }
 

@@ -48,26 +48,32 @@ pub enum CommitError {
     Unknown(StoreError),
 }
 
-/// Of rows that nobody has tried since; migrations/V6__lean.sql.
+// In a transaction of steps the application's search path is in force: here, and wherever else something is said there, each
+// function, operator and type is named with its schema (ADR 23).
+
+/// Of rows that nobody has tried since; migrations/V10__named.sql.
 pub(super) const TAKE: &str = "/* take */ SELECT tx_id, max_attempts FROM posthaste.take($1, $2, $3, $4)";
 
 const TAKE_STARTED: &str = "/* take_started */
 WITH taken AS (
     UPDATE posthaste.journal
-    SET state = 'DONE', finished_at = clock_timestamp(), owner = NULL, running_by = NULL
-    WHERE tx_id = $1 AND destination = $2 AND attempts = $3 AND sha256 = $4 AND state IN ('READY', 'PUBLISHED')
-      AND running_by = $5
+    SET state = 'DONE', finished_at = pg_catalog.clock_timestamp(), owner = NULL, running_by = NULL
+    WHERE tx_id OPERATOR(pg_catalog.=) $1 AND destination OPERATOR(pg_catalog.=) $2 AND attempts OPERATOR(pg_catalog.=) $3
+      AND sha256 OPERATOR(pg_catalog.=) $4 AND state OPERATOR(pg_catalog.=) ANY ('{READY,PUBLISHED}')
+      AND running_by OPERATOR(pg_catalog.=) $5
     RETURNING tx_id, max_attempts),
 kept AS (
-    UPDATE posthaste.attempt a SET outcome = 'SUCCEEDED', finished_at = clock_timestamp()
-    FROM taken WHERE a.tx_id = taken.tx_id AND a.n = $3),
-freed AS (DELETE FROM posthaste.due d USING taken WHERE d.tx_id = taken.tx_id)
+    UPDATE posthaste.attempt a SET outcome = 'SUCCEEDED', finished_at = pg_catalog.clock_timestamp()
+    FROM taken WHERE a.tx_id OPERATOR(pg_catalog.=) taken.tx_id AND a.n OPERATOR(pg_catalog.=) $3),
+freed AS (DELETE FROM posthaste.due d USING taken WHERE d.tx_id OPERATOR(pg_catalog.=) taken.tx_id)
 SELECT max_attempts FROM taken";
 
 const INSERT_LOG: &str = "/* insert_log */
-INSERT INTO ibisstore (type, slotid, host, messageid, correlationid, message, expirydate, dedup_key,
-                       tx_id, root_id, content_type, headers, sha256)
-VALUES ('A', $1, $2, $3, $4, $5, clock_timestamp() + $6 * interval '1 second', $7, $8, $9, $10, $11, $12)
+INSERT INTO :ibisstore (type, slotid, host, messageid, correlationid, message, expirydate, dedup_key,
+                        tx_id, root_id, content_type, headers, sha256)
+VALUES ('A', $1, $2, $3, $4, $5,
+        pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) ($6::double precision OPERATOR(pg_catalog.*) interval '1 second'),
+        $7, $8, $9, $10, $11, $12)
 ON CONFLICT (slotid, dedup_key) DO NOTHING";
 
 /// Fails in a broken transaction, and takes back what a step's function may have done to these settings: an asynchronous
@@ -98,7 +104,7 @@ impl Store {
         self.at_home()?;
         let session = pool.session_with(plans).await?;
         let begun = async {
-            session.client()?.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+            session.client()?.batch_execute(session.begin()).await?;
             if !self.databases.is_empty() {
                 // Before a step takes on a role that may not see their tables.
                 prepare_decision(&session).await?;
@@ -157,7 +163,7 @@ impl WorkTransaction {
         let insert = async {
             let inserted = client
                 .execute(
-                    INSERT_LOG,
+                    &*store.sql(INSERT_LOG),
                     &[
                         &log.slot_id.as_str(),
                         &host,

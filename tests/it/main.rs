@@ -90,6 +90,8 @@ mod retry;
 #[cfg(test)]
 mod schema;
 #[cfg(test)]
+mod search_path;
+#[cfg(test)]
 mod standby;
 #[cfg(test)]
 mod stops;
