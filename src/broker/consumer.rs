@@ -26,7 +26,7 @@ pub enum SessionEnd {
     /// The connection or the channel is gone. Consume again when there is a connection.
     ConnectionLost { reason: Arc<str> },
     /// A message in this queue has an id, a content type or a header name that is not UTF-8, and ends every connection
-    /// that it is delivered to. Somebody must remove it at the broker; try again after a long pause.
+    /// that it is delivered to: [`Broker::look_for_unreadable`](super::Broker::look_for_unreadable) takes it out.
     Unreadable,
     /// We cancelled or closed it.
     Closed,

@@ -113,8 +113,13 @@ impl Endpoint {
         tokio::time::timeout(CALL_BOUND, self.greeting()).await.ok()?.ok().and_then(|payload| version_in(&payload))
     }
 
+    /// A socket to it, on which nothing is said yet.
+    pub(super) async fn dial(&self) -> std::io::Result<TcpStream> {
+        TcpStream::connect((self.host.as_str(), self.port)).await
+    }
+
     async fn greeting(&self) -> std::io::Result<Vec<u8>> {
-        let mut stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        let mut stream = self.dial().await?;
         stream.write_all(b"AMQP\0\0\x09\x01").await?;
         let mut header = [0; 7];
         stream.read_exact(&mut header).await?;

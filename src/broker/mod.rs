@@ -10,11 +10,13 @@
 //! The client logs returned messages with their bodies: whoever filters the logs keeps `lapin` off.
 
 mod admission;
+mod aside;
 mod connection;
 mod consumer;
 mod end;
 mod endpoint;
 mod exchanges;
+mod frames;
 mod guard;
 mod lane;
 mod link;
@@ -26,12 +28,14 @@ mod publishing;
 mod settings;
 mod tags;
 mod topology;
+mod unreadable;
 mod way;
 mod wire;
 mod witness;
 
 use std::time::Duration;
 
+pub use aside::{Aside, AsideError, SetAside};
 pub use connection::{CallError, Cause};
 pub use consumer::{AckError, AckToken, ConsumerSession, Delivery, SessionEnd};
 pub use end::{About, End, Scope};
@@ -45,6 +49,7 @@ pub use publisher::{Publisher, PublisherSettings};
 pub use publishing::{Publishing, Word};
 pub use settings::{AmqpSettings, QueueSettings};
 pub use topology::{Ensured, QueueState, TopologyError};
+pub use unreadable::Unreadable;
 pub use wire::{Incoming, MAX_HEADER_BYTES, MAX_HEADERS, OutMessage, Source, WireError, fits};
 
 use crate::lifecycle::Lifecycle;
@@ -237,6 +242,11 @@ impl Broker {
         };
         let terms = Terms { handle, own_connection, apart: self.apart.clone(), home };
         consumer::consume(terms, queue, prefetch).await
+    }
+
+    /// Looks for messages in a queue that no consumer of ours can read, among the first `most`, over a connection of its own.
+    pub async fn look_for_unreadable(&self, queue: &str, most: usize) -> Result<Aside, AsideError> {
+        Aside::open(&self.endpoint, queue, most).await
     }
 
     /// Stops for good: takes no more publishes, finishes those that wait, closes both connections. Sessions should be

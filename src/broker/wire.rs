@@ -14,15 +14,15 @@ pub const MAX_HEADER_BYTES: usize = 32 * 1024;
 /// What an AMQP short string holds: header names, the content type, a queue's name.
 const MAX_SHORT: usize = 255;
 /// What a header costs on the wire beside its name and value.
-const HEADER_OVERHEAD: usize = 6;
+pub(super) const HEADER_OVERHEAD: usize = 6;
 
-const MESSAGE_ID: &str = "x-message-id";
+pub(super) const MESSAGE_ID: &str = "x-message-id";
 const ATTEMPTS: &str = "x-attempts";
 const PUBLISHED_AT: &str = "x-published-at";
 const ROOT_ID: &str = "x-root-id";
 const HOME: &str = "x-posthaste-home";
 const REDONE: &str = "x-posthaste-redone";
-const OURS: [&str; 6] = [MESSAGE_ID, ATTEMPTS, PUBLISHED_AT, ROOT_ID, HOME, REDONE];
+pub(super) const OURS: [&str; 6] = [MESSAGE_ID, ATTEMPTS, PUBLISHED_AT, ROOT_ID, HOME, REDONE];
 
 /// A message cannot be carried by AMQP. Nothing was sent; the message itself must change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,5 +1,6 @@
 //! Dequeuing: from a delivery to a committed attempt, a retry or the error store (protocol §5).
 
+mod aside;
 pub mod attempt;
 pub mod fault;
 mod gather;

@@ -25,7 +25,7 @@ use crate::store::Claimed;
 const DIRECT_WAITING: usize = 64;
 /// How long a stop of one adapter waits for what is in hand.
 const DRAIN: Duration = Duration::from_secs(20);
-/// Between two looks at a queue that holds an unreadable message.
+/// Between two looks at a queue that holds an unreadable message which could not be set aside.
 const UNREADABLE: Duration = Duration::from_secs(10);
 /// Before the next session after the database ended one: at first, and at most, when it ends one after the other.
 const FIRST_PATIENCE: Duration = Duration::from_millis(200);
@@ -34,6 +34,7 @@ const LONGEST_PATIENCE: Duration = Duration::from_secs(5);
 const NOT_IN_VAIN: Duration = Duration::from_secs(10);
 /// Between two tries to begin.
 const AGAIN: Duration = Duration::from_millis(500);
+const BEING_SET_ASIDE: &str = "a message that cannot be read is being set aside";
 
 /// A receiver with what it works with.
 pub struct Receiver {
@@ -48,6 +49,8 @@ pub struct Receiver {
     successes: u64,
     /// Why it does not consume: what was told.
     told: Seldom,
+    /// Nothing was found when something unreadable was looked for last: another instance may have been faster.
+    in_vain: bool,
     lifecycle: Lifecycle,
 }
 
@@ -71,7 +74,8 @@ pub async fn supervise(settings: ReceiverSettings, processor: Processor, shared:
     let (name, watch, soft) = (task.name().to_owned(), lifecycle.watch.clone(), lifecycle.soft.clone());
     let patience = FIRST_PATIENCE;
     let told = Seldom::default();
-    let mut receiver = Receiver { name, worker, wanted, permits, lanes, patience, successes: 0, told, lifecycle };
+    let mut receiver =
+        Receiver { name, worker, wanted, permits, lanes, patience, successes: 0, told, in_vain: false, lifecycle };
     // What is at work goes on with its permits, and what was delivered and not begun goes back to the queue.
     watch.until_stopped(task, &soft, &mut receiver, |receiver| receiver.begin_anew().boxed()).await;
 }
@@ -159,7 +163,7 @@ impl Receiver {
                 self.tell(reason);
                 self.report(AdapterState::Starting, Some(reason.clone()));
             }
-            Left::Unreadable => self.report(AdapterState::Error, Some(unreadable(&self.worker.settings.queue))),
+            Left::Unreadable => self.report(AdapterState::Starting, Some(BEING_SET_ASIDE.to_owned())),
             Left::Database(reason) => {
                 tracing::warn!(adapter = %self.worker.settings.adapter, %reason, "not consuming: the database is at fault");
                 self.worker.processor.outcomes.failed(reason.clone(), 0);
@@ -172,7 +176,7 @@ impl Receiver {
         session.close().await;
         match left {
             Left::Database(_) => self.wait_for_database(began.elapsed()).await,
-            Left::Unreadable => self.pause(UNREADABLE).await,
+            Left::Unreadable => self.set_aside().await,
             Left::Unwanted | Left::Stopping | Left::Lost(_) => {}
         }
     }
@@ -267,6 +271,23 @@ impl Receiver {
     fn work_on_direct(&self, message: Claimed, permit: OwnedSemaphorePermit, hand: &Hand) {
         let (worker, mut slot) = (self.worker.clone(), hand.slot(Some(permit)));
         hand.spawn(async move { worker.direct(message, &mut slot).await });
+    }
+
+    /// Takes out of the queue what cannot be read, unless the session was not the first in a row that nothing was found after.
+    async fn set_aside(&mut self) {
+        let soft = self.lifecycle.soft.clone();
+        let Some(found) = soft.run_until_cancelled(self.worker.set_aside()).await else { return };
+        let why = match found {
+            Ok(0) if !std::mem::replace(&mut self.in_vain, true) => return,
+            Ok(0) => "none was found among the first of the queue".to_owned(),
+            Ok(_) => {
+                self.in_vain = false;
+                return;
+            }
+            Err(why) => why,
+        };
+        self.report(AdapterState::Error, Some(unreadable(&self.worker.settings.queue, &why)));
+        self.pause(UNREADABLE).await;
     }
 
     /// Waits, within the bound, until nothing is in hand.

@@ -218,11 +218,11 @@ pub(super) fn own_envelope(incoming: Incoming, tx_id: TxId, root_id: Option<Root
 }
 
 /// PostgreSQL's text and jsonb hold no NUL: a message that could not be stored would come back for ever.
-fn storable(text: &str) -> bool {
+pub(super) fn storable(text: &str) -> bool {
     !text.contains('\0')
 }
 
-fn storable_headers(mut headers: Headers) -> Headers {
+pub(super) fn storable_headers(mut headers: Headers) -> Headers {
     headers.retain(|name, value| storable(name) && storable(value));
     headers
 }

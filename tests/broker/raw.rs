@@ -5,6 +5,8 @@ use tokio::net::TcpStream;
 
 /// AMQP's flag of the `content-type` property.
 pub const CONTENT_TYPE: u16 = 1 << 15;
+/// AMQP's flag of the headers.
+pub const HEADERS: u16 = 1 << 13;
 /// AMQP's flag of the `message-id` property.
 pub const MESSAGE_ID: u16 = 1 << 7;
 
@@ -13,16 +15,27 @@ pub fn short(bytes: &[u8]) -> Vec<u8> {
     [&[u8::try_from(bytes.len()).unwrap()], bytes].concat()
 }
 
-/// Publishes one message to a queue as guest; returns when the broker has taken it.
-pub async fn publish(address: &str, queue: &str, flag: u16, property: &[u8]) {
-    let mut stream = TcpStream::connect(address).await.unwrap();
+/// A table of one header, whose value is a string.
+pub fn header(name: &[u8], value: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(value.len()).unwrap().to_be_bytes();
+    let entry = [&short(name)[..], &b"S"[..], &length[..], value].concat();
+    [&u32::try_from(entry.len()).unwrap().to_be_bytes()[..], &entry[..]].concat()
+}
+
+/// Publishes one message to a queue; returns when the broker has taken it. `flags`: which properties there are, in order.
+pub async fn publish(url: &str, queue: &str, flags: u16, properties: &[u8], body: &[u8]) {
+    let url = url::Url::parse(url).unwrap();
+    let vhost = url.path().strip_prefix('/').unwrap().replace("%2f", "/");
+    let mut stream = TcpStream::connect((url.host_str().unwrap(), url.port().unwrap())).await.unwrap();
     stream.write_all(b"AMQP\0\0\x09\x01").await.unwrap();
     answer(&mut stream).await;
-    let log_in = [&[0; 4][..], &short(b"PLAIN"), &[0, 0, 0, 12], b"\0guest\0guest", &short(b"en_US")].concat();
+    let secret = format!("\0{}\0{}", url.username(), url.password().unwrap()).into_bytes();
+    let length = u32::try_from(secret.len()).unwrap().to_be_bytes();
+    let log_in = [&[0; 4][..], &short(b"PLAIN"), &length, &secret, &short(b"en_US")].concat();
     method(&mut stream, 0, (10, 11), &log_in).await;
     answer(&mut stream).await;
     method(&mut stream, 0, (10, 31), &[0, 10, 0, 2, 0, 0, 0, 60]).await;
-    method(&mut stream, 0, (10, 40), &[short(b"/"), short(b""), vec![0]].concat()).await;
+    method(&mut stream, 0, (10, 40), &[short(vhost.as_bytes()), short(b""), vec![0]].concat()).await;
     answer(&mut stream).await;
     method(&mut stream, 1, (20, 10), &short(b"")).await;
     answer(&mut stream).await;
@@ -30,9 +43,12 @@ pub async fn publish(address: &str, queue: &str, flag: u16, property: &[u8]) {
     answer(&mut stream).await;
     let publish = [&[0, 0][..], &short(b""), &short(queue.as_bytes()), &[0]].concat();
     method(&mut stream, 1, (60, 40), &publish).await;
-    let header = [&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2][..], &flag.to_be_bytes(), property].concat();
+    let size = u64::try_from(body.len()).unwrap().to_be_bytes();
+    let header = [&[0, 60, 0, 0][..], &size, &flags.to_be_bytes(), properties].concat();
     frame(&mut stream, 2, 1, &header).await;
-    frame(&mut stream, 3, 1, b"hi").await;
+    for part in body.chunks(100_000) {
+        frame(&mut stream, 3, 1, part).await;
+    }
     assert_eq!(answer(&mut stream).await, (60, 80), "the broker did not confirm the raw message");
 }
 

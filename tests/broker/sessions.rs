@@ -80,8 +80,10 @@ async fn a_cancelled_session_takes_nothing_more_but_settles_what_it_has() {
 async fn a_message_that_cannot_be_read_stops_its_own_queue_only() {
     let (queue, poisoned) = (Queue::declared(SHARED, "quorum").await, Queue::declared(SHARED, "quorum").await);
     let broker = connected(SHARED).await;
-    raw::publish(SHARED, &queue.name, raw::MESSAGE_ID, &raw::short(b"readable")).await;
-    raw::publish(SHARED, &poisoned.name, raw::CONTENT_TYPE, &raw::short(b"caf\xe9")).await;
+    let guest = format!("amqp://guest:guest@{SHARED}/%2f");
+    raw::publish(&guest, &queue.name, raw::MESSAGE_ID, &raw::short(b"readable"), b"hi").await;
+    raw::publish(&guest, &poisoned.name, raw::HEADERS, &raw::header(b"caf\xe9", b"x"), b"hi").await;
+    raw::publish(&guest, &poisoned.name, raw::CONTENT_TYPE, &raw::short(b"caf\xe9"), b"hi").await;
     let mut first = broker.0.consume(&poisoned.name, 10, HOME).await.unwrap();
     let lost = next(&mut first).await.unwrap_err();
     assert!(matches!(lost, SessionEnd::ConnectionLost { .. }), "it may have been any queue's message: {lost:?}");

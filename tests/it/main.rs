@@ -100,6 +100,8 @@ mod surface;
 #[cfg(test)]
 mod two_databases;
 #[cfg(test)]
+mod unreadable;
+#[cfg(test)]
 mod web_pages;
 #[cfg(test)]
 mod wire;
