@@ -8,8 +8,8 @@ use super::frames::Rest;
 use super::wire::{HEADER_OVERHEAD, MAX_HEADER_BYTES, MAX_HEADERS, MESSAGE_ID, OURS};
 use crate::model::{Headers, MessageId, TxId};
 
-/// Deepest tables within tables that are looked into.
-const DEEPEST: usize = 16;
+/// Deepest tables within tables that are looked into, and that the library is let read: it would go on until its stack ends.
+const DEEPEST: usize = 64;
 /// What brokers add to a message that they deliver again.
 const OF_DELIVERY: [&[u8]; 2] = [b"x-delivery-count", b"x-acquired-count"];
 
@@ -43,7 +43,9 @@ impl Envelope {
     /// Whether the library can read it.
     pub(super) fn is_readable(&self) -> bool {
         let names = std::str::from_utf8(&self.exchange).is_ok() && std::str::from_utf8(&self.routing_key).is_ok();
-        names && parse_properties(self.properties.as_slice()).is_ok_and(|(rest, _)| rest.is_empty())
+        let mut found = Found::default();
+        let _whole = found.properties(Rest(&self.properties));
+        names && !found.too_deep && parse_properties(self.properties.as_slice()).is_ok_and(|(rest, _)| rest.is_empty())
     }
 
     pub(super) fn keep(&self, queue: &str, body: Bytes) -> Unreadable {
@@ -52,6 +54,7 @@ impl Envelope {
         found.text("routing key", &self.routing_key);
         let whole = found.properties(Rest(&self.properties)).is_some();
         let what = match found.wrong.as_slice() {
+            [] if found.too_deep => "its headers are tables in tables without end".to_owned(),
             [] => "its properties are not what AMQP says".to_owned(),
             wrong => format!("its {} {} not UTF-8", wrong.join(" and "), if wrong.len() == 1 { "is" } else { "are" }),
         };
@@ -106,6 +109,7 @@ const PROPERTIES: [Property; 14] = [
 #[derive(Debug, Default)]
 struct Found<'a> {
     wrong: Vec<&'static str>,
+    too_deep: bool,
     id: Option<&'a [u8]>,
     correlation: Option<&'a [u8]>,
     content_type: Option<&'a [u8]>,
@@ -192,6 +196,7 @@ impl<'a> Found<'a> {
 
     /// A value with its type in front; those that are strings are answered. `None`: it ends too early, or nobody knows its type.
     fn value<'b>(&mut self, rest: &mut Rest<'b>, depth: usize) -> Option<Option<&'b [u8]>> {
+        self.too_deep |= depth == DEEPEST;
         let length = match rest.byte()? {
             b'S' => return Some(Some(rest.long()?)),
             b'x' => {

@@ -72,9 +72,21 @@ fn a_message_that_comes_again_is_the_same_whatever_the_broker_has_added() {
     assert_ne!(elsewhere.tx_id, first);
 }
 
+fn nested(depth: usize) -> Vec<u8> {
+    (0..depth).fold(vec![b'V'], |inner, _| [b"A".to_vec(), long(&inner)].concat())
+}
+
+#[test]
+fn tables_in_tables_end_no_stack() {
+    let of = |depth| envelope(HEADERS, &[long(&[short(b"deep"), nested(depth)].concat())]);
+    assert!(of(DEEPEST - 1).is_readable());
+    assert!(!of(20_000).is_readable());
+    assert_eq!(kept(&of(20_000)).what, "its headers are tables in tables without end");
+}
+
 #[test]
 fn no_bytes_make_it_panic() {
-    let nested = (0..200).fold(vec![b'V'], |inner, _| [b"A".to_vec(), long(&inner)].concat());
+    let nested = nested(200);
     let table = [header(b"\xff", b"1"), short(b"deep"), nested, short(b"odd"), vec![b'?', 1]].concat();
     let whole = envelope(CONTENT_TYPE | HEADERS | ID, &[short(b"\xff"), long(&table), short(b"7")]);
     assert_eq!(kept(&whole).tx_id, None, "nobody knows where the table ends");
