@@ -168,7 +168,7 @@ impl Store {
         let (owner, mut taken) = (self.incarnation.0, false);
         let answer = self.accept.transaction(async |client| {
             match &request.log {
-                Some(log) => insert_logged(client, request, log, owner).await?,
+                Some(log) => insert_logged(client, &self.sql(LOGGED), request, log, owner).await?,
                 None => insert_unlogged(client, request, owner).await?,
             };
             taken = true;

@@ -32,12 +32,12 @@ SELECT wanted.slotid, wanted.type, counted.n,
 FROM (SELECT slotid, type FROM unnest($1::text[]) slotid CROSS JOIN unnest($2::text[]) type) wanted
 CROSS JOIN LATERAL (
     SELECT count(*) AS n FROM (
-        SELECT 1 FROM ibisstore i
+        SELECT 1 FROM :ibisstore i
         WHERE (i.slotid, i.type, i.messagekey) >= (wanted.slotid, wanted.type::char(1), -9223372036854775808)
           AND (i.slotid, i.type, i.messagekey) <= (wanted.slotid, wanted.type::char(1), 9223372036854775807)
         ORDER BY i.slotid, i.type, i.messagekey LIMIT $3) capped) counted
 LEFT JOIN LATERAL (
-    SELECT i.messagedate FROM ibisstore i
+    SELECT i.messagedate FROM :ibisstore i
     WHERE (i.slotid, i.type, i.messagekey) >= (wanted.slotid, wanted.type::char(1), -9223372036854775808)
       AND (i.slotid, i.type, i.messagekey) <= (wanted.slotid, wanted.type::char(1), 9223372036854775807)
     ORDER BY i.slotid, i.type, i.messagekey LIMIT 1) oldest ON true";
@@ -48,7 +48,7 @@ impl Store {
         let (slots, kinds) = (slots.iter().map(SlotId::as_str).collect::<Vec<_>>(), KINDS.map(StoreType::as_str));
         let rows = self.house.transaction(async |client| {
             client.batch_execute(LOCAL).await?;
-            Ok(client.query(DEPTHS, &[&slots, &&kinds[..], &COUNT_CAP]).await?)
+            Ok(client.query(&*self.sql(DEPTHS), &[&slots, &&kinds[..], &COUNT_CAP]).await?)
         });
         rows.await?
             .iter()

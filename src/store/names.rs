@@ -151,7 +151,7 @@ pub(super) struct Names(Arc<Inner>);
 struct Inner {
     table: OnceLock<String>,
     /// By where the text stands in the program.
-    texts: RwLock<HashMap<usize, Arc<str>>>,
+    texts: RwLock<HashMap<(usize, usize), Arc<str>>>,
 }
 
 impl Names {
@@ -167,7 +167,7 @@ impl Names {
 
     /// A statement of the program, made once. To be asked in a session: the first tells the place.
     pub(super) fn sql(&self, text: &'static str) -> Arc<str> {
-        let at = text.as_ptr().addr();
+        let at = (text.as_ptr().addr(), text.len());
         if let Some(made) = self.0.texts.read().unwrap_or_else(PoisonError::into_inner).get(&at) {
             return made.clone();
         }
