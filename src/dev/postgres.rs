@@ -247,6 +247,8 @@ max_connections = 200
 # As many: each is prepared on a connection.
 max_prepared_transactions = 200
 shared_buffers = '64MB'
+# pg_stat_activity shows whole statements.
+track_activity_query_size = '16kB'
 # In the data folder, so that a killed server leaves nothing in /dev/shm.
 dynamic_shared_memory_type = mmap
 password_encryption = 'scram-sha-256'

@@ -198,7 +198,7 @@ impl Home {
 
     /// The plan of a statement for these values.
     async fn plan(&self, sent: &str, values: &str) -> Vec<String> {
-        assert!(sent.len() < 1000, "pg_stat_activity cuts longer ones: {sent}");
+        assert!(sent.len() < 16_000, "pg_stat_activity cuts longer ones: {sent}");
         self.plan_of(&format!("PREPARE sent AS {sent}; EXPLAIN (FORMAT JSON) EXECUTE sent ({values}); DEALLOCATE sent"))
             .await
     }
