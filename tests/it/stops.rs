@@ -6,12 +6,16 @@ use crate::support::{App, LONG, Options, SOON, Servers, eventually, run, same};
 pub const GATE: &str = "CREATE TABLE public.gate (shut boolean);
     INSERT INTO public.gate VALUES (true);
     CREATE FUNCTION wait_at_gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        WHILE NEW.message LIKE 'slow%' AND EXISTS (SELECT FROM public.gate) LOOP PERFORM pg_sleep(0.05); END LOOP;
+        IF NEW.message LIKE 'slow%' THEN
+            PERFORM pg_advisory_xact_lock_shared(7);
+            WHILE EXISTS (SELECT FROM public.gate) LOOP PERFORM pg_sleep(0.05); END LOOP;
+        END IF;
         RETURN NEW;
     END $$;
     CREATE TRIGGER gate BEFORE INSERT ON message FOR EACH ROW EXECUTE FUNCTION wait_at_gate()";
-pub const AT_THE_GATE: &str =
-    "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
+/// From there to the end of its transaction, whatever it does at the moment.
+pub const AT_THE_GATE: &str = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = 7 AND pid IS NOT NULL
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
 /// maxRetries is 5.
 const MORE_OFTEN_THAN_ATTEMPTS: i32 = 8;
 
