@@ -89,7 +89,7 @@ impl Databases {
                 work: Pool::at(entry, incarnation, timeouts, entry.pool_max_size, &place)?,
                 durable: Durable::new(house.clone()),
                 house,
-                application_name: super::pool::application_name(incarnation),
+                application_name: super::instance::application_name(incarnation),
                 plain_tables: PlainTables::default(),
                 prepares: entry.branches > 0,
                 place,

@@ -2,7 +2,7 @@
 
 use super::decision::fence_key;
 use super::ending::end_sessions;
-use super::pool::application_name;
+use super::instance::application_name;
 use super::{Store, StoreError};
 use crate::model::Incarnation;
 use crate::txn::faults::{Point, reach};

@@ -79,6 +79,11 @@ WHERE id = $1 AND epoch = $2 AND epoch_token = $3 RETURNING id, epoch, epoch_tok
 pub(super) const LIVE_INSTANCES: &str = "/* live_instances */
 SELECT incarnation, name, heartbeat, configuration_hash, serves, seen FROM posthaste.instance WHERE state = 'LIVE'";
 
+/// Under which name all sessions of an incarnation are seen, and can be ended.
+pub(super) fn application_name(incarnation: Incarnation) -> String {
+    format!("posthaste:{incarnation}")
+}
+
 impl Store {
     /// Commits this incarnation's row, before anything else is written, and learns the home's identity.
     pub async fn register(&self, registration: &Registration<'_>) -> Result<HomeCheck, StoreError> {

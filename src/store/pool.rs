@@ -8,6 +8,7 @@ use tokio_postgres::config::TargetSessionAttrs;
 
 use super::abandoned::Places;
 use super::connection::Manager;
+use super::instance::application_name;
 use super::names::Names;
 use super::opening::{Opening, session_config};
 use super::{Gate, Plans, PostgresSettings, Session, SessionTimeouts, StoreError, refusals};
@@ -315,11 +316,6 @@ async fn roll_back<T>(client: &ClientWrapper, error: StoreError) -> Result<T, St
 
 pub(super) fn no_answer(bound: Duration) -> StoreError {
     StoreError::Unknown(format!("no answer within {bound:?}"))
-}
-
-/// Under which name all sessions of an incarnation are seen, and can be ended.
-pub(super) fn application_name(incarnation: Incarnation) -> String {
-    format!("posthaste:{incarnation}")
 }
 
 /// What every session of ours has, as `pg_settings` shows it: times in milliseconds.
