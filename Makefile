@@ -7,6 +7,7 @@
 #   make crash   a minute of faults on two instances under load, drawn from a dice with a new seed
 #   make crash SECONDS=600 SEED=42
 #   make hang    servers and instances that are killed and that hang, under load, one kind after the other
+#   make memory  many messages of 1 MiB and of 60 MiB wait, and a restart has 256 MiB: an hour, and 40 GB of disk
 #   make crash-matrix   an error, a panic, an exit, a hang and a cut at each point that the protocol names: 30 minutes
 #   make bench   Posthaste against the least that its servers must do for the same job: 40 minutes
 #   make bench ROWS=base,conn-256 ROUNDS=3 WINDOW=5   a part of it; DOCS=1 puts it into docs/
@@ -18,7 +19,7 @@ CARGO ?= cargo
 ARGS ?=
 EXAMPLE ?=
 
-.PHONY: help run test crash hang crash-matrix bench overload check setup
+.PHONY: help run test crash hang memory crash-matrix bench overload check setup
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -51,6 +52,10 @@ crash:
 hang:
 	@scripts/setup tests
 	$(DICE) $(TRIALS) crash::every_202_takes_effect_once_whatever_is_killed hang::
+
+memory:
+	@scripts/setup tests
+	$(TRIALS) memory::
 
 crash-matrix:
 	@scripts/setup tests

@@ -41,8 +41,8 @@ use crate::inbound::{Acceptor, Groups, PublicApi};
 use crate::lifecycle::{Lifecycle, NeededFor, Task, caught};
 use crate::model::Incarnation;
 use crate::pipeline::{AdapterRegistry, AllOutcomes, Announced, Pipelines};
-use crate::receiver::{Processor, Resender};
-use crate::relay::{Relay, RelaySettings, Shared, last_round};
+use crate::receiver::{InAdvance, Processor, Resender};
+use crate::relay::{Relay, RelaySettings, Room, Shared, last_round};
 use crate::store::{SessionTimeouts, Store};
 use crate::telemetry::MetricsHandle;
 
@@ -172,6 +172,7 @@ fn assemble(settings: Settings, lifecycle: &Lifecycle) -> Result<Parts, RunError
         pace: Arc::default(),
         troubles: Arc::default(),
         outcomes: Arc::default(),
+        in_advance: InAdvance::default(),
     };
     let acceptor = Arc::new(Acceptor {
         store: store.clone(),
@@ -226,6 +227,7 @@ fn serve_both(
         store: parts.store.clone(),
         registry: parts.registry.clone(),
         resender: Resender::new(parts.processor.clone(), settings.receivers.clone()),
+        room: Room::default(),
         settings: settings.console.clone(),
         slots: claimed_slots(settings).into(),
         readiness: Arc::new(move || readiness.ask()),

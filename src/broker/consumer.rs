@@ -1,21 +1,24 @@
 //! Taking deliveries from one queue, on a channel of its own.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::pending;
 use futures_util::{FutureExt, StreamExt};
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
-use lapin::types::FieldTable;
-use lapin::{Acker, Channel, Consumer};
+use lapin::message::Delivery as Raw;
+use lapin::options::BasicCancelOptions;
+use lapin::types::ShortString;
+use lapin::{Channel, Consumer};
+use tokio::time::{Instant, sleep};
 
+use super::ack::{AckToken, Delivery};
+use super::advance::{Bound, Phase, SILENCE, empty, end, open};
+use super::apart::{Apart, silent};
 use super::connection::{CallError, Handle, bounded, unreadable};
-use super::endpoint::CALL_BOUND;
-use super::tags::{Tag, Tags};
-use super::wire::{Incoming, decode, queue_name};
+use super::tags::Tags;
+use super::wire::{decode, queue_name};
 use crate::model::HomeId;
-use crate::txn::faults::{Injected, Point, reach};
 
 /// Why a session ended. Whatever it had delivered and not acked goes back to the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,154 +35,26 @@ pub enum SessionEnd {
     Closed,
 }
 
-/// What became of an ack or a requeue.
-#[derive(Debug, thiserror::Error)]
-pub enum AckError {
-    /// The delivery's channel has ended, and its tag with it: the broker delivers the message again. Never ack that one
-    /// for this one.
-    #[error("the delivery's channel is gone; the broker delivers the message again")]
-    ChannelGone,
-    /// Not known whether the broker has it; the connection was given up, so the message may come again.
-    #[error("the acknowledgement was not taken within {secs} s", secs = CALL_BOUND.as_secs())]
-    TimedOut,
-}
-
-impl From<Injected> for AckError {
-    fn from(_injected: Injected) -> Self {
-        Self::ChannelGone
-    }
-}
-
-/// A message in our hands, and the right to settle it.
-#[derive(Debug)]
-pub struct Delivery {
-    pub incoming: Incoming,
-    pub token: AckToken,
-}
-
-/// The right to settle one delivery, once. Dropped unused, the message stays with us until the session is closed; until
-/// then no later one of the session is acknowledged together with others.
-#[must_use = "an unsettled delivery occupies a prefetch slot and comes again when the session ends"]
-#[derive(Debug)]
-pub struct AckToken {
-    acker: Acker,
-    tag: Tag,
-    /// The unsettled ones of its channel, itself among them.
-    tags: Tags,
-    handle: Handle,
-}
-
-impl AckToken {
-    /// Tells the broker that the message is done with: to be called after the decision.
-    pub async fn ack(self) -> Result<(), AckError> {
-        Self::ack_all(vec![self]).await
-    }
-
-    /// The same for many messages, each after its own decision: all up to the first that is not settled and not among
-    /// them in a single acknowledgement (for a quorum queue each is a command to replicate), the others one by one.
-    ///
-    /// # Errors
-    /// The first one; the rest is acknowledged all the same.
-    pub async fn ack_all(tokens: Vec<Self>) -> Result<(), AckError> {
-        let mut outcome = Ok(());
-        let mut decided = Vec::with_capacity(tokens.len());
-        for token in tokens {
-            match points().await {
-                Ok(()) => decided.push(token),
-                Err(injected) => outcome = outcome.and(Err(injected.into())),
-            }
-        }
-        decided.sort_unstable_by_key(|token| token.tag);
-        let (together, alone) = decided.split_at(covered(&decided));
-        let alone = join_all(alone.chunks(1).map(Self::ack_up_to_last));
-        let (together, alone) = tokio::join!(Self::ack_up_to_last(together), alone);
-        outcome.and(together).and(alone.into_iter().collect())
-    }
-
-    /// Acknowledges these, when nothing else is unsettled up to the last of them.
-    async fn ack_up_to_last(tokens: &[Self]) -> Result<(), AckError> {
-        let Some(last) = tokens.last() else { return Ok(()) };
-        last.settle(tokens, last.acker.ack(BasicAckOptions { multiple: tokens.len() > 1 })).await
-    }
-
-    /// Hands the message back to its queue, for anyone.
-    pub async fn requeue(self) -> Result<(), AckError> {
-        let call = self.acker.nack(BasicNackOptions { requeue: true, multiple: false });
-        self.settle(std::slice::from_ref(&self), call).await
-    }
-
-    async fn settle(&self, tokens: &[Self], call: impl Future<Output = lapin::Result<bool>>) -> Result<(), AckError> {
-        match tokio::time::timeout(CALL_BOUND, call).await {
-            Ok(Ok(true)) => {
-                self.tags.settled(tokens.iter().map(|token| token.tag));
-                Ok(())
-            }
-            // `false` is how the library says that it has sent nothing.
-            Ok(Ok(false)) => Err(AckError::ChannelGone),
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "an acknowledgement failed");
-                Err(AckError::ChannelGone)
-            }
-            Err(_) => {
-                self.handle.give_up("an acknowledgement timed out");
-                Err(AckError::TimedOut)
-            }
-        }
-    }
-}
-
-/// How many of these, in the order of their tags, a single acknowledgement covers: all of one channel.
-fn covered(tokens: &[AckToken]) -> usize {
-    let Some(first) = tokens.first() else { return 0 };
-    let of_one_channel = tokens.iter().take_while(|token| token.tags.same(&first.tags));
-    let asked: Vec<Tag> = of_one_channel.map(|token| token.tag).collect();
-    first.tags.together(&asked)
-}
-
-/// Where a test loses a message's acknowledgement.
-async fn points() -> Result<(), Injected> {
-    reach(Point::DQ3).await?;
-    reach(Point::MD10).await
-}
-
 /// One consumer of one queue.
 #[must_use = "a dropped session hands its messages back"]
 pub struct ConsumerSession {
     channel: Channel,
     consumer: Consumer,
+    phase: Phase,
     handle: Handle,
     home: HomeId,
-    queue: String,
+    queue: ShortString,
     tags: Tags,
+    /// Taken in, and not handed out.
+    arrived: VecDeque<Delivery>,
+    /// Bytes that may be held unsettled: of what comes beyond, the tokens alone are kept until it is handed back.
+    most: usize,
+    spare: Vec<AckToken>,
+    /// The largest body that was not kept, since it was asked for.
+    overflow: Option<usize>,
     apart: Apart,
     own_connection: bool,
     ended: Option<SessionEnd>,
-}
-
-/// Whether each session has a connection of its own: from the first message on that the library cannot read, or the first
-/// queue that does not answer, so that it stops the consumer of one queue and not all of them.
-#[derive(Clone, Default)]
-pub(super) struct Apart(Arc<AtomicBool>);
-
-impl Apart {
-    pub(super) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn set(&self, reason: &str) {
-        if !self.0.swap(true, Ordering::Relaxed) {
-            tracing::error!(reason, "from now on each consumer has its own connection");
-        }
-    }
-}
-
-/// A call about one queue had no answer in time.
-async fn silent(handle: &Handle, channel: &Channel, own_connection: bool, apart: &Apart, reason: &'static str) {
-    if own_connection {
-        handle.abandon();
-    } else if handle.doubt(channel, reason).await {
-        apart.set("a queue does not answer");
-    }
 }
 
 /// Over which connection a session runs, and for whom it reads.
@@ -196,16 +71,23 @@ pub(super) async fn consume(terms: Terms, queue: &str, prefetch: u16) -> Result<
     let Terms { handle, own_connection, apart, home } = terms;
     let name = queue_name(queue)?;
     let channel = handle.channel().await?;
-    let opened = async {
-        bounded("basic.qos", channel.basic_qos(prefetch.max(1), BasicQosOptions::default())).await?;
-        let options = BasicConsumeOptions::default();
-        bounded("basic.consume", channel.basic_consume(name, "".into(), options, FieldTable::default())).await
-    };
-    match opened.await {
-        Ok(consumer) => {
-            let (queue, tags) = (queue.to_owned(), Tags::default());
-            Ok(ConsumerSession { channel, consumer, handle, home, queue, tags, apart, own_connection, ended: None })
-        }
+    match open(channel.clone(), name.clone(), prefetch).await {
+        Ok(consumer) => Ok(ConsumerSession {
+            channel,
+            consumer,
+            phase: Phase::Consuming,
+            handle,
+            home,
+            queue: name,
+            tags: Tags::default(),
+            arrived: VecDeque::new(),
+            most: usize::MAX,
+            spare: Vec::new(),
+            overflow: None,
+            apart,
+            own_connection,
+            ended: None,
+        }),
         Err(error) => {
             if let CallError::TimedOut(_) = error {
                 silent(&handle, &channel, own_connection, &apart, "starting a consumer timed out").await;
@@ -218,22 +100,135 @@ pub(super) async fn consume(terms: Terms, queue: &str, prefetch: u16) -> Result<
 impl ConsumerSession {
     #[must_use]
     pub fn queue(&self) -> &str {
-        &self.queue
+        self.queue.as_str()
+    }
+
+    /// Bytes of bodies that may be held unsettled, of one message at least. Of what comes beyond nothing is kept: it goes back
+    /// to its queue, and what is sent in advance from then on is one message. Default: no bound.
+    pub fn hold_at_most(&mut self, bytes: usize) {
+        self.most = bytes;
+    }
+
+    /// Whether no other consumer is about to take the place of the present one.
+    pub fn is_steady(&self) -> bool {
+        matches!(self.phase, Phase::Consuming)
+    }
+
+    /// Has another consumer take the place of the present one, with at most `prefetch` unsettled deliveries: once no more than
+    /// `bytes` of what was delivered before are unsettled. What the queue sends at that very moment it sends again, marked as
+    /// redelivered: nothing, when all that was asked for is here and unsettled. Goes on as [`next`](Self::next) and the others are
+    /// called.
+    pub fn consume_anew(&mut self, prefetch: u16, bytes: usize) {
+        match &mut self.phase {
+            Phase::Consuming => {
+                let (channel, tag) = (self.channel.clone(), self.consumer.tag());
+                let cancel = async move { channel.basic_cancel(tag, BasicCancelOptions::default()).await };
+                let silence = Box::pin(sleep(SILENCE));
+                self.phase = Phase::Ending { next: Bound { prefetch, bytes }, cancel: cancel.boxed().fuse(), silence };
+            }
+            Phase::Ending { next, .. } => *next = Bound { prefetch, bytes },
+            Phase::Emptying { .. } | Phase::Opening(_) => {}
+        }
+    }
+
+    /// The largest body that was not kept, if any was since this was asked.
+    pub fn overflow(&mut self) -> Option<usize> {
+        self.overflow.take()
     }
 
     /// The next delivery, or why there will be none. May be dropped and called again without loss.
     pub async fn next(&mut self) -> Result<Delivery, SessionEnd> {
+        loop {
+            if let Some(delivery) = self.arrived.pop_front() {
+                return Ok(delivery);
+            }
+            self.arrive().await?;
+        }
+    }
+
+    /// Takes in what comes, to be handed out later, and never ends: so that what is too much is not kept while nothing else is
+    /// taken. May be dropped without loss.
+    pub async fn take_in(&mut self) {
+        while self.arrive().await.is_ok() {}
+        pending().await
+    }
+
+    /// Waits for a delivery and takes it in, or puts it aside.
+    async fn arrive(&mut self) -> Result<(), SessionEnd> {
         if let Some(end) = &self.ended {
             return Err(end.clone());
         }
-        let end = match self.consumer.next().await {
-            Some(Ok(delivery)) => return Ok(self.deliver(delivery)),
-            Some(Err(error)) => self.lost(&error),
-            None if self.channel.status().connected() && self.handle.alive() => SessionEnd::Cancelled,
-            None => SessionEnd::ConnectionLost { reason: "the channel was closed".into() },
-        };
-        self.ended = Some(end.clone());
-        Err(end)
+        match self.receive().await {
+            Ok(delivery) => {
+                self.keep(delivery);
+                Ok(())
+            }
+            Err(end) => {
+                self.ended = Some(end.clone());
+                Err(end)
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Result<Raw, SessionEnd> {
+        loop {
+            match &mut self.phase {
+                Phase::Consuming => {
+                    return match self.consumer.next().await {
+                        Some(Ok(delivery)) => Ok(delivery),
+                        Some(Err(error)) => Err(self.lost(&error)),
+                        None if self.is_open() => Err(SessionEnd::Cancelled),
+                        None => Err(closed()),
+                    };
+                }
+                Phase::Ending { next, cancel, silence } => {
+                    let next = *next;
+                    let read = tokio::select! {
+                        biased;
+                        // What comes of it is told by the end of what was sent.
+                        _cancelled = cancel => continue,
+                        read = self.consumer.next() => read,
+                        () = silence.as_mut() => {
+                            self.silent("cancelling a consumer timed out").await;
+                            return Err(SessionEnd::ConnectionLost { reason: "no answer to basic.cancel".into() });
+                        }
+                    };
+                    match read {
+                        Some(Ok(delivery)) => {
+                            silence.as_mut().reset(Instant::now() + SILENCE);
+                            return Ok(delivery);
+                        }
+                        Some(Err(error)) => return Err(self.lost(&error)),
+                        None if self.is_open() => {
+                            let (prefetch, spare) = (next.prefetch, std::mem::take(&mut self.spare));
+                            let emptied = empty(spare, self.tags.clone(), next.bytes).boxed();
+                            self.phase = Phase::Emptying { prefetch, emptied };
+                        }
+                        None => return Err(closed()),
+                    }
+                }
+                Phase::Emptying { prefetch, emptied } => {
+                    emptied.await;
+                    self.phase = Phase::Opening(open(self.channel.clone(), self.queue.clone(), *prefetch).boxed());
+                }
+                Phase::Opening(opened) => match opened.await {
+                    Ok(consumer) => {
+                        self.consumer = consumer;
+                        self.phase = Phase::Consuming;
+                    }
+                    Err(error) => {
+                        if let CallError::TimedOut(_) = error {
+                            self.silent("starting a consumer timed out").await;
+                        }
+                        return Err(SessionEnd::ConnectionLost { reason: error.to_string().into() });
+                    }
+                },
+            }
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.channel.status().connected() && self.handle.alive()
     }
 
     /// The next delivery if it is here already. When there will be none, `next` says why.
@@ -254,16 +249,23 @@ impl ConsumerSession {
         SessionEnd::ConnectionLost { reason: error.to_string().into() }
     }
 
-    async fn silent(&self, reason: &'static str) {
+    async fn silent(&mut self, reason: &'static str) {
         silent(&self.handle, &self.channel, self.own_connection, &self.apart, reason).await;
     }
 
-    fn deliver(&self, delivery: lapin::message::Delivery) -> Delivery {
-        let body = Bytes::from(delivery.data);
-        let incoming = decode(&delivery.properties, delivery.redelivered, body, self.home);
-        let (acker, tag) = (delivery.acker, delivery.delivery_tag);
-        self.tags.delivered(tag);
-        Delivery { incoming, token: AckToken { acker, tag, tags: self.tags.clone(), handle: self.handle.clone() } }
+    fn keep(&mut self, delivery: Raw) {
+        let Raw { data, acker, delivery_tag: tag, properties, redelivered, .. } = delivery;
+        let (bytes, held) = (data.len(), self.tags.bytes());
+        let token = AckToken { acker, tag, tags: self.tags.clone(), handle: self.handle.clone() };
+        if held > 0 && held.saturating_add(bytes) > self.most {
+            self.tags.delivered(tag, 0);
+            self.spare.push(token);
+            self.overflow = self.overflow.max(Some(bytes));
+            return self.consume_anew(1, self.most / 2);
+        }
+        self.tags.delivered(tag, bytes);
+        let incoming = decode(&properties, redelivered, Bytes::from(data), self.home);
+        self.arrived.push_back(Delivery { incoming, token });
     }
 
     /// Takes no more deliveries, but keeps the channel: tokens can still be settled. What waited unread goes back at
@@ -273,16 +275,20 @@ impl ConsumerSession {
             return;
         }
         self.ended = Some(SessionEnd::Closed);
-        let cancel = self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default());
-        match bounded("basic.cancel", cancel).await {
+        if let Phase::Opening(opened) = &mut self.phase
+            && let Ok(consumer) = opened.await
+        {
+            self.consumer = consumer;
+        }
+        match end(self.channel.clone(), self.consumer.tag()).await {
             Ok(()) => {}
             Err(CallError::TimedOut(_)) => self.silent("cancelling a consumer timed out").await,
             Err(error) => tracing::debug!(%error, "a consumer could not be cancelled"),
         }
     }
 
-    /// Closes the channel, which hands back everything unsettled. Tokens still out become [`AckError::ChannelGone`].
-    pub async fn close(self) {
+    /// Closes the channel, which hands back everything unsettled. Tokens still out become [`AckError::ChannelGone`](super::AckError::ChannelGone).
+    pub async fn close(mut self) {
         if self.channel.status().connected() {
             match bounded("channel.close", self.channel.close(200, "done".into())).await {
                 Ok(()) => {}
@@ -294,4 +300,8 @@ impl ConsumerSession {
             self.handle.close().await;
         }
     }
+}
+
+fn closed() -> SessionEnd {
+    SessionEnd::ConnectionLost { reason: "the channel was closed".into() }
 }

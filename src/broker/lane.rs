@@ -101,7 +101,8 @@ impl Lane {
         };
         flight.land(Instant::now() + self.settings.confirm_bound, &mut tell).await;
         let mut settled = flight.is_over();
-        let blocked = self.way.is_blocked();
+        // What a connection of its own keeps back goes with it.
+        let blocked = self.way.is_blocked() && !self.way.is_apart();
         if !settled && !blocked {
             settled = flight.give_up(handle, channel, &mut tell).await;
             self.open = None;
@@ -207,6 +208,7 @@ impl<'a> Flight<'a> {
                 let publish = async move {
                     let confirm =
                         channel.basic_publish(ShortString::default(), queue, options, &body, properties).await?;
+                    drop(body);
                     written.fetch_add(1, Ordering::Relaxed);
                     // A test that waits here keeps back a return that the confirm may carry: not for unroutable messages.
                     reach(Point::IN4).await.map_err(std::io::Error::other)?;

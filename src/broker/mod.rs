@@ -9,7 +9,10 @@
 //!
 //! The client logs returned messages with their bodies: whoever filters the logs keeps `lapin` off.
 
+mod ack;
 mod admission;
+mod advance;
+mod apart;
 mod aside;
 mod connection;
 mod consumer;
@@ -35,9 +38,10 @@ mod witness;
 
 use std::time::Duration;
 
+pub use ack::{AckError, AckToken, Delivery};
 pub use aside::{Aside, AsideError, SetAside};
 pub use connection::{CallError, Cause};
-pub use consumer::{AckError, AckToken, ConsumerSession, Delivery, SessionEnd};
+pub use consumer::{ConsumerSession, SessionEnd};
 pub use end::{About, End, Scope};
 pub use endpoint::{EndpointError, ServerVersion};
 pub use guard::{Known, Newer};
@@ -54,8 +58,9 @@ pub use wire::{Incoming, MAX_HEADER_BYTES, MAX_HEADERS, OutMessage, Source, Wire
 
 use crate::lifecycle::Lifecycle;
 use crate::model::{Epoch, HomeId};
+use apart::Apart;
 use connection::Purpose;
-use consumer::{Apart, Terms};
+use consumer::Terms;
 use endpoint::Endpoint;
 use guard::{Guard, GuardView};
 use link::{Ground, Link, LinkWatch, supervise};

@@ -1,7 +1,11 @@
-//! Which deliveries of a channel are not settled yet, and how many of them one acknowledgement may cover: pure.
+//! Which deliveries of a channel are not settled yet, how large they are, and how many of them one acknowledgement may cover:
+//! pure.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
 
 /// What the broker calls a delivery: on each channel it counts from 1.
 pub(super) type Tag = u64;
@@ -9,31 +13,42 @@ pub(super) type Tag = u64;
 /// The unsettled deliveries of one channel; clones share them. A delivery that is never settled stays for ever: nothing
 /// later is acknowledged together with it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Tags(Arc<Mutex<Book>>);
+pub(super) struct Tags(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    book: Mutex<Book>,
+    /// Some were settled.
+    less: Notify,
+}
 
 #[derive(Debug, Default)]
 struct Book {
-    unsettled: BTreeSet<Tag>,
+    /// With the bytes of their bodies.
+    unsettled: BTreeMap<Tag, usize>,
     latest: Tag,
+    /// All of those.
+    bytes: usize,
 }
 
 impl Tags {
-    /// A delivery is about to be handed out.
-    pub(super) fn delivered(&self, tag: Tag) {
+    /// A delivery with so many bytes is about to be handed out.
+    pub(super) fn delivered(&self, tag: Tag, bytes: usize) {
         let mut book = self.book();
         let next = book.latest.saturating_add(1);
         if next < tag {
             // The broker has delivered it and nobody here has seen it: nobody may acknowledge it.
-            book.unsettled.insert(next);
+            book.unsettled.insert(next, 0);
         }
-        book.unsettled.insert(tag);
+        let before = book.unsettled.insert(tag, bytes).unwrap_or(0);
+        book.bytes = book.bytes.saturating_sub(before).saturating_add(bytes);
         book.latest = book.latest.max(tag);
     }
 
     /// How many of `asked`, from its first on, `multiple` up to the last of them acknowledges, and nothing else. `asked`
     /// ascends, and is the caller's alone to settle. What comes later changes nothing: its tag is higher than any here.
     pub(super) fn together(&self, asked: &[Tag]) -> usize {
-        self.book().unsettled.iter().zip(asked).take_while(|(unsettled, asked)| unsettled == asked).count()
+        self.book().unsettled.keys().zip(asked).take_while(|(unsettled, asked)| unsettled == asked).count()
     }
 
     /// Their settlement has been written. Not a moment sooner: a `multiple` up to a later one would overtake it, and the
@@ -41,7 +56,28 @@ impl Tags {
     pub(super) fn settled(&self, tags: impl IntoIterator<Item = Tag>) {
         let mut book = self.book();
         for tag in tags {
-            book.unsettled.remove(&tag);
+            let bytes = book.unsettled.remove(&tag).unwrap_or(0);
+            book.bytes = book.bytes.saturating_sub(bytes);
+        }
+        drop(book);
+        self.0.less.notify_waiters();
+    }
+
+    /// Bytes that are not settled.
+    pub(super) fn bytes(&self) -> usize {
+        self.book().bytes
+    }
+
+    /// Waits until no more than so many bytes are unsettled.
+    pub(super) async fn until_at_most(&self, bytes: usize) {
+        loop {
+            let mut less = pin!(self.0.less.notified());
+            // From here on nothing is missed.
+            less.as_mut().enable();
+            if self.bytes() <= bytes {
+                return;
+            }
+            less.await;
         }
     }
 
@@ -51,7 +87,7 @@ impl Tags {
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,8 +1,11 @@
 //! What a message looks like on the wire, both ways. Pure: no connection, no clock (protocol §3).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use crate::model::{Envelope, Headers, HomeId, MessageId, RootId, TxId};
@@ -54,6 +57,8 @@ pub struct OutMessage {
     /// An earlier copy may have been delivered, and a process may have died of it: the consumer treats this one as it
     /// treats a redelivery. Otherwise fresh copies of one poison message would never be counted (I7).
     pub redone: bool,
+    /// Free again when nobody here holds the body any more, which may be after its sender has lost patience.
+    pub room: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl OutMessage {
@@ -101,12 +106,14 @@ pub(super) struct Parcel {
     pub(super) queue: ShortString,
     pub(super) properties: BasicProperties,
     pub(super) body: Bytes,
+    _room: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 /// Our own headers win over chosen ones of the same name.
 pub(super) fn encode(message: OutMessage) -> Result<Parcel, WireError> {
     let (queue, properties) = (queue_name(&message.queue)?, properties(&message)?);
-    Ok(Parcel { tx_id: message.envelope.tx_id, queue, properties, body: message.envelope.body })
+    let OutMessage { envelope, room, .. } = message;
+    Ok(Parcel { tx_id: envelope.tx_id, queue, properties, body: envelope.body, _room: room })
 }
 
 fn properties(message: &OutMessage) -> Result<BasicProperties, WireError> {

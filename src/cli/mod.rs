@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod adapter;
+mod allocator;
 mod check;
 mod client;
 mod conflict;
@@ -201,6 +202,9 @@ pub fn main() -> ExitCode {
             return if error.print().is_ok() { code.into() } else { Exit::Failed.into() };
         }
     };
+    if matches!(cli.command, Command::Run | Command::Dev(_)) {
+        allocator::set_up();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

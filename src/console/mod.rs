@@ -32,6 +32,7 @@ use crate::inbound::problem::{Effect, Problem, every_error_is_a_problem};
 use crate::model::{AdapterName, SlotId};
 use crate::pipeline::AdapterRegistry;
 use crate::receiver::Resender;
+use crate::relay::Room;
 use crate::store::Store;
 
 /// Largest body of a request to the management API: ten thousand keys fit in easily.
@@ -45,6 +46,8 @@ pub struct Console {
     pub store: Store,
     pub registry: AdapterRegistry,
     pub resender: Resender,
+    /// For large bodies that are shown.
+    pub room: Room,
     pub settings: ConsoleSettings,
     /// The slots that receivers claim. A row in any other slot is orphaned.
     pub slots: Arc<[ClaimedSlot]>,

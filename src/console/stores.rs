@@ -19,7 +19,7 @@ use super::{Console, SlotPurpose};
 use crate::inbound::problem::{Effect, Problem};
 use crate::model::{AdapterName, MessageKey, SlotId, StoreType};
 use crate::receiver::ResendOutcome;
-use crate::store::{COUNT_CAP, FullMessage, Removal, RemovalRequest, SlotCount, StoredMessage, Trace};
+use crate::store::{COUNT_CAP, Removal, RemovalRequest, SlotCount, StoredMessage, Trace};
 
 /// After so long a resend is answered with 202, and goes on.
 pub(super) const RESEND_BOUND: Duration = Duration::from_secs(30);
@@ -104,10 +104,15 @@ pub(super) async fn show(
     State(console): State<Console>,
     Path((slot, key)): Path<(String, String)>,
     _one: Unfiltered,
-) -> Result<Json<FullMessage>, Problem> {
+) -> Result<Response, Problem> {
     let (slot, key) = (slot_id(&slot)?, message_key(&key)?);
+    let Some(row) = console.store.stored_row(&slot, key).await? else {
+        return Err(no_row(&console, &slot, key).await);
+    };
+    // Large ones one after the other: each stands in memory several times until it is answered.
+    let _room = console.room.take(usize::try_from(row.size).unwrap_or(0)).await;
     match console.store.stored_message(&slot, key).await? {
-        Some(found) => Ok(Json(found)),
+        Some(found) => Ok(Json(found).into_response()),
         None => Err(no_row(&console, &slot, key).await),
     }
 }
@@ -157,12 +162,12 @@ pub(super) async fn resend(
     let body = ActionBody::parse(&body)?;
     body.complete(&mut acting);
     // Read before: a resend at work has taken the row away, and its trace goes by the business id.
-    let page = console.store.stored_message(&slot, key).await?;
+    let row = console.store.stored_row(&slot, key).await?;
     let outcome = console.resender.resend(&slot, key, &acting.actor, body.confirmed, RESEND_BOUND).await?;
-    if page.is_none() && matches!(outcome, ResendOutcome::NotFound | ResendOutcome::Refused { .. }) {
+    if row.is_none() && matches!(outcome, ResendOutcome::NotFound | ResendOutcome::Refused { .. }) {
         return Err(no_row(&console, &slot, key).await);
     }
-    Ok(answer(&slot, key, page.map(|row| row.row.message_id), outcome))
+    Ok(answer(&slot, key, row.map(|row| row.message_id), outcome))
 }
 
 fn answer(slot: &SlotId, key: MessageKey, message_id: Option<String>, outcome: ResendOutcome) -> Response {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::attempt::{Entry, entry};
 use crate::broker::{Delivery, Source};
+use crate::relay::SMALL;
 
 /// A group takes no more messages beyond this.
 const GROUP_BYTES: usize = 1 << 18;
@@ -26,10 +27,12 @@ pub trait Gathered {
 }
 
 impl Gathered for Delivery {
-    /// Ours, and never counted as far as anybody knows.
+    /// Ours, never counted as far as anybody knows, and not so large that it takes room of its own.
     fn may_share(&self) -> bool {
         match self.incoming.source {
-            Source::Own { attempts, .. } => entry(self.incoming.redelivered, attempts) != Entry::Start,
+            Source::Own { attempts, .. } => {
+                self.bytes() <= SMALL && entry(self.incoming.redelivered, attempts) != Entry::Start
+            }
             Source::Foreign { .. } => false,
         }
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tracing::Instrument;
 
+use super::InAdvance;
 use super::Pace;
 use super::ReceiverSettings;
 use super::attempt::{Unclaimed, Verdict, after_failure, unclaimed};
@@ -31,6 +32,8 @@ pub struct Processor {
     pub troubles: Arc<Troubles>,
     /// The same for whoever looks from outside, and how long messages took.
     pub outcomes: Arc<Outcomes>,
+    /// What all receivers ask for in advance.
+    pub in_advance: InAdvance,
 }
 
 /// How an attempt, or the try to have one, ended.

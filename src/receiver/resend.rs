@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::way::Way;
 use super::{AttemptEnd, Processor, ReceiverSettings};
 use crate::model::{AdapterName, Destination, Envelope, MessageKey, Mode, SlotId, TxId};
-use crate::relay::{DestinationSettings, MAX_PUBLISHES, Published};
+use crate::relay::{DestinationSettings, MAX_PUBLISHES, Occupied, Published};
 use crate::store::{Claimed, PUBLISH_AFTER, ResendClaim, ResendRequest, ResendWay, StoreError};
 
 /// Who asks, and why; both go on record.
@@ -69,6 +69,12 @@ impl Resender {
             Ok(target) => target,
             Err(reason) => return Ok(ResendOutcome::Refused { reason }),
         };
+        // Before the claim: from then on its time runs.
+        let Some(room) = self.room(slot_id, key, bound).await? else {
+            let reason =
+                "messages as large as this one are at work, and leave no room for it now; try again".to_owned();
+            return Ok(ResendOutcome::Refused { reason });
+        };
         let tx_id = self.processor.relay.mint();
         let running = self.processor.relay.run(tx_id);
         let request = ResendRequest {
@@ -96,8 +102,8 @@ impl Resender {
         metrics::counter!("posthaste_resent_total", "adapter" => target.adapter().to_string()).increment(1);
         let processor = self.processor.clone();
         let work = self.processor.relay.tasks().spawn(async move {
-            let outcome = target.send(&processor, *envelope).await;
-            drop(running);
+            let outcome = target.send(&processor, *envelope, &room).await;
+            drop((running, room));
             if let Err(error) = processor.store.note_resend_outcome(tx_id, outcome.word()).await {
                 tracing::debug!(%error, "the end of a resend was not noted beside its request");
             }
@@ -108,6 +114,13 @@ impl Resender {
             Ok(Ok(outcome)) => Ok(outcome),
             Ok(Err(_)) | Err(_) => Ok(ResendOutcome::Running { tx_id }),
         }
+    }
+
+    /// Room for a row's body, or none within the bound.
+    async fn room(&self, slot_id: &SlotId, key: MessageKey, bound: Duration) -> Result<Option<Occupied>, StoreError> {
+        let row = self.processor.store.stored_row(slot_id, key).await?;
+        let bytes = row.and_then(|row| usize::try_from(row.size).ok()).unwrap_or(0);
+        Ok(tokio::time::timeout(bound, self.processor.relay.room().take(bytes)).await.ok())
     }
 
     /// Who takes the messages of a slot, or why nobody does.
@@ -165,7 +178,7 @@ impl Target {
         }
     }
 
-    async fn send(&self, processor: &Processor, envelope: Envelope) -> ResendOutcome {
+    async fn send(&self, processor: &Processor, envelope: Envelope, room: &Occupied) -> ResendOutcome {
         let tx_id = envelope.tx_id;
         match self {
             Self::Pipeline(receiver) => outcome(processor.attempt(receiver, &envelope, Way::Resent).await, tx_id),
@@ -179,7 +192,7 @@ impl Target {
                     publishes: 0,
                     suspect: false,
                 };
-                match processor.relay.publish(message).await {
+                match processor.relay.publish_in(message, room).await {
                     Published::Confirmed => ResendOutcome::Succeeded,
                     // The journal's row brings it there, or back into the error store.
                     Published::Later => ResendOutcome::Running { tx_id },

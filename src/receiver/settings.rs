@@ -37,7 +37,7 @@ impl ReceiverSettings {
         i32::try_from(self.max_retries).unwrap_or(i32::MAX - 1).saturating_add(1)
     }
 
-    /// Deliveries in hand: what is at work, and as much that waits: it forms the next groups.
+    /// Deliveries in hand when bodies are small: what is at work, and as much that waits: it forms the next groups.
     #[must_use]
     pub fn prefetch(&self) -> usize {
         let at_once = if self.may_group() { self.num_threads.max(self.group_size) } else { self.num_threads };

@@ -1,13 +1,15 @@
 //! The places of one receiver: at work, and in line for being tried alone.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::left::Left;
 use super::worker::DeliveryEnd;
 use crate::lifecycle::{LAST_WORDS, Lifecycle, caught};
+use crate::relay::{Occupied, Room};
 
 /// A place at work. Who waits for his turn gives it up: it is others' meanwhile.
 pub struct Slot {
@@ -30,6 +32,11 @@ impl Slot {
         self.held.is_some()
     }
 
+    /// Waits for room for a body of so many bytes while it is at work. Nothing: its session is over.
+    pub async fn room(&self, room: &Room, bytes: usize) -> Option<Occupied> {
+        self.over.run_until_cancelled(room.take(bytes)).await
+    }
+
     /// Waits for its turn, and then for a place. Nothing: its session is over.
     pub async fn turn<'l>(&mut self, line: &'l Line) -> Option<MutexGuard<'l, ()>> {
         let turn = self.over.run_until_cancelled(line.turn.lock()).await?;
@@ -40,19 +47,38 @@ impl Slot {
 /// Messages that a process may have died of, and those that fail as if the database were in trouble: one at a time, so
 /// that no other is blamed, beside all that is well.
 pub struct Line {
-    places: Semaphore,
+    waiting: AtomicUsize,
+    places: AtomicUsize,
     turn: Mutex<()>,
 }
 
+/// A place in line, until it is dropped.
+pub struct InLine<'l>(&'l Line);
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Line {
-    /// Not more of them than half of what is delivered: others come by.
+    /// Of a receiver that asks for so many in advance.
     pub fn new(prefetch: usize) -> Self {
-        Self { places: Semaphore::new((prefetch / 2).max(1)), turn: Mutex::default() }
+        let line = Self { waiting: AtomicUsize::new(0), places: AtomicUsize::new(1), turn: Mutex::default() };
+        line.follow(prefetch);
+        line
+    }
+
+    /// So many are asked for in advance from now on. Not more of them than half wait in line: others come by.
+    pub fn follow(&self, prefetch: usize) {
+        self.places.store((prefetch / 2).max(1), Ordering::Relaxed);
     }
 
     /// A place in line, if there is one.
-    pub fn place(&self) -> Option<SemaphorePermit<'_>> {
-        self.places.try_acquire().ok()
+    pub fn place(&self) -> Option<InLine<'_>> {
+        let places = self.places.load(Ordering::Relaxed);
+        let one_more = |waiting| (waiting < places).then_some(waiting + 1);
+        self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok().map(|_before| InLine(self))
     }
 }
 
@@ -94,5 +120,26 @@ impl Hand {
                 () = late => {}
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_what_is_asked_for_may_wait_in_line() {
+        let line = Line::new(1);
+        let first = line.place();
+        assert!(first.is_some() && line.place().is_none());
+        line.follow(4);
+        let second = line.place();
+        assert!(second.is_some() && line.place().is_none());
+        drop(first);
+        assert!(line.place().is_some());
+        line.follow(1);
+        assert!(line.place().is_none());
+        drop(second);
+        assert!(line.place().is_some());
     }
 }

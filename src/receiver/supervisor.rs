@@ -1,28 +1,27 @@
 //! One receiver's life: wanted, connecting, consuming, stopping; again after every interruption.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::gather::{Gathered, Gathering};
+use super::intake::{Intake, Learnt};
 use super::lanes::Lanes;
 use super::left::{Left, unreadable, with_cause};
+use super::prefetch::Prefetch;
 use super::slot::{Hand, Line};
 use super::worker::Worker;
 use super::{Pace, Processor, ReceiverSettings};
-use crate::broker::{CallError, ConsumerSession, Delivery, TopologyError};
+use crate::broker::{CallError, ConsumerSession, TopologyError};
 use crate::lifecycle::{Lifecycle, NeededFor, Task, point};
 use crate::model::{AdapterState, HomeId, Seldom};
 use crate::pipeline::Wanted;
-use crate::relay::Shared;
-use crate::store::Claimed;
+use crate::relay::{Direct, Shared};
 
-/// Messages claimed for processing in process that may wait for a permit.
-const DIRECT_WAITING: usize = 64;
 /// How long a stop of one adapter waits for what is in hand.
 const DRAIN: Duration = Duration::from_secs(20);
 /// Between two looks at a queue that holds an unreadable message which could not be set aside.
@@ -43,6 +42,7 @@ pub struct Receiver {
     wanted: watch::Receiver<Wanted>,
     permits: Arc<Semaphore>,
     lanes: Lanes,
+    learnt: Arc<Mutex<Learnt>>,
     /// Grows with each session that the database ends soon.
     patience: Duration,
     /// How many messages had succeeded when the database ended a session last.
@@ -68,14 +68,27 @@ pub async fn supervise(settings: ReceiverSettings, processor: Processor, shared:
     let permits = Arc::new(Semaphore::new(settings.num_threads.max(1)));
     let pace = Arc::new(Pace::new(settings.num_threads));
     let (lanes, processor) = (Lanes::new(pace.clone()), Processor { pace, troubles: Arc::default(), ..processor });
-    let line = Arc::new(Line::new(settings.prefetch()));
+    let learnt = Learnt { prefetch: Prefetch::new(settings.prefetch()), share: processor.in_advance.join() };
+    let line = Arc::new(Line::new(learnt.prefetch.now()));
+    let learnt = Arc::new(Mutex::new(learnt));
     let worker = Worker { settings: Arc::new(settings), processor, shared, line, settling: Arc::default() };
     let task = Task::new(format!("receiver {}", worker.settings.adapter), NeededFor::Processing);
     let (name, watch, soft) = (task.name().to_owned(), lifecycle.watch.clone(), lifecycle.soft.clone());
     let patience = FIRST_PATIENCE;
     let told = Seldom::default();
-    let mut receiver =
-        Receiver { name, worker, wanted, permits, lanes, patience, successes: 0, told, in_vain: false, lifecycle };
+    let mut receiver = Receiver {
+        name,
+        worker,
+        wanted,
+        permits,
+        lanes,
+        learnt,
+        patience,
+        successes: 0,
+        told,
+        in_vain: false,
+        lifecycle,
+    };
     // What is at work goes on with its permits, and what was delivered and not begun goes back to the queue.
     watch.until_stopped(task, &soft, &mut receiver, |receiver| receiver.begin_anew().boxed()).await;
 }
@@ -143,19 +156,19 @@ impl Receiver {
             };
             return Err(NotBegun { state, reason: with_cause(&error), refused });
         }
-        let prefetch = u16::try_from(settings.prefetch()).unwrap_or(u16::MAX);
+        let prefetch = Learnt::now(&self.learnt);
         let refused = |error: CallError| NotBegun { refused: error.by_broker(), ..starting(with_cause(&error)) };
         broker.consume(&settings.queue, prefetch, home).await.map_err(refused)
     }
 
-    async fn consume_until_interrupted(&mut self, mut session: ConsumerSession) {
+    async fn consume_until_interrupted(&mut self, session: ConsumerSession) {
         let destination = self.worker.settings.destination.clone();
         let relay = self.worker.processor.relay.clone();
-        let (direct, directs) = mpsc::channel(DIRECT_WAITING);
-        relay.serve(&destination, direct);
+        let directs = relay.serve(&destination);
         self.report(AdapterState::Started, None);
         let began = Instant::now();
-        let left = self.consume(&mut session, directs).await;
+        let mut intake = Intake::new(session, self.learnt.clone(), self.worker.line.clone());
+        let left = self.consume(&mut intake, directs).await;
         relay.stop_serving(&destination);
         match &left {
             Left::Unwanted | Left::Stopping => self.report(AdapterState::Stopping, None),
@@ -170,10 +183,10 @@ impl Receiver {
                 self.report(AdapterState::Starting, Some(reason.clone()));
             }
         }
-        session.cancel().await;
+        intake.session.cancel().await;
         self.drain().await;
         // Whatever is not settled goes back to the queue with its channel.
-        session.close().await;
+        intake.session.close().await;
         match left {
             Left::Database(_) => self.wait_for_database(began.elapsed()).await,
             Left::Unreadable => self.set_aside().await,
@@ -181,7 +194,7 @@ impl Receiver {
         }
     }
 
-    async fn consume(&mut self, session: &mut ConsumerSession, mut directs: mpsc::Receiver<Claimed>) -> Left {
+    async fn consume(&mut self, intake: &mut Intake, mut directs: mpsc::Receiver<Direct>) -> Left {
         let (trouble, mut troubled) = mpsc::channel::<Left>(1);
         let over = CancellationToken::new();
         let _over = over.clone().drop_guard();
@@ -192,10 +205,13 @@ impl Receiver {
         loop {
             // Permit first, then message: what cannot be worked on stays with the broker.
             let permit = tokio::select! {
+                biased;
                 permit = self.permits.clone().acquire_owned() => permit,
                 Some(left) = troubled.recv() => return left,
                 () = unwanted(&mut self.wanted) => return Left::Unwanted,
                 () = soft.cancelled() => return Left::Stopping,
+                // Meanwhile what was sent in advance is looked at: it may be too much.
+                () = intake.session.take_in() => continue,
             };
             let Ok(permit) = permit else { return Left::Stopping };
             let first = match kept.take() {
@@ -206,10 +222,10 @@ impl Receiver {
                     () = soft.cancelled() => return Left::Stopping,
                     () = unwanted(&mut self.wanted) => return Left::Unwanted,
                     Some(message) = directs.recv() => {
-                        self.work_on_direct(message, permit, &hand);
+                        self.worker.work_on_direct(message, permit, &hand);
                         continue;
                     }
-                    delivery = session.next() => match delivery {
+                    delivery = intake.next() => match delivery {
                         Ok(delivery) => delivery,
                         Err(end) => return end.into(),
                     },
@@ -217,7 +233,7 @@ impl Receiver {
             };
             point(&self.name);
             if !groups || !first.may_share() {
-                self.work_on(first, permit, &hand);
+                self.worker.work_on(first, permit, &hand);
                 continue;
             }
             let lane = tokio::select! {
@@ -228,49 +244,13 @@ impl Receiver {
                 lane = self.lanes.take(self.worker.settings.group_size) => lane,
             };
             let Some((lane, size)) = lane else {
-                self.work_on(first, permit, &hand);
+                self.worker.work_on(first, permit, &hand);
                 continue;
             };
-            let (group, next) = gathering.gather(first, || session.waiting(), size).await;
+            let (group, next) = gathering.gather(first, || intake.waiting(), size).await;
             kept = next;
-            self.work_on_group(group, permit, lane, &hand);
+            self.worker.work_on_group(group, permit, lane, &hand);
         }
-    }
-
-    fn work_on(&self, delivery: Delivery, permit: OwnedSemaphorePermit, hand: &Hand) {
-        let (worker, mut slot) = (self.worker.clone(), hand.slot(Some(permit)));
-        hand.spawn(async move { worker.deliver(delivery, &mut slot).await });
-    }
-
-    fn work_on_group(
-        &self,
-        mut group: Vec<Delivery>,
-        permit: OwnedSemaphorePermit,
-        lane: OwnedSemaphorePermit,
-        hand: &Hand,
-    ) {
-        let (worker, together) = (self.worker.clone(), hand.clone());
-        hand.spawn(async move {
-            match group.pop() {
-                // Alone, its failure is known to be its own at once.
-                Some(one) if group.is_empty() => {
-                    let end = worker.deliver(one, &mut together.slot(Some(permit))).await;
-                    drop(lane);
-                    end
-                }
-                last => {
-                    group.extend(last);
-                    let end = worker.deliver_group(group, lane, &together).await;
-                    drop(permit);
-                    end
-                }
-            }
-        });
-    }
-
-    fn work_on_direct(&self, message: Claimed, permit: OwnedSemaphorePermit, hand: &Hand) {
-        let (worker, mut slot) = (self.worker.clone(), hand.slot(Some(permit)));
-        hand.spawn(async move { worker.direct(message, &mut slot).await });
     }
 
     /// Takes out of the queue what cannot be read, unless the session was not the first in a row that nothing was found after.

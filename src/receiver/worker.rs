@@ -13,8 +13,7 @@ use super::start::Started;
 use crate::broker::{AckToken, Delivery, Incoming, Source};
 use crate::lifecycle::caught;
 use crate::model::{Envelope, Headers, MessageId, RootId, TxId};
-use crate::relay::Shared;
-use crate::store::Claimed;
+use crate::relay::{Direct, Occupied, SMALL, Shared};
 use crate::txn::faults::{Point, reach};
 
 /// Works for one receiver. Cheap to clone.
@@ -58,7 +57,8 @@ impl Worker {
 
     /// A row that is processed without a broker. Whoever adopted it has tried it already, uncounted, and may have died of
     /// it.
-    pub async fn direct(&self, message: Claimed, slot: &mut Slot) -> DeliveryEnd {
+    pub async fn direct(&self, direct: Direct, slot: &mut Slot) -> DeliveryEnd {
+        let Direct { message, .. } = &direct;
         let end = self.enter(&message.envelope, entry(true, message.attempts), slot).await;
         of_no_delivery(end, DeliveryEnd::Settled)
     }
@@ -70,6 +70,14 @@ impl Worker {
     }
 
     async fn attempt(&self, envelope: &Envelope, entry: Entry, slot: &mut Slot) -> AttemptEnd {
+        // Before anything is noted: from then on its time runs. Who waits in line takes room when it is his turn.
+        let room = match entry {
+            Entry::First | Entry::Noted => match self.room(envelope, slot).await {
+                Some(room) => room,
+                None => return AttemptEnd::Stopped,
+            },
+            Entry::Start => Occupied::default(),
+        };
         match entry {
             Entry::First => self.processor.first(&self.settings, envelope).await,
             Entry::Noted => match self.processor.note(&self.settings, envelope.tx_id).await {
@@ -77,7 +85,10 @@ impl Worker {
                     Ok(()) => self.processor.first(&self.settings, envelope).await,
                     Err(_injected) => AttemptEnd::HandBack,
                 },
-                Ok(false) => self.start(envelope, slot).await,
+                Ok(false) => {
+                    drop(room);
+                    self.start(envelope, slot).await
+                }
                 Err(error) => ended(&error),
             },
             Entry::Start => self.start(envelope, slot).await,
@@ -86,16 +97,24 @@ impl Worker {
 
     /// Among others if that may be; otherwise it waits for its turn, and holds up nobody.
     pub(super) async fn start(&self, envelope: &Envelope, slot: &mut Slot) -> AttemptEnd {
+        let Some(room) = self.room(envelope, slot).await else { return AttemptEnd::Stopped };
         match self.processor.start_and_try(&self.settings, envelope, false).await {
             Started::Ended(end) => return end,
             Started::Alone => slot.leave(),
         }
+        drop(room);
         let Some(_place) = self.line.place() else { return AttemptEnd::HandBack };
         let Some(_turn) = slot.turn(&self.line).await else { return AttemptEnd::Stopped };
+        let Some(_room) = self.room(envelope, slot).await else { return AttemptEnd::Stopped };
         match self.processor.start_and_try(&self.settings, envelope, true).await {
             Started::Ended(end) => end,
             Started::Alone => AttemptEnd::HandBack,
         }
+    }
+
+    /// Large bodies are at work as far as there is room. Whoever has some waits for nobody who waits for it.
+    async fn room(&self, envelope: &Envelope, slot: &Slot) -> Option<Occupied> {
+        slot.room(self.processor.relay.room(), envelope.body.len()).await
     }
 
     /// Somebody else's message becomes ours in one statement; then it is acknowledged, and processed like any other.
@@ -124,10 +143,17 @@ impl Worker {
         let destination = &self.settings.destination;
         // Long ids are told apart by what fits; two that share 255 characters are not one message's.
         let foreign_id = foreign_id.filter(|id| id.len() <= 255 && !id.contains('\0'));
+        let Some(room) = self.room(&envelope, slot).await else { return DeliveryEnd::Settled };
         let adopted = self.processor.store.adopt(&envelope, foreign_id.as_deref(), destination, max_attempts).await;
+        drop(room);
         match adopted {
             Ok(true) => {
                 metrics::counter!("posthaste_adopted_total").increment(1);
+                if envelope.body.len() > SMALL {
+                    // The next large one comes when this one is done with.
+                    let end = self.enter(&envelope, Entry::First, slot).await;
+                    return of_no_delivery(end, self.settle(token, AttemptEnd::Settled).await);
+                }
                 let acked = self.settle(token, AttemptEnd::Settled).await;
                 of_no_delivery(self.enter(&envelope, Entry::First, slot).await, acked)
             }

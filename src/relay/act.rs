@@ -6,6 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::Relay;
+use super::page::pages;
 use crate::model::{Destination, TxId};
 use crate::store::{Claimed, FailedAttempt, GivenUpBy, OpenRow, PUBLISH_AFTER, StoreError};
 use crate::txn::faults::{Point, reach};
@@ -14,6 +15,9 @@ use crate::txn::faults::{Point, reach};
 const HELD: Duration = Duration::from_secs(1);
 /// Between two looks at a row that the error store refused.
 const REFUSED: Duration = Duration::from_secs(60);
+
+/// Bytes of bodies that one round publishes, or a little more: what is due meanwhile shall not wait for all of a backlog.
+const ROUND: usize = 32 << 20;
 
 /// What a round has decided, by kind.
 #[derive(Default)]
@@ -36,26 +40,38 @@ impl Actions {
             to_error_store(relay, row.tx_id, &row.destination, row.attempts, &reason).await?;
         }
         dispatch(relay, &self.dispatch).await?;
-        if !self.publish.is_empty() {
-            let claimed = store.claim(&self.publish, PUBLISH_AFTER).await?;
-            look_again_at_others(relay, &self.publish, &claimed).await?;
-            reach(Point::IN9).await?;
-            relay.publish_each(claimed).await;
-        }
-        Ok(())
+        publish(relay, self.publish).await
     }
+}
+
+/// Page by page. What is beyond a round's bytes comes with the next round, behind what is due before it.
+async fn publish(relay: &Relay, rows: Vec<OpenRow>) -> Result<(), StoreError> {
+    let sizes = sizes(relay, &rows).await?;
+    let (mut published, mut left) = (0_usize, Vec::new());
+    for page in pages(rows, &sizes) {
+        if published >= ROUND || relay.stopping().is_cancelled() {
+            left.extend(page.rows.iter().filter(|row| !row.has_due_row).map(|row| row.tx_id.0));
+            continue;
+        }
+        published += page.bytes;
+        let room = relay.room().take(page.bytes).await;
+        let claimed = relay.store().claim(&page.rows, PUBLISH_AFTER).await?;
+        look_again_at_others(relay, &page.rows, &claimed).await?;
+        reach(Point::IN9).await?;
+        relay.publish_each(claimed, &room).await;
+    }
+    if left.is_empty() { Ok(()) } else { relay.store().postpone(&left, Duration::ZERO).await }
 }
 
 /// Hands rows to their receivers, as many as these have room for.
 async fn dispatch(relay: &Relay, rows: &[OpenRow]) -> Result<(), StoreError> {
-    let mut room: BTreeMap<&Destination, usize> = BTreeMap::new();
-    let (mut now, mut later) = (Vec::new(), Vec::new());
+    let sizes = sizes(relay, rows).await?;
+    let (mut now, mut places, mut later) = (Vec::new(), BTreeMap::new(), Vec::new());
     for row in rows {
-        let free = || relay.route(&row.destination).map_or(0, |route| route.capacity());
-        let left = room.entry(&row.destination).or_insert_with(free);
-        match left.checked_sub(1) {
-            Some(less) => {
-                *left = less;
+        let bytes = sizes.get(&row.tx_id).copied().unwrap_or(0);
+        match relay.route(&row.destination).and_then(|route| route.place(bytes)) {
+            Some(place) => {
+                places.insert(row.tx_id, place);
                 now.push(row.clone());
             }
             None => later.push(row.tx_id.0),
@@ -71,12 +87,16 @@ async fn dispatch(relay: &Relay, rows: &[OpenRow]) -> Result<(), StoreError> {
     let claimed = store.claim(&now, relay.settings().watch).await?;
     look_again_at_others(relay, &now, &claimed).await?;
     for message in claimed {
-        let Some(route) = relay.route(&message.destination) else { continue };
-        if let Err(error) = route.try_send(message) {
-            tracing::debug!(%error, "no room to process in process; it stays due");
+        if let Some(place) = places.remove(&message.envelope.tx_id) {
+            place.put(message);
         }
     }
     Ok(())
+}
+
+async fn sizes(relay: &Relay, rows: &[OpenRow]) -> Result<BTreeMap<TxId, usize>, StoreError> {
+    let tx_ids: Vec<Uuid> = rows.iter().map(|row| row.tx_id.0).collect();
+    if tx_ids.is_empty() { Ok(BTreeMap::new()) } else { relay.store().body_sizes(&tx_ids).await }
 }
 
 /// Rows that were due and could not be claimed would be due again at once, for as long as somebody holds them.

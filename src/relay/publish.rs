@@ -14,8 +14,11 @@ use tokio_util::task::TaskTracker;
 use super::DatabaseClock;
 use super::batch::{Batch, Sent};
 use super::board::{Board, OpenCounts};
+use super::direct::{Direct, Route};
 use super::failures::{NOTES, Unconfirmed};
 use super::marker::{Marker, Unmarked};
+use super::page::PAGE;
+use super::room::{Occupied, Room};
 use super::suspects::Suspects;
 use super::trouble::Admission;
 use crate::broker::{Broker, OutMessage};
@@ -79,8 +82,9 @@ pub(super) struct Inner {
     /// The marking task outlives the others: what they publish at the end is still marked.
     marker: TaskTracker,
     closing: CancellationToken,
-    routes: Mutex<BTreeMap<Destination, mpsc::Sender<Claimed>>>,
-    running: Mutex<BTreeSet<TxId>>,
+    routes: Mutex<BTreeMap<Destination, Route>>,
+    room: Room,
+    pub(super) running: Mutex<BTreeSet<TxId>>,
 }
 
 /// Publishes what is decided. Cheap to clone.
@@ -111,6 +115,7 @@ impl Relay {
             marker: TaskTracker::new(),
             closing: CancellationToken::new(),
             routes: Mutex::default(),
+            room: Room::default(),
             running: Mutex::default(),
         };
         let (closing, hard) = (inner.closing.clone(), lifecycle.hard.clone());
@@ -172,18 +177,25 @@ impl Relay {
         self.0.settings.destinations.iter().find(|one| one.destination == *destination)
     }
 
-    /// Publishes a committed row's message and waits for the broker's word; the row is marked about a second later.
-    /// Must run in a task that no client can cancel.
+    /// Publishes a committed row's message, when there is room for it, and waits for the broker's word; the row is marked about
+    /// a second later. Must run in a task that no client can cancel.
     pub async fn publish(&self, message: Claimed) -> Published {
+        let room = self.0.room.take(message.envelope.body.len()).await;
+        self.publish_in(message, &room).await
+    }
+
+    /// The same of a message that has its room already.
+    pub async fn publish_in(&self, message: Claimed, room: &Occupied) -> Published {
         let mut published = Published::Later;
-        let failed = self.try_all(vec![message], |some| some.iter().for_each(|(_, one)| published = *one)).await;
+        let failed = self.try_all(vec![message], room, |some| some.iter().for_each(|(_, one)| published = *one)).await;
         self.note(&failed).await;
         published
     }
 
     /// The same for many, each for itself: one that waits for room does not keep the others from going.
-    pub(super) async fn publish_each(&self, messages: Vec<Claimed>) {
-        let each = messages.into_iter().map(|message| self.try_all(vec![message], |_| ()));
+    /// They are in this room.
+    pub(super) async fn publish_each(&self, messages: Vec<Claimed>, room: &Occupied) {
+        let each = messages.into_iter().map(|message| self.try_all(vec![message], room, |_| ()));
         self.note(&join_all(each).await.concat()).await;
     }
 
@@ -191,11 +203,16 @@ impl Relay {
     /// of when this ends is published later. That some could not be published is noted afterwards, in a task: the others do
     /// not wait for it.
     pub async fn publish_all(&self, messages: Vec<Claimed>, tell: impl FnMut(&[(usize, Published)])) {
-        let failed = self.try_all(messages, tell).await;
+        let failed = self.try_all(messages, &Occupied::default(), tell).await;
         self.note_later(failed);
     }
 
-    async fn try_all(&self, messages: Vec<Claimed>, mut tell: impl FnMut(&[(usize, Published)])) -> Vec<Unconfirmed> {
+    async fn try_all(
+        &self,
+        messages: Vec<Claimed>,
+        room: &Occupied,
+        mut tell: impl FnMut(&[(usize, Published)]),
+    ) -> Vec<Unconfirmed> {
         let (mut batches, mut failed): (BTreeMap<_, Batch<'_>>, Vec<_>) = (BTreeMap::new(), Vec::new());
         for (at, message) in messages.into_iter().enumerate() {
             if reach(Point::IN3).await.is_err() {
@@ -203,11 +220,14 @@ impl Relay {
             }
             let (tx_id, attempts, mode, publishes) =
                 (message.envelope.tx_id, message.attempts, message.mode, message.publishes);
-            let Some((broker, destination, out)) = self.out_message(message) else { continue };
+            let Some((broker, destination, mut out)) = self.out_message(message) else { continue };
+            let large = out.envelope.body.len() > PAGE;
+            out.room = room.clone().kept().filter(|_| large);
             let mark = Mark { tx_id, attempts, mode, published_at: out.published_at };
             let sent = Sent { at, mark, destination, publishes };
             let apart = match self.admit(destination, broker) {
-                Admission::All => self.0.suspects.has(tx_id),
+                // What is so large must not stay in the library as long as an alarm lasts: it goes with its connection.
+                Admission::All => self.0.suspects.has(tx_id) || large,
                 Admission::Try => true,
                 Admission::Wait => {
                     failed.push(Unconfirmed::held(sent));
@@ -252,7 +272,7 @@ impl Relay {
         let published_at = self.0.clock.now()?;
         let queue = destination.queue.clone();
         let (attempts, redone) = (message.attempts, message.suspect);
-        let out = OutMessage { queue, envelope: message.envelope, attempts, published_at, home, redone };
+        let out = OutMessage { queue, envelope: message.envelope, attempts, published_at, home, redone, room: None };
         Some((broker, &destination.destination, out))
     }
 
@@ -268,25 +288,17 @@ impl Relay {
     }
 
     /// A started receiver takes messages that are processed in process.
-    pub fn serve(&self, destination: &Destination, direct: mpsc::Sender<Claimed>) {
-        lock(&self.0.routes).insert(destination.clone(), direct);
+    #[must_use]
+    pub fn serve(&self, destination: &Destination) -> mpsc::Receiver<Direct> {
+        let (route, directs) = Route::new();
+        lock(&self.0.routes).insert(destination.clone(), route);
         self.0.wake.notify_one();
+        directs
     }
 
     /// It has stopped.
     pub fn stop_serving(&self, destination: &Destination) {
         lock(&self.0.routes).remove(destination);
-    }
-
-    /// Says that this process is at work on a row. `None`: it is already.
-    pub fn run(&self, tx_id: TxId) -> Option<Running> {
-        lock(&self.0.running).insert(tx_id).then(|| Running { relay: self.clone(), tx_id })
-    }
-
-    /// Whether this process is at work on a row.
-    #[must_use]
-    pub fn runs(&self, tx_id: TxId) -> bool {
-        lock(&self.0.running).contains(&tx_id)
     }
 
     /// A new row's id, by the database's clock: what comes in the order of ids lies together on the disk.
@@ -295,22 +307,14 @@ impl Relay {
         self.0.clock.now().map_or_else(TxId::mint, TxId::mint_at)
     }
 
-    pub(super) fn route(&self, destination: &Destination) -> Option<mpsc::Sender<Claimed>> {
-        lock(&self.0.routes).get(destination).cloned()
+    /// For large bodies, while they are processed or published.
+    #[must_use]
+    pub fn room(&self) -> &Room {
+        &self.0.room
     }
-}
 
-/// This process is at work on a row until this is dropped.
-#[derive(Debug)]
-#[must_use = "dropped at once, it says that nobody is at work"]
-pub struct Running {
-    relay: Relay,
-    tx_id: TxId,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        lock(&self.relay.0.running).remove(&self.tx_id);
+    pub(super) fn route(&self, destination: &Destination) -> Option<Route> {
+        lock(&self.0.routes).get(destination).cloned()
     }
 }
 

@@ -151,7 +151,8 @@ impl Store {
     /// `Refused` is only answered when the session answered again afterwards (ReadyForQuery).
     pub async fn accept(&self, request: &AcceptRequest) -> Result<Inserted, StoreError> {
         let owner = self.incarnation.0;
-        self.decide(&self.accept, async |client| match &request.log {
+        let bytes = request.envelope.body.len();
+        self.decide(&self.accept, bytes, async |client| match &request.log {
             Some(log) => insert_logged(client, &self.sql(LOGGED), request, log, owner).await,
             None => insert_unlogged(client, request, owner).await,
         })
@@ -178,10 +179,11 @@ impl Store {
         if taken { Ok(()) } else { answer }
     }
 
-    /// One statement whose implicit COMMIT decides, with the crash points around it.
+    /// One statement whose implicit COMMIT decides, with so many bytes of bodies, and with the crash points around it.
     pub(super) async fn decide<T>(
         &self,
         pool: &Pool,
+        bytes: usize,
         send: impl AsyncFnOnce(&ClientWrapper) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         self.at_home()?;
@@ -189,6 +191,7 @@ impl Store {
         reach(Point::IN1).await?;
         reach(Point::IN10).await?;
         let session = pool.session().await?;
+        session.carries(bytes);
         let answer = pool.bounded(async { send(session.client()?).await }).await;
         reach(Point::IN2).await?;
         reach(Point::IN6).await?;

@@ -90,7 +90,8 @@ impl Store {
     pub async fn accept_group(&self, group: &[impl Borrow<AcceptRequest> + Sync]) -> Result<Vec<Inserted>, StoreError> {
         let owner = self.incarnation.0;
         let group: Vec<&AcceptRequest> = group.iter().map(Borrow::borrow).collect();
-        self.decide(&self.group, async |client| {
+        let bytes = group.iter().map(|request| request.envelope.body.len()).sum();
+        self.decide(&self.group, bytes, async |client| {
             let inserted = insert(client, &self.names, &group, owner).await?;
             Ok(deal_out(group.iter().map(|request| request.envelope.tx_id), &inserted))
         })

@@ -34,7 +34,7 @@ impl Store {
         self.at_home()?;
         let adopted = self
             .work
-            .run(async |client| {
+            .run_with(envelope.body.len(), async |client| {
                 let statement = client.prepare_cached(ADOPT).await?;
                 let adopted = client
                     .execute(

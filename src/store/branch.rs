@@ -10,7 +10,7 @@ use tokio_postgres::Row;
 use super::database::Database;
 use super::durable::cover;
 use super::ending::end_sessions;
-use super::step::{Tidy, cancel, end_with, execute_prepared, step_params};
+use super::step::{Tidy, bytes_of, cancel, end_with, execute_prepared, step_params};
 use super::work::PROBE;
 use super::{Plans, Pool, Session, StoreError};
 use crate::txn::Gid;
@@ -62,6 +62,7 @@ impl BranchTransaction {
     /// # Errors
     /// The same.
     pub async fn execute_step(&mut self, sql: &str, params: &[Option<Bytes>]) -> Result<u64, StoreError> {
+        self.session()?.carries(bytes_of(params));
         let client = self.session()?.client()?;
         let step = async {
             let (step, wrote) = (client.prepare_cached(sql).await?, client.prepare_cached(WROTE).await?);

@@ -3,6 +3,11 @@
 use bytes::BytesMut;
 use tokio_postgres::types::{Format, IsNull, ToSql, Type};
 
+/// A larger value gets room for what follows it, too. Otherwise the client's buffer would double for some bytes more, and the
+/// next step's value go into the second half of it.
+const LARGE: usize = 1 << 20;
+const SLACK: usize = 64 << 10;
+
 /// A value whose SQL type the statement decides: raw bytes for `bytea`, else text in that type's input syntax.
 #[derive(Debug)]
 pub struct StepParam<'a>(pub Option<&'a [u8]>);
@@ -24,6 +29,10 @@ impl ToSql for StepParam<'_> {
             if text.contains('\0') {
                 return Err(BadParameter::Nul(ty.name().to_owned()).into());
             }
+        }
+        if bytes.len() > LARGE {
+            let all = (out.len() + bytes.len()).next_multiple_of(SLACK) + SLACK;
+            out.reserve(all - out.len());
         }
         out.extend_from_slice(bytes);
         Ok(IsNull::No)

@@ -48,7 +48,7 @@ pub struct Pool {
     /// Its sessions are used once each.
     fresh: deadpool::managed::Pool<Manager>,
     /// Longest wait of a caller for one answer: the server's own statement time-out comes first.
-    answer: Duration,
+    pub(super) answer: Duration,
     places: Places,
     /// Shut when an answer does not come.
     gate: Gate,
@@ -181,37 +181,6 @@ impl Pool {
         self.places.abandoned()
     }
 
-    /// Runs `work` outside an explicit transaction and pools the connection when every reply was read.
-    pub async fn run<T>(
-        &self,
-        work: impl AsyncFnOnce(&ClientWrapper) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let session = self.session().await?;
-        let answer = tokio::time::timeout(self.answer, work(session.client()?)).await;
-        self.settle(session, answer)
-    }
-
-    /// Runs `work` in a READ COMMITTED transaction and commits it; an error rolls back.
-    pub async fn transaction<T>(
-        &self,
-        work: impl AsyncFnOnce(&ClientWrapper) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let session = self.session().await?;
-        let answer = tokio::time::timeout(self.answer, async {
-            let client = session.client()?;
-            client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
-            match work(client).await {
-                Ok(value) => match commit(client).await {
-                    Ok(()) => Ok(value),
-                    Err(error) => roll_back(client, error).await,
-                },
-                Err(error) => roll_back(client, error).await,
-            }
-        })
-        .await;
-        self.settle(session, answer)
-    }
-
     /// `work`, at most as long as the server itself may take for one statement and a little more.
     pub(super) async fn bounded<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         match tokio::time::timeout(self.answer, work).await {
@@ -225,7 +194,7 @@ impl Pool {
         no_answer(self.answer)
     }
 
-    fn settle<T>(
+    pub(super) fn settle<T>(
         &self,
         session: Session,
         answer: Result<Result<T, StoreError>, tokio::time::error::Elapsed>,
@@ -302,16 +271,6 @@ pub(super) fn another_server(name: &str, place: Option<&String>, found: &str) ->
 pub(super) async fn commit(client: &ClientWrapper) -> Result<(), StoreError> {
     client.batch_execute("SELECT 1").await?;
     client.batch_execute("COMMIT").await.map_err(StoreError::from)
-}
-
-/// Leaves no transaction open behind a refusal, whatever it was that was refused.
-async fn roll_back<T>(client: &ClientWrapper, error: StoreError) -> Result<T, StoreError> {
-    match error {
-        StoreError::Refused { .. } | StoreError::Unexpected(_) => client.batch_execute("ROLLBACK").await?,
-        // The connection is closed, not asked.
-        StoreError::Unreachable(_) | StoreError::Unknown(_) => {}
-    }
-    Err(error)
 }
 
 pub(super) fn no_answer(bound: Duration) -> StoreError {

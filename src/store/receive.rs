@@ -143,7 +143,7 @@ impl Store {
         let sha256 = envelope.sha256();
         let parked = self
             .work
-            .transaction(async |client| {
+            .transaction_with(envelope.body.len(), async |client| {
                 client
                     .execute(
                         "/* park_lock */ SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
+use tokio_postgres::Row;
 
+use super::bodies::{WHOLE, of_journal};
 use super::entry::journal_rows;
 use super::names::Names;
 use super::pool::PLANNED_ANEW;
@@ -86,7 +89,8 @@ noted AS (
     SELECT $8, 'resend', slotid || '/' || messagekey, $9, root_id,
            jsonb_build_object('messageId', messageid, 'txId', $3::text, 'comments', comments)
     FROM claimed)
-SELECT $3::uuid AS tx_id, root_id, messageid AS message_id, correlationid AS correlation_id, content_type, headers, message
+SELECT $3::uuid AS tx_id, root_id, messageid AS message_id, correlationid AS correlation_id, content_type, headers,
+       octet_length(message) AS bytes, CASE WHEN octet_length(message) <= $14 THEN message END AS message
 FROM claimed"
 );
 
@@ -119,11 +123,12 @@ impl Store {
                             &request.keep.as_secs_f64(),
                             &in_process,
                             &max_attempts,
+                            &WHOLE,
                         ],
                     )
                     .await?;
                 match claimed {
-                    Some(row) => Ok(ResendClaim::Claimed(Box::new(envelope_of(&row)?))),
+                    Some(row) => Ok(ResendClaim::Claimed(Box::new(with_large_body(client, &self.names, &row).await?))),
                     None => why_not(client, &self.names, request).await,
                 }
             })
@@ -156,9 +161,19 @@ impl Store {
     }
 }
 
+/// A large body is read from where the claim has put it.
+async fn with_large_body(client: &ClientWrapper, names: &Names, row: &Row) -> Result<Envelope, StoreError> {
+    let (mut envelope, bytes) = (envelope_of(row)?, row.try_get("bytes")?);
+    if bytes > WHOLE {
+        let gone = || StoreError::Unexpected("the body of a resend is gone".to_owned());
+        envelope.body = of_journal(client, names, envelope.tx_id, bytes).await?.ok_or_else(gone)?;
+    }
+    Ok(envelope)
+}
+
 /// A statement of its own: the one that lost cannot see who won.
 async fn why_not(
-    client: &deadpool_postgres::ClientWrapper,
+    client: &ClientWrapper,
     names: &Names,
     request: &ResendRequest<'_>,
 ) -> Result<ResendClaim, StoreError> {

@@ -20,7 +20,7 @@ pub(super) fn store_type(text: &str) -> Result<StoreType, StoreError> {
     StoreType::from_text(text).ok_or_else(|| StoreError::Unexpected(format!("ibisstore.type is {text:?}")))
 }
 
-/// A message as the database holds it.
+/// A message as the database holds it; one that is too large to be fetched in one piece without its body.
 pub(super) fn envelope_of(row: &tokio_postgres::Row) -> Result<Envelope, StoreError> {
     let bad = |what: &str| StoreError::Unexpected(format!("column {what}"));
     let message_id: String = row.try_get("message_id")?;
@@ -39,6 +39,6 @@ pub(super) fn envelope_of(row: &tokio_postgres::Row) -> Result<Envelope, StoreEr
         correlation_id,
         content_type: row.try_get("content_type")?,
         headers,
-        body: Bytes::from(row.try_get::<_, Vec<u8>>("message")?),
+        body: row.try_get::<_, Option<Vec<u8>>>("message")?.map(Bytes::from).unwrap_or_default(),
     })
 }

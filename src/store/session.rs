@@ -9,6 +9,10 @@ use super::abandoned::Place;
 use super::connection::Object;
 use super::names::Kept;
 
+/// A session that has carried more at once does not go back to its pool: its client's buffers keep the size of the largest
+/// that they have held, twice over for what is sent. What is sent or read with less is worth less than a new session.
+const KEPT: usize = 4 << 20;
+
 /// One connection, taken out of its pool. Dropped without `release`, it is closed: a reply may be unread.
 #[derive(Debug)]
 pub struct Session {
@@ -70,6 +74,13 @@ impl Session {
     /// Nobody is to have it after this.
     pub(super) fn spoil(&self) {
         self.spoilt.store(true, Ordering::Relaxed);
+    }
+
+    /// So many bytes of bodies are about to go through it, all at once.
+    pub(super) fn carries(&self, bytes: usize) {
+        if bytes > KEPT {
+            self.spoil();
+        }
     }
 
     /// Plans that this error may come from are not used again.

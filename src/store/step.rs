@@ -29,6 +29,7 @@ impl WorkTransaction {
     /// # Errors
     /// Any `Refused` leaves the transaction broken: roll back.
     pub async fn execute_step(&self, sql: &str, params: &[Option<Bytes>]) -> Result<u64, StoreError> {
+        self.session().carries(bytes_of(params));
         let client = self.session().client()?;
         let step = async {
             let statement = client.prepare_cached(sql).await?;
@@ -36,6 +37,10 @@ impl WorkTransaction {
         };
         self.heed(step.await)
     }
+}
+
+pub(super) fn bytes_of(params: &[Option<Bytes>]) -> usize {
+    params.iter().flatten().map(Bytes::len).sum()
 }
 
 pub(super) fn step_params(values: &[Option<Bytes>]) -> Vec<StepParam<'_>> {

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio_postgres::Row;
 
+use super::bodies::{WHOLE, of_store};
 use super::row::{column, store_type};
 use super::{Store, StoreError};
 use crate::model::{MessageKey, RootId, SlotId, StoreType, TxId};
@@ -64,17 +65,37 @@ pub(super) fn rows_of_id(columns: &str, id: &str) -> String {
 }
 
 impl Store {
-    /// One row with its body.
-    pub async fn stored_message(&self, slot: &SlotId, key: MessageKey) -> Result<Option<FullMessage>, StoreError> {
-        let sql = format!(
-            "/* stored_message */ SELECT {STORED_COLUMNS}, headers, context, sha256, message FROM :ibisstore
-             WHERE messagekey = $1 AND slotid = $2"
-        );
+    /// One row without its body.
+    pub async fn stored_row(&self, slot: &SlotId, key: MessageKey) -> Result<Option<StoredMessage>, StoreError> {
+        let sql =
+            format!("/* stored_row */ SELECT {STORED_COLUMNS} FROM :ibisstore WHERE messagekey = $1 AND slotid = $2");
         let row = self
             .house
             .run(async |client| Ok(client.query_opt(&self.names.of(&sql), &[&key.0, &slot.as_str()]).await?))
             .await?;
-        row.as_ref().map(full_message).transpose()
+        row.as_ref().map(stored_message).transpose()
+    }
+
+    /// One row with its body.
+    pub async fn stored_message(&self, slot: &SlotId, key: MessageKey) -> Result<Option<FullMessage>, StoreError> {
+        let sql = format!(
+            "/* stored_message */ SELECT {STORED_COLUMNS}, headers, context, sha256,
+                    CASE WHEN octet_length(message) <= $3 THEN message END AS message
+             FROM :ibisstore WHERE messagekey = $1 AND slotid = $2"
+        );
+        self.house
+            .run(async |client| {
+                let Some(row) = client.query_opt(&self.names.of(&sql), &[&key.0, &slot.as_str(), &WHOLE]).await? else {
+                    return Ok(None);
+                };
+                let body = match column::<Option<Vec<u8>>>(&row, "message")? {
+                    Some(body) => Some(body),
+                    None => of_store(client, &self.names, key.0, column(&row, "size")?).await?,
+                };
+                // Without one it was deleted meanwhile.
+                body.map(|body| full_message(&row, body)).transpose()
+            })
+            .await
     }
 }
 
@@ -99,11 +120,10 @@ pub(super) fn stored_message(row: &Row) -> Result<StoredMessage, StoreError> {
     })
 }
 
-fn full_message(row: &Row) -> Result<FullMessage, StoreError> {
-    let body: &[u8] = column(row, "message")?;
-    let (message, message_base64) = match std::str::from_utf8(body) {
-        Ok(text) => (Some(text.to_owned()), None),
-        Err(_) => (None, Some(STANDARD.encode(body))),
+fn full_message(row: &Row, body: Vec<u8>) -> Result<FullMessage, StoreError> {
+    let (message, message_base64) = match String::from_utf8(body) {
+        Ok(text) => (Some(text), None),
+        Err(error) => (None, Some(STANDARD.encode(error.as_bytes()))),
     };
     Ok(FullMessage {
         row: stored_message(row)?,

@@ -1,9 +1,15 @@
 //! Finding what must still be published, claiming it, and marking it (protocol §4, steps 3 and 4).
 
+use std::pin::pin;
 use std::time::Duration;
 
+use deadpool_postgres::ClientWrapper;
+use futures_util::TryStreamExt;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use super::bodies::{WHOLE, of_journal, with_body};
+use super::names::Names;
 use super::start::stopped;
 use super::work::envelope_of;
 use super::{Store, StoreError};
@@ -151,27 +157,12 @@ impl Store {
                     )
                     .await?;
                 let claimed: Vec<Uuid> = claimed.iter().map(|row| row.get(0)).collect();
-                let rows = client
-                    .query(
-                        &*self.sql("/* claimed_messages */
-                         SELECT j.tx_id, j.root_id, j.destination, j.mode, j.attempts, j.max_attempts, j.publishes,
-                                j.attempts = 0 OR j.running_by IS NOT NULL AS suspect,
-                                coalesce(l.messageid, p.message_id) AS message_id,
-                                coalesce(l.correlationid, p.correlation_id) AS correlation_id,
-                                CASE WHEN l.messagekey IS NULL THEN p.content_type ELSE l.content_type END AS content_type,
-                                coalesce(l.headers, p.headers) AS headers, coalesce(l.message, p.message) AS message
-                         FROM posthaste.journal j
-                         LEFT JOIN :ibisstore l ON l.messagekey = j.log_key
-                         LEFT JOIN posthaste.payload p ON p.tx_id = j.tx_id AND j.log_key IS NULL
-                         WHERE j.tx_id = ANY ($1) AND coalesce(l.message, p.message) IS NOT NULL ORDER BY j.tx_id"),
-                        &[&claimed],
-                    )
-                    .await?;
-                if rows.len() < claimed.len() {
-                    let missing = claimed.len() - rows.len();
+                let messages = claimed_messages(client, &self.names, &claimed).await?;
+                if messages.len() < claimed.len() {
+                    let missing = claimed.len() - messages.len();
                     tracing::error!(missing, "open journal rows whose messages were deleted from the database");
                 }
-                rows.iter().map(claimed_row).collect()
+                Ok(messages)
             })
             .await
     }
@@ -192,6 +183,41 @@ impl Store {
             })
             .await
     }
+}
+
+const CLAIMED_MESSAGES: &str = concat!(
+    "/* claimed_messages */
+     SELECT j.tx_id, j.root_id, j.destination, j.mode, j.attempts, j.max_attempts, j.publishes,
+            j.attempts = 0 OR j.running_by IS NOT NULL AS suspect,
+            coalesce(l.messageid, p.message_id) AS message_id,
+            coalesce(l.correlationid, p.correlation_id) AS correlation_id,
+            CASE WHEN l.messagekey IS NULL THEN p.content_type ELSE l.content_type END AS content_type,
+            coalesce(l.headers, p.headers) AS headers, octet_length(coalesce(l.message, p.message)) AS bytes,
+            CASE WHEN octet_length(coalesce(l.message, p.message)) <= $2 THEN coalesce(l.message, p.message) END AS message
+     FROM ",
+    with_body!(),
+    " WHERE j.tx_id = ANY ($1) AND coalesce(l.message, p.message) IS NOT NULL ORDER BY j.tx_id"
+);
+
+/// Each row is let go as soon as it is read: rows that are kept keep what came with them in memory. The large bodies follow.
+async fn claimed_messages(client: &ClientWrapper, names: &Names, claimed: &[Uuid]) -> Result<Vec<Claimed>, StoreError> {
+    let params: [&(dyn ToSql + Sync); 2] = [&claimed, &WHOLE];
+    // Planned anew each time, as in `due_rows`.
+    let mut rows = pin!(client.query_raw(&*names.sql(CLAIMED_MESSAGES), params).await?);
+    let (mut messages, mut sizes) = (Vec::with_capacity(claimed.len()), Vec::with_capacity(claimed.len()));
+    while let Some(row) = rows.try_next().await? {
+        messages.push(claimed_row(&row)?);
+        sizes.push(row.try_get::<_, i32>("bytes")?);
+    }
+    let mut found = Vec::with_capacity(messages.len());
+    for (mut message, bytes) in messages.into_iter().zip(sizes) {
+        if bytes > WHOLE {
+            let Some(body) = of_journal(client, names, message.envelope.tx_id, bytes).await? else { continue };
+            message.envelope.body = body;
+        }
+        found.push(message);
+    }
+    Ok(found)
 }
 
 fn seconds(row: &tokio_postgres::Row, column: &str) -> Result<Option<Duration>, StoreError> {

@@ -157,6 +157,7 @@ impl WorkTransaction {
         envelope: &Envelope,
         host: &str,
     ) -> Result<bool, StoreError> {
+        self.session().carries(envelope.body.len());
         let client = self.session().client()?;
         let sha256 = envelope.sha256();
         let headers = serde_json::json!(envelope.headers);
@@ -198,6 +199,7 @@ impl WorkTransaction {
         envelope: &Envelope,
         rows: &[Outgoing],
     ) -> Result<(), StoreError> {
+        self.session().carries(envelope.body.len());
         let client = self.session().client()?;
         let columns = Columns::of(rows);
         client

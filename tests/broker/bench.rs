@@ -86,6 +86,7 @@ pub fn message(queue: &str) -> OutMessage {
         published_at: 1_764_000_000_123_456,
         home: Some(HOME),
         redone: false,
+        room: None,
     }
 }
 

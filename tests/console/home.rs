@@ -13,8 +13,8 @@ use posthaste::model::{AdapterName, Destination, Incarnation, SlotId, Transactio
 use posthaste::pipeline::{
     AdapterRegistry, AdapterSettings, Announced, Input, Param, Pipelines, QuerySettings, StepKind, StepSettings,
 };
-use posthaste::receiver::{Processor, ReceiverSettings, Resender};
-use posthaste::relay::{Relay, RelaySettings};
+use posthaste::receiver::{InAdvance, Processor, ReceiverSettings, Resender};
+use posthaste::relay::{Relay, RelaySettings, Room};
 use posthaste::store::migrate::migrate;
 use posthaste::store::{PostgresSettings, SessionTimeouts, Store};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
@@ -75,6 +75,7 @@ impl Home {
             store: store.clone(),
             registry: registry.clone(),
             resender: resender(&store, &registry, &tasks),
+            room: Room::default(),
             settings: ConsoleSettings { listen: address, hosts: Vec::new(), unauthenticated: false },
             slots: slots(),
             readiness: Arc::new(move || shown.lock().unwrap().clone()),
@@ -241,6 +242,7 @@ fn resender(store: &Store, registry: &AdapterRegistry, tasks: &Lifecycle) -> Res
         pace: Arc::default(),
         troubles: Arc::default(),
         outcomes: Arc::default(),
+        in_advance: InAdvance::default(),
     };
     Resender::new(processor, vec![receiver])
 }

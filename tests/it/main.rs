@@ -66,6 +66,8 @@ mod log_reader;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]
+mod memory;
+#[cfg(test)]
 mod migrations;
 #[cfg(test)]
 mod outage;
@@ -75,6 +77,8 @@ mod plans;
 mod poison;
 #[cfg(test)]
 mod poolers;
+#[cfg(test)]
+mod prefetch;
 #[cfg(test)]
 mod prove;
 #[cfg(test)]

@@ -1,5 +1,6 @@
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
+use futures_util::FutureExt;
 use proptest::prelude::*;
 
 use super::*;
@@ -7,7 +8,7 @@ use super::*;
 fn delivered(tags: impl IntoIterator<Item = Tag>) -> Tags {
     let all = Tags::default();
     for tag in tags {
-        all.delivered(tag);
+        all.delivered(tag, 10);
     }
     all
 }
@@ -41,6 +42,28 @@ fn a_delivery_that_nobody_saw_is_never_covered() {
     let tags = delivered([1, 2, 4, 5]);
     assert_eq!(tags.together(&[1, 2, 4, 5]), 2);
     assert_eq!(delivered([3]).together(&[3]), 0);
+}
+
+#[test]
+fn bytes_are_those_of_what_is_not_settled() {
+    let tags = delivered([1, 2, 4]);
+    assert_eq!(tags.bytes(), 30);
+    assert_eq!(tags.until_at_most(29).now_or_never(), None);
+    tags.settled([2, 2, 9]);
+    assert_eq!(tags.bytes(), 20);
+    assert_eq!(tags.until_at_most(20).now_or_never(), Some(()));
+}
+
+#[tokio::test]
+async fn who_waits_for_bytes_to_be_settled_is_woken() {
+    let tags = delivered(1..=3);
+    let settle = async {
+        for tag in 1..=3 {
+            tokio::task::yield_now().await;
+            tags.settled([tag]);
+        }
+    };
+    tokio::join!(tags.until_at_most(0), settle);
 }
 
 /// What the client has begun and the broker may not have seen.
@@ -118,7 +141,7 @@ impl Channel {
             Act::Lose => drop(self.buffered.pop_front()),
             Act::Take => {
                 if let Some(tag) = self.buffered.pop_front() {
-                    self.tags.delivered(tag);
+                    self.tags.delivered(tag, 1);
                     self.held.push(tag);
                 }
             }

@@ -23,6 +23,7 @@ fn message(home: Option<HomeId>) -> OutMessage {
         published_at: 1_700_000_000_000_001,
         home,
         redone: false,
+        room: None,
     }
 }
 

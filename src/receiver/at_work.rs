@@ -1,0 +1,46 @@
+//! A task for each delivery, or group of them, that is at work.
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::slot::Hand;
+use super::worker::Worker;
+use crate::broker::Delivery;
+use crate::relay::Direct;
+
+impl Worker {
+    pub(super) fn work_on(&self, delivery: Delivery, permit: OwnedSemaphorePermit, hand: &Hand) {
+        let (worker, mut slot) = (self.clone(), hand.slot(Some(permit)));
+        hand.spawn(async move { worker.deliver(delivery, &mut slot).await });
+    }
+
+    pub(super) fn work_on_group(
+        &self,
+        mut group: Vec<Delivery>,
+        permit: OwnedSemaphorePermit,
+        lane: OwnedSemaphorePermit,
+        hand: &Hand,
+    ) {
+        let (worker, together) = (self.clone(), hand.clone());
+        hand.spawn(async move {
+            match group.pop() {
+                // Alone, its failure is known to be its own at once.
+                Some(one) if group.is_empty() => {
+                    let end = worker.deliver(one, &mut together.slot(Some(permit))).await;
+                    drop(lane);
+                    end
+                }
+                last => {
+                    group.extend(last);
+                    let end = worker.deliver_group(group, lane, &together).await;
+                    drop(permit);
+                    end
+                }
+            }
+        });
+    }
+
+    pub(super) fn work_on_direct(&self, message: Direct, permit: OwnedSemaphorePermit, hand: &Hand) {
+        let (worker, mut slot) = (self.clone(), hand.slot(Some(permit)));
+        hand.spawn(async move { worker.direct(message, &mut slot).await });
+    }
+}
