@@ -4,6 +4,9 @@
 //! `POSTHASTE_CASES=md5:exit,rc` runs only cases whose names contain one of these.
 
 #[cfg(test)]
+#[path = "crash_matrix/aside.rs"]
+mod aside;
+#[cfg(test)]
 #[path = "crash_matrix/binary.rs"]
 mod binary;
 #[cfg(test)]
@@ -48,6 +51,11 @@ async fn a_task_that_panics_is_told_begins_anew_and_nothing_is_lost() {
 #[tokio::test]
 async fn a_message_whose_task_panics_takes_effect_and_keeps_no_place_among_the_deliveries() {
     tasks::messages_panic(&site::Ground::prepare().await).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_parked_once_though_the_process_dies_before_its_acknowledgement() {
+    aside::parked_once(site::Ground::prepare().await).await;
 }
 
 #[test]

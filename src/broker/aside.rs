@@ -9,9 +9,10 @@ use secrecy::ExposeSecret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::endpoint::{CALL_BOUND, Endpoint};
+use super::endpoint::Endpoint;
 use super::frames::{self as f, Frame, Id, Rest, long, method, short};
 use super::unreadable::{Envelope, Unreadable};
+use crate::txn::faults::{Point, reach};
 
 /// Largest frame that is read, in bytes: RabbitMQ's default.
 const FRAME_MAX: u32 = 128 * 1024;
@@ -19,13 +20,15 @@ const FRAME_MAX: u32 = 128 * 1024;
 const MAX_BODY: u64 = 128 * 1024 * 1024;
 /// The one channel.
 const CHANNEL: u16 = 1;
+/// For any answer. A broker that delivers a message again writes its headers anew, and takes seconds for tables in tables.
+const ANSWER_BOUND: Duration = Duration::from_secs(20);
 /// For the last words; without an answer the socket is closed.
 const LEAVE_BOUND: Duration = Duration::from_secs(2);
 
 /// Why no message could be looked at. Whatever was not acknowledged stays in the queue.
 #[derive(Debug, thiserror::Error)]
 pub enum AsideError {
-    #[error("no answer within {secs} s", secs = CALL_BOUND.as_secs())]
+    #[error("no answer within {secs} s", secs = ANSWER_BOUND.as_secs())]
     TimedOut,
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -106,6 +109,7 @@ impl Aside {
 
     /// Tells the broker that it is kept elsewhere: to be called after that is committed.
     pub async fn ack(&mut self, one: SetAside) -> Result<(), AsideError> {
+        reach(Point::DQ3).await.map_err(|_injected| AsideError::TimedOut)?;
         self.say(CHANNEL, f::ACK, &[&one.tag.to_be_bytes(), &[0]]).await
     }
 
@@ -180,9 +184,7 @@ impl Aside {
         let mut rest = Rest(&payload);
         let id = rest.id().ok_or(AsideError::Strange)?;
         if matches!(id, f::CLOSE | f::CHANNEL_CLOSE) {
-            let code = rest.u16().ok_or(AsideError::Strange)?;
-            let text = String::from_utf8_lossy(rest.short().unwrap_or_default()).into_owned();
-            return Err(AsideError::Refused { code, text });
+            return Err(refused(rest));
         }
         Ok((id, rest.0.to_vec()))
     }
@@ -194,10 +196,9 @@ impl Aside {
                 return Ok(frame.payload);
             }
             // In place of content there may be the word that all is over.
-            if frame.kind == f::METHOD
-                && let Some(id @ (f::CLOSE | f::CHANNEL_CLOSE)) = Rest(&frame.payload).id()
-            {
-                return Err(AsideError::Refused { code: 0, text: format!("that it closes ({}.{})", id.0, id.1) });
+            let mut rest = Rest(&frame.payload);
+            if frame.kind == f::METHOD && matches!(rest.id(), Some(f::CLOSE | f::CHANNEL_CLOSE)) {
+                return Err(refused(rest));
             }
             if frame.kind != f::HEARTBEAT {
                 return Err(AsideError::Strange);
@@ -206,12 +207,18 @@ impl Aside {
     }
 }
 
+/// What it said when it closed: its code and its words.
+fn refused(mut rest: Rest<'_>) -> AsideError {
+    let Some(code) = rest.u16() else { return AsideError::Strange };
+    AsideError::Refused { code, text: String::from_utf8_lossy(rest.short().unwrap_or_default()).into_owned() }
+}
+
 fn text(text: &str) -> Result<Vec<u8>, AsideError> {
     short(text).ok_or(AsideError::TooLong)
 }
 
 async fn in_time<T>(call: impl Future<Output = Result<T, AsideError>>) -> Result<T, AsideError> {
-    tokio::time::timeout(CALL_BOUND, call).await.unwrap_or(Err(AsideError::TimedOut))
+    tokio::time::timeout(ANSWER_BOUND, call).await.unwrap_or(Err(AsideError::TimedOut))
 }
 
 async fn read(stream: &mut TcpStream) -> Result<Frame, AsideError> {

@@ -4,12 +4,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::Stream;
-use lapin::tcp::AMQPUriTcpExt;
 use lapin::types::FrameSize;
 use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, Event};
 use tokio_util::sync::CancellationToken;
 
 use super::endpoint::{CALL_BOUND, Endpoint};
+use super::stream::{OurRuntime, Watched, is_deadly, runtime};
 use super::wire::WireError;
 
 const CLOSE_BOUND: Duration = Duration::from_secs(2);
@@ -86,10 +86,14 @@ pub(super) async fn bounded<T>(
     }
 }
 
-/// Whether the library could not read what the broker sent. It reads ids, content types and header names as UTF-8 only,
-/// and ends the whole connection over one that is not; the broker then delivers the same message again.
+/// Whether the library could not read what the broker sent, or was not let read it. It reads ids, content types and header
+/// names as UTF-8 only, and ends the whole connection over one that is not; the broker then delivers the same message again.
 pub(super) fn unreadable(error: &lapin::Error) -> bool {
-    matches!(error.kind(), lapin::ErrorKind::ParsingError(_))
+    match error.kind() {
+        lapin::ErrorKind::ParsingError(_) => true,
+        lapin::ErrorKind::IOError(error) => is_deadly(error),
+        _ => false,
+    }
 }
 
 /// What a connection is for; publishing and consuming never share one (protocol §8).
@@ -244,19 +248,16 @@ pub(super) async fn connect(endpoint: &Endpoint, purpose: Purpose) -> Result<Han
     let name = format!("posthaste:{}:{}", endpoint.name, purpose.as_str());
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let slot = socket.clone();
+    let address = endpoint.clone();
     let connecting = async {
-        let runtime = lapin::runtime::default_runtime()?;
-        let reactor = runtime.clone();
-        let dial = async move |uri: lapin::uri::AMQPUri, _| {
-            let dialled = tokio::time::timeout(CALL_BOUND, uri.connect_async(&reactor)).await;
+        let dial = async move |_uri: lapin::uri::AMQPUri, _runtime: OurRuntime| {
+            let dialled = tokio::time::timeout(CALL_BOUND, address.dial()).await;
             let stream = dialled.map_err(std::io::Error::from).flatten().map_err(lapin::Error::from)?;
-            if let AsyncTcpStream::Plain(plain) = &stream {
-                let copy = std::os::fd::AsFd::as_fd(plain.get_ref()).try_clone_to_owned();
-                let _first = slot.set(copy.map_err(lapin::Error::from)?.into());
-            }
-            Ok(stream)
+            let copy = std::os::fd::AsFd::as_fd(&stream).try_clone_to_owned();
+            let _first = slot.set(copy.map_err(lapin::Error::from)?.into());
+            Ok(AsyncTcpStream::Plain(Watched::new(stream)))
         };
-        Connection::connector(endpoint.uri(purpose.frame_max()), runtime, dial, properties).await
+        Connection::connector(endpoint.uri(purpose.frame_max()), runtime(), dial, properties).await
     };
     // Boxed: the library's handshake is a large future.
     match bounded("connect", Box::pin(connecting)).await {

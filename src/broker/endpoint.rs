@@ -13,6 +13,8 @@ use tokio::net::TcpStream;
 use url::Url;
 
 use super::AmqpSettings;
+use super::frames::Rest;
+use super::nested::too_deep;
 
 /// Seconds between heartbeats; a silent peer is noticed after twice as many.
 const HEARTBEAT: Heartbeat = 10;
@@ -115,7 +117,9 @@ impl Endpoint {
 
     /// A socket to it, on which nothing is said yet.
     pub(super) async fn dial(&self) -> std::io::Result<TcpStream> {
-        TcpStream::connect((self.host.as_str(), self.port)).await
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
     }
 
     async fn greeting(&self) -> std::io::Result<Vec<u8>> {
@@ -170,6 +174,9 @@ impl fmt::Display for ServerVersion {
 /// The version in the payload of a `connection.start` frame: class, method, protocol, then the server's properties.
 fn version_in(payload: &[u8]) -> Option<ServerVersion> {
     let table = payload.strip_prefix(&[0, 10, 0, 10])?.get(2..)?;
+    if too_deep(Rest(table).long()?) {
+        return None;
+    }
     let (_, table) = parse_field_table(table).ok()?;
     match table.inner().get("version")? {
         AMQPValue::LongString(text) => ServerVersion::parse(std::str::from_utf8(text.as_bytes()).ok()?),

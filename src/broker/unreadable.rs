@@ -5,11 +5,10 @@ use lapin::protocol::basic::parse_properties;
 use sha2::{Digest, Sha256};
 
 use super::frames::Rest;
+use super::nested::Walk;
 use super::wire::{HEADER_OVERHEAD, MAX_HEADER_BYTES, MAX_HEADERS, MESSAGE_ID, OURS};
 use crate::model::{Headers, MessageId, TxId};
 
-/// Deepest tables within tables that are looked into, and that the library is let read: it would go on until its stack ends.
-const DEEPEST: usize = 64;
 /// What brokers add to a message that they deliver again.
 const OF_DELIVERY: [&[u8]; 2] = [b"x-delivery-count", b"x-acquired-count"];
 
@@ -45,7 +44,9 @@ impl Envelope {
         let names = std::str::from_utf8(&self.exchange).is_ok() && std::str::from_utf8(&self.routing_key).is_ok();
         let mut found = Found::default();
         let _whole = found.properties(Rest(&self.properties));
-        names && !found.too_deep && parse_properties(self.properties.as_slice()).is_ok_and(|(rest, _)| rest.is_empty())
+        names
+            && !found.walk.too_deep
+            && parse_properties(self.properties.as_slice()).is_ok_and(|(rest, _)| rest.is_empty())
     }
 
     pub(super) fn keep(&self, queue: &str, body: Bytes) -> Unreadable {
@@ -54,7 +55,7 @@ impl Envelope {
         found.text("routing key", &self.routing_key);
         let whole = found.properties(Rest(&self.properties)).is_some();
         let what = match found.wrong.as_slice() {
-            [] if found.too_deep => "its headers are tables in tables without end".to_owned(),
+            [] if found.walk.too_deep => "its headers are tables in tables without end".to_owned(),
             [] => "its properties are not what AMQP says".to_owned(),
             wrong => format!("its {} {} not UTF-8", wrong.join(" and "), if wrong.len() == 1 { "is" } else { "are" }),
         };
@@ -109,7 +110,7 @@ const PROPERTIES: [Property; 14] = [
 #[derive(Debug, Default)]
 struct Found<'a> {
     wrong: Vec<&'static str>,
-    too_deep: bool,
+    walk: Walk,
     id: Option<&'a [u8]>,
     correlation: Option<&'a [u8]>,
     content_type: Option<&'a [u8]>,
@@ -124,7 +125,13 @@ struct Found<'a> {
 
 impl<'a> Found<'a> {
     fn text(&mut self, name: &'static str, bytes: &[u8]) {
-        if std::str::from_utf8(bytes).is_err() && !self.wrong.contains(&name) {
+        if std::str::from_utf8(bytes).is_err() {
+            self.wrong(name);
+        }
+    }
+
+    fn wrong(&mut self, name: &'static str) {
+        if !self.wrong.contains(&name) {
             self.wrong.push(name);
         }
     }
@@ -174,7 +181,11 @@ impl<'a> Found<'a> {
         while !rest.0.is_empty() {
             let name = rest.short()?;
             self.text("header name", name);
-            let value = self.value(&mut rest, 0)?;
+            let value = self.walk.value(&mut rest, 0);
+            if self.walk.strange_name {
+                self.wrong("header name");
+            }
+            let value = value?;
             let Some(value) = value else { continue };
             if !OF_DELIVERY.contains(&name) {
                 self.named.push((name, value));
@@ -192,43 +203,6 @@ impl<'a> Found<'a> {
             self.headers.insert(name.to_lowercase(), value);
         }
         Some(())
-    }
-
-    /// A value with its type in front; those that are strings are answered. `None`: it ends too early, or nobody knows its type.
-    fn value<'b>(&mut self, rest: &mut Rest<'b>, depth: usize) -> Option<Option<&'b [u8]>> {
-        self.too_deep |= depth == DEEPEST;
-        let length = match rest.byte()? {
-            b'S' => return Some(Some(rest.long()?)),
-            b'x' => {
-                rest.long()?;
-                0
-            }
-            b'F' => {
-                let mut table = Rest(rest.long()?);
-                while depth < DEEPEST && !table.0.is_empty() {
-                    let name = table.short()?;
-                    self.text("header name", name);
-                    self.value(&mut table, depth + 1)?;
-                }
-                0
-            }
-            b'A' => {
-                let mut array = Rest(rest.long()?);
-                while depth < DEEPEST && !array.0.is_empty() {
-                    self.value(&mut array, depth + 1)?;
-                }
-                0
-            }
-            b'V' => 0,
-            b't' | b'b' | b'B' => 1,
-            b's' | b'U' | b'u' => 2,
-            b'I' | b'i' | b'f' => 4,
-            b'D' => 5,
-            b'L' | b'l' | b'd' | b'T' => 8,
-            _unknown => return None,
-        };
-        rest.take(length)?;
-        Some(None)
     }
 }
 

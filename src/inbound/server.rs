@@ -35,8 +35,6 @@ const DRAIN: Duration = Duration::from_secs(20);
 /// What the kernel keeps of answers that a client has not read, in bytes; it counts twice as much. So little, that who reads
 /// at all is seen to.
 const SEND_BUFFER: u32 = 64 * 1024;
-/// When nobody has made room for a newcomer for so long, that is told.
-const FULL: Duration = Duration::from_secs(1);
 /// Connections that wait in the kernel's queue; the system may allow fewer.
 const BACKLOG: u32 = 1024;
 
@@ -123,7 +121,7 @@ impl<A> Server<A> {
     async fn place(&self, address: IpAddr) -> Option<Place> {
         let Self { connections, lifecycle, name, most, .. } = self;
         let mut place = pin!(lifecycle.soft.run_until_cancelled(connections.place(address)));
-        if let Ok(place) = tokio::time::timeout(FULL, &mut place).await {
+        if let Some(place) = place.as_mut().now_or_never() {
             return place;
         }
         lifecycle.watch.held_up(name, Some(format!("nobody is let in: all {most} connections of {name} are in use")));

@@ -10,7 +10,7 @@ use super::walk::{Place, Walk};
 use super::{Facts, Next, OpenCounts, Relay, Shared, decide};
 use crate::lifecycle::{NeededFor, Task};
 use crate::model::{Destination, JournalState, Mode};
-use crate::store::{Ahead, OpenRow, StoreError};
+use crate::store::{OpenRow, StoreError};
 
 /// Between two looks at what is due.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -22,6 +22,8 @@ const WALK: Duration = Duration::from_secs(5);
 const WALK_MAX: Duration = Duration::from_secs(60);
 /// Rows per statement, or entries; each names as many rows as were accepted together.
 const PAGE: i64 = 500;
+/// Rows of `due` that a round wakes at most.
+const WAKES: i64 = 5000;
 /// How long a round stays with a walk; the next one goes on where it stopped.
 const WALK_PART: Duration = Duration::from_millis(500);
 /// Between two looks at a row that nobody consumes.
@@ -81,8 +83,10 @@ struct Sweeper {
     /// Those whose queues were empty, and when that was asked.
     empty: (Option<Instant>, BTreeSet<Destination>),
     unserved: BTreeSet<Destination>,
-    /// What waits may do so for a clock that was ahead.
-    ahead: Option<Ahead>,
+    /// Nothing was looked at yet.
+    begins: bool,
+    /// What waits may do so for a clock that was ahead: from here on it was not woken yet.
+    asleep: Option<Uuid>,
 }
 
 impl Sweeper {
@@ -96,8 +100,8 @@ impl Sweeper {
             suspected: BTreeSet::new(),
             empty: (None, BTreeSet::new()),
             unserved: BTreeSet::new(),
-            // Whether it went back before this process began, it cannot have seen.
-            ahead: Some(Ahead::IfIdsAre),
+            begins: true,
+            asleep: None,
         }
     }
 
@@ -118,10 +122,10 @@ impl Sweeper {
         if begins || somebody_died {
             self.relay.store().hasten_orphans().await?;
         }
-        self.wake().await?;
         let rows = self.relay.store().due_rows(PAGE).await?;
         let actions = self.decide_all(&rows, &empty);
         actions.take(&self.relay).await?;
+        self.wake().await?;
         if somebody_died {
             // What was his is looked at from the beginning.
             self.walk = None;
@@ -243,17 +247,24 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Once the clock has gone back, everything that waits is looked at anew.
+    /// Once the clock has gone back, everything that waits is looked at anew, page by page.
     async fn wake(&mut self) -> Result<(), StoreError> {
-        if self.relay.clock().went_back() {
-            self.ahead = Some(Ahead::Surely);
+        let store = self.relay.store();
+        // Whether it went back before this process began, nobody here has seen.
+        let goes_back = self.relay.clock().went_back() || (self.begins && store.ids_are_ahead().await?);
+        self.begins = false;
+        if goes_back {
+            tracing::warn!("the database's clock has gone back: what waits is looked at anew");
+            self.asleep = Some(Uuid::nil());
         }
-        let Some(ahead) = self.ahead else { return Ok(()) };
-        self.pull_back().await?;
-        let rows = self.relay.store().wake(ahead).await?;
-        self.ahead = None;
-        if rows > 0 {
-            tracing::warn!(rows, "the database's clock has gone back: what waited for it is looked at now");
+        let Some(after) = self.asleep else { return Ok(()) };
+        if after.is_nil() {
+            self.pull_back().await?;
+        }
+        let page = store.wake(after, WAKES).await?;
+        self.asleep = page.last;
+        if page.woken > 0 {
+            tracing::info!(rows = page.woken, "what waited for a clock that was ahead is looked at now");
         }
         Ok(())
     }

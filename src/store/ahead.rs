@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+use uuid::Uuid;
+
+use super::row::column;
 use super::{Store, StoreError};
 use crate::model::Destination;
 
@@ -30,55 +33,54 @@ looked AS (
     WHERE d.tx_id = look.tx_id AND d.at > look.at RETURNING d.tx_id)
 SELECT count(*) FROM looked";
 
-/// Whether the clock was ahead when something was written.
+/// What a page of `due` held that was woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ahead {
-    /// It was seen to go back.
-    Surely,
-    /// When the latest id of the journal is more than a minute ahead.
-    IfIdsAre,
+pub struct WokenPage {
+    pub woken: u64,
+    /// The last row, where the next page begins. `None`: there are no more.
+    pub last: Option<Uuid>,
 }
 
-/// So many rows at once.
-const WAKES: i64 = 5000;
+/// Whether the latest id of the journal is more than a minute ahead.
+const AHEAD: &str = "/* ids_are_ahead */
+SELECT coalesce((SELECT ('x' || substr(replace(tx_id::text, '-', ''), 1, 12))::bit(48)::bigint
+                 FROM posthaste.journal ORDER BY tx_id DESC LIMIT 1)
+                > extract(epoch FROM clock_timestamp()) * 1000 + 60000, false)";
 
 const WAKE: &str = "/* wake */
-WITH far AS (
+WITH page AS MATERIALIZED (SELECT tx_id, at FROM posthaste.due WHERE tx_id > $1 ORDER BY tx_id LIMIT $2),
+far AS (
     SELECT j.tx_id, greatest(clock_timestamp(), j.not_before) AS at
-    FROM posthaste.due d JOIN posthaste.journal j ON j.tx_id = d.tx_id
-    WHERE ($1 OR (SELECT ('x' || substr(replace(latest.tx_id::text, '-', ''), 1, 12))::bit(48)::bigint
-                  FROM posthaste.journal latest ORDER BY latest.tx_id DESC LIMIT 1)
-                 > extract(epoch FROM clock_timestamp()) * 1000 + 60000)
-      AND (d.at > greatest(clock_timestamp(), j.not_before) + interval '1 second'
+    FROM posthaste.journal j JOIN page ON page.tx_id = j.tx_id
+    WHERE j.tx_id = ANY (ARRAY(SELECT tx_id FROM page)) AND j.state IN ('READY', 'PUBLISHED')
+      AND (page.at > greatest(clock_timestamp(), j.not_before) + interval '1 second'
            OR j.publish_after > clock_timestamp() + interval '1 minute')
-      AND j.state IN ('READY', 'PUBLISHED')
-    ORDER BY j.tx_id LIMIT $2 FOR NO KEY UPDATE OF j SKIP LOCKED),
+    ORDER BY j.tx_id FOR NO KEY UPDATE OF j SKIP LOCKED),
 spaced AS (
     UPDATE posthaste.journal j SET publish_after = clock_timestamp() FROM far
     WHERE j.tx_id = far.tx_id AND j.publish_after > clock_timestamp()),
 woken AS (
     UPDATE posthaste.due d SET at = far.at FROM far WHERE d.tx_id = far.tx_id)
-SELECT count(*) FROM far";
+SELECT (SELECT count(*) FROM far) AS woken, (SELECT tx_id FROM page ORDER BY tx_id DESC LIMIT 1) AS last";
 
 impl Store {
-    /// Has everything that stands in `due` looked at now, or when its next attempt is due, and published again without a pause:
-    /// what a clock that was ahead has set says nothing. Answers how many. To look sooner than need be does no harm.
-    pub async fn wake(&self, ahead: Ahead) -> Result<u64, StoreError> {
-        let mut rows = 0;
-        loop {
-            let woken = self
-                .house
-                .run(async |client| {
-                    // Planned anew each time: it is rare.
-                    let row = client.query_one(WAKE, &[&(ahead == Ahead::Surely), &WAKES]).await?;
-                    Ok(row.get::<_, i64>(0))
-                })
-                .await?;
-            rows += u64::try_from(woken).unwrap_or(0);
-            if woken < WAKES {
-                return Ok(rows);
-            }
-        }
+    /// Whether rows were made by a clock that was ahead: the last id says so.
+    pub async fn ids_are_ahead(&self) -> Result<bool, StoreError> {
+        self.house.run(async |client| Ok(client.query_one(AHEAD, &[]).await?.get(0))).await
+    }
+
+    /// Has the next rows of `due` after `after` looked at now, or when their next attempt is due, and published again without
+    /// a pause: what a clock that was ahead has set says nothing. To look sooner than need be does no harm.
+    pub async fn wake(&self, after: Uuid, rows: i64) -> Result<WokenPage, StoreError> {
+        self.house
+            .transaction(async |client| {
+                // Whatever the statistics say, rows are found by their keys.
+                client.batch_execute("SET LOCAL jit = off; SET LOCAL enable_seqscan = off").await?;
+                let page = client.query_one(WAKE, &[&after, &rows]).await?;
+                let woken: i64 = column(&page, "woken")?;
+                Ok(WokenPage { woken: u64::try_from(woken).unwrap_or(0), last: column(&page, "last")? })
+            })
+            .await
     }
 
     /// Brings times that lie too far ahead back to the longest wait: `delays`, for each destination the longest between two

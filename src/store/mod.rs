@@ -71,7 +71,7 @@ mod work;
 
 pub use accept::{AcceptRequest, Inserted, LogEntry, Outgoing, PUBLISH_AFTER, Seen, Winner};
 pub use adapter_state::{AdapterWish, Wish};
-pub use ahead::{Ahead, LONGEST_PAUSE};
+pub use ahead::{LONGEST_PAUSE, WokenPage};
 pub use audit::AuditEntry;
 pub use branch::BranchTransaction;
 pub use browse::{COUNT_CAP, Cursor, Filter, MAX_PAGE, Page, SlotCount};

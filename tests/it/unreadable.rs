@@ -50,6 +50,13 @@ impl App {
     }
 }
 
+/// Headers of one header, which is an array in an array, and so on, so many.
+fn nested(levels: usize) -> Vec<u8> {
+    let long = |bytes: &[u8]| [&u32::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat();
+    let value = (0..levels).fold(Vec::new(), |inner, _| [b"A".to_vec(), long(&inner)].concat());
+    long(&[raw::short(b"deep"), value].concat())
+}
+
 #[test]
 fn unreadable_messages_are_parked_and_their_neighbours_are_processed_once() {
     run(async {
@@ -102,6 +109,34 @@ fn unreadable_messages_are_parked_and_their_neighbours_are_processed_once() {
         let resent = app.console(Method::POST, &format!("/api/v1/stores/write-db/messages/{key}/resend")).await;
         assert_eq!(resent.status, 200, "{resent:?}");
         app.processed("type", SOON).await;
+    });
+}
+
+#[test]
+fn tables_in_tables_without_end_are_parked_and_end_no_process() {
+    run(async {
+        let app = App::start(Servers::shared().await).await;
+        app.good("before").await;
+        for levels in [64, 65, 1_000, 5_000] {
+            let id = format!("deep-{levels}");
+            let properties = [nested(levels), raw::short(id.as_bytes())].concat();
+            app.bad(raw::HEADERS | raw::MESSAGE_ID, &properties, id.as_bytes()).await;
+        }
+        app.good("after").await;
+        for number in 0..20 {
+            app.processed(&format!("before-{number}"), LONG).await;
+            app.processed(&format!("after-{number}"), LONG).await;
+        }
+        app.processed("deep-64", LONG).await;
+        eventually("three are set aside", LONG, async || same(app.set_aside().await.len(), &3)).await;
+        app.settled(LONG).await;
+        let aside = app.set_aside().await;
+        let found: Vec<(&str, &[u8], &str)> =
+            aside.iter().map(|one| (one.message_id.as_str(), &one.body[..], one.comments.as_str())).collect();
+        let why =
+            "it cannot be read as others are: its headers are tables in tables without end; it was never processed";
+        let wanted = ["deep-65", "deep-1000", "deep-5000"].map(|id| (id, id.as_bytes(), why));
+        assert_eq!(found, wanted);
     });
 }
 

@@ -1,3 +1,4 @@
+use super::super::nested::DEEPEST;
 use super::*;
 
 const CONTENT_TYPE: u16 = 1 << 15;

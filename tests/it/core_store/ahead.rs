@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use posthaste::model::Mode;
-use posthaste::store::Retention;
+use posthaste::store::{Retention, WokenPage};
+use uuid::Uuid;
 
 use super::{DAY, Home, MINUTE};
 use crate::support::run;
@@ -47,6 +48,44 @@ fn no_message_waits_longer_than_anybody_can_have_asked_for() {
         // And what waits as it should is left alone.
         assert_eq!(home.store.pull_back(&[(home.queue.clone(), MINUTE)]).await.unwrap(), 0);
         assert_eq!(waits(&home).await.len(), 3);
+    });
+}
+
+#[test]
+fn what_waits_for_a_clock_that_was_ahead_is_woken_page_by_page_but_no_sooner_than_its_next_attempt() {
+    run(async {
+        let home = Home::new().await;
+        assert!(!home.store.ids_are_ahead().await.unwrap(), "an empty journal says nothing");
+        let mut rows = Vec::new();
+        for id in ["1", "2", "3", "4"] {
+            rows.push(home.accepted(id, Mode::Own).await);
+            home.store.postpone(&[rows.last().unwrap().0], Duration::from_secs(1800)).await.unwrap();
+        }
+        rows.sort_unstable();
+        // The second waits for its next attempt, the third is looked at already, but would be published in half an hour.
+        let set = [
+            "UPDATE posthaste.journal SET not_before = clock_timestamp() + interval '600 s' WHERE tx_id = $1",
+            "UPDATE posthaste.journal SET publish_after = clock_timestamp() + interval '1800 s' WHERE tx_id = $1",
+            "UPDATE posthaste.due SET at = clock_timestamp() WHERE tx_id = $1",
+        ];
+        for (sql, row) in set.iter().zip([rows[1], rows[2], rows[2]]) {
+            home.db.rows(sql, &[&row.0]).await;
+        }
+        let page = async |after: Uuid| home.store.wake(after, 3).await.unwrap();
+        assert_eq!(page(Uuid::nil()).await, WokenPage { woken: 3, last: Some(rows[2].0) });
+        let half = waits(&home).await;
+        let looked_at: Vec<i64> = half.iter().map(|(_, at)| *at).collect();
+        assert!(looked_at[0] <= 0 && (500..=600).contains(&looked_at[1]) && looked_at[2] <= 0, "{half:?}");
+        assert!((1700..=1800).contains(&looked_at[3]), "its page has not come: {half:?}");
+        assert_eq!(page(rows[2].0).await, WokenPage { woken: 1, last: Some(rows[3].0) });
+        assert!(waits(&home).await[3].1 <= 0);
+        assert_eq!(page(rows[3].0).await, WokenPage { woken: 0, last: None });
+        // Nothing waits any more but for its attempt.
+        assert_eq!(page(Uuid::nil()).await.woken, 0);
+
+        assert!(!home.store.ids_are_ahead().await.unwrap());
+        home.execute("UPDATE posthaste.journal SET tx_id = 'ff90000000007000800000000000000a' WHERE attempts = 0 AND not_before IS NOT NULL").await;
+        assert!(home.store.ids_are_ahead().await.unwrap());
     });
 }
 
