@@ -10,7 +10,7 @@ mod raw;
 use crate::instance::{Armed, Fault};
 use crate::messages::Messages;
 use crate::site::{Ground, Site};
-use crate::support::{LONG, SOON, eventually, same};
+use crate::support::{LONG, SOON, eventually};
 use crate::verdict::Torn;
 
 pub async fn parked_once(ground: Arc<Ground>) {
@@ -29,7 +29,11 @@ pub async fn parked_once(ground: Arc<Ground>) {
     instance.disarm();
     instance.run();
     instance.ready().await;
-    eventually("it is acknowledged", SOON, async || same(site.unsettled().await, &"[0,0]".to_owned())).await;
+    let acknowledged = async || match site.unsettled().await.as_str() {
+        "[0,0]" => Ok(()),
+        held => Err(held.to_owned()),
+    };
+    eventually("it is acknowledged", SOON, acknowledged).await;
     let messages = Messages::default();
     messages.send(&instance, "one").await;
     messages.repeat_unknown(&instance).await;
