@@ -1,8 +1,9 @@
 //! How much a consumer is sent in advance, and how another takes its place.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, Fuse};
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
@@ -10,7 +11,7 @@ use lapin::{Channel, Consumer};
 use tokio::time::Sleep;
 
 use super::ack::AckToken;
-use super::connection::{CallError, bounded};
+use super::connection::{CallError, Handle, bounded};
 use super::tags::Tags;
 
 /// The answer to a cancel comes behind all that was sent before, which may be large: longest wait for the next of it.
@@ -48,8 +49,31 @@ pub(super) async fn open(channel: Channel, queue: ShortString, prefetch: u16) ->
     bounded("basic.consume", channel.basic_consume(queue, "".into(), options, FieldTable::default())).await
 }
 
-pub(super) async fn end(channel: Channel, consumer: ShortString) -> Result<(), CallError> {
-    bounded("basic.cancel", channel.basic_cancel(consumer, BasicCancelOptions::default())).await
+/// Between two looks whether a channel is still there on which nothing is awaited.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Comes back when a channel is gone, at most a second late.
+pub(super) async fn gone(channel: &Channel, handle: &Handle) {
+    while channel.status().connected() && handle.alive() {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = handle.until_given_up() => {}
+        }
+    }
+}
+
+/// Reads what is still sent to a consumer that is being cancelled, and keeps nothing of it, until the broker says that this was
+/// all: it goes back to its queue with the channel.
+pub(super) async fn end_unread(channel: Channel, consumer: &mut Consumer) -> Result<(), CallError> {
+    let mut end = pin!(channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()));
+    loop {
+        let end = bounded("basic.cancel", end.as_mut());
+        tokio::select! {
+            biased;
+            ended = end => return ended,
+            Some(_unread) = consumer.next() => {}
+        }
+    }
 }
 
 /// Hands back what was not kept, and waits until the rest is no more than it may be.

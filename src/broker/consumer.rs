@@ -13,10 +13,10 @@ use lapin::{Channel, Consumer};
 use tokio::time::{Instant, sleep};
 
 use super::ack::{AckToken, Delivery};
-use super::advance::{Bound, Phase, SILENCE, empty, end, open};
+use super::advance::{Bound, Phase, SILENCE, empty, end_unread, gone, open};
 use super::apart::{Apart, silent};
 use super::connection::{CallError, Handle, bounded, unreadable};
-use super::tags::Tags;
+use super::tags::{Held, Tags};
 use super::wire::{decode, queue_name};
 use crate::model::HomeId;
 
@@ -103,15 +103,22 @@ impl ConsumerSession {
         self.queue.as_str()
     }
 
-    /// Bytes of bodies that may be held unsettled, of one message at least. Of what comes beyond nothing is kept: it goes back
-    /// to its queue, and what is sent in advance from then on is one message. Default: no bound.
-    pub fn hold_at_most(&mut self, bytes: usize) {
+    /// Bytes of bodies that all sessions which share `held` may hold unsettled together, and each one message in any case. Of
+    /// what comes beyond nothing is kept: it goes back to its queue, and once all is settled one message is asked for. Default:
+    /// no bound. To be said before the first delivery.
+    pub fn hold_at_most(&mut self, bytes: usize, held: Held) {
         self.most = bytes;
+        self.tags = Tags::sharing(held);
     }
 
     /// Whether no other consumer is about to take the place of the present one.
     pub fn is_steady(&self) -> bool {
         matches!(self.phase, Phase::Consuming)
+    }
+
+    /// Whether there is no consumer until less is held.
+    pub fn waits_for_less(&self) -> bool {
+        matches!(self.phase, Phase::Emptying { .. })
     }
 
     /// Has another consumer take the place of the present one, with at most `prefetch` unsettled deliveries: once no more than
@@ -189,8 +196,8 @@ impl ConsumerSession {
                         _cancelled = cancel => continue,
                         read = self.consumer.next() => read,
                         () = silence.as_mut() => {
-                            self.silent("cancelling a consumer timed out").await;
-                            return Err(SessionEnd::ConnectionLost { reason: "no answer to basic.cancel".into() });
+                            let end = SessionEnd::ConnectionLost { reason: "no answer to basic.cancel".into() };
+                            return Err(self.ended_by_silence(end, "cancelling a consumer timed out").await);
                         }
                     };
                     match read {
@@ -208,7 +215,12 @@ impl ConsumerSession {
                     }
                 }
                 Phase::Emptying { prefetch, emptied } => {
-                    emptied.await;
+                    // What is not settled then never is, and no consumer is there that would be told.
+                    tokio::select! {
+                        biased;
+                        () = emptied => {}
+                        () = gone(&self.channel, &self.handle) => return Err(closed()),
+                    }
                     self.phase = Phase::Opening(open(self.channel.clone(), self.queue.clone(), *prefetch).boxed());
                 }
                 Phase::Opening(opened) => match opened.await {
@@ -217,10 +229,11 @@ impl ConsumerSession {
                         self.phase = Phase::Consuming;
                     }
                     Err(error) => {
+                        let end = SessionEnd::ConnectionLost { reason: error.to_string().into() };
                         if let CallError::TimedOut(_) = error {
-                            self.silent("starting a consumer timed out").await;
+                            return Err(self.ended_by_silence(end, "starting a consumer timed out").await);
                         }
-                        return Err(SessionEnd::ConnectionLost { reason: error.to_string().into() });
+                        return Err(end);
                     }
                 },
             }
@@ -253,15 +266,23 @@ impl ConsumerSession {
         silent(&self.handle, &self.channel, self.own_connection, &self.apart, reason).await;
     }
 
+    /// Whoever drops this in the midst finds the session ended all the same: what was awaited is not awaited again.
+    async fn ended_by_silence(&mut self, end: SessionEnd, reason: &'static str) -> SessionEnd {
+        self.ended = Some(end.clone());
+        self.silent(reason).await;
+        end
+    }
+
     fn keep(&mut self, delivery: Raw) {
         let Raw { data, acker, delivery_tag: tag, properties, redelivered, .. } = delivery;
-        let (bytes, held) = (data.len(), self.tags.bytes());
+        let bytes = data.len();
         let token = AckToken { acker, tag, tags: self.tags.clone(), handle: self.handle.clone() };
-        if held > 0 && held.saturating_add(bytes) > self.most {
+        if self.tags.bytes() > 0 && self.tags.bytes_of_all().saturating_add(bytes) > self.most {
             self.tags.delivered(tag, 0);
             self.spare.push(token);
             self.overflow = self.overflow.max(Some(bytes));
-            return self.consume_anew(1, self.most / 2);
+            // Only when nothing is held the next one is kept for sure, however large.
+            return self.consume_anew(1, 0);
         }
         self.tags.delivered(tag, bytes);
         let incoming = decode(&properties, redelivered, Bytes::from(data), self.home);
@@ -269,18 +290,22 @@ impl ConsumerSession {
     }
 
     /// Takes no more deliveries, but keeps the channel: tokens can still be settled. What waited unread goes back at
-    /// [`close`](Self::close).
+    /// [`close`](Self::close), and takes no room until then.
     pub async fn cancel(&mut self) {
+        self.arrived.clear();
         if self.ended.is_some() {
             return;
         }
         self.ended = Some(SessionEnd::Closed);
-        if let Phase::Opening(opened) = &mut self.phase
-            && let Ok(consumer) = opened.await
-        {
-            self.consumer = consumer;
+        match &mut self.phase {
+            Phase::Consuming | Phase::Ending { .. } => {}
+            Phase::Emptying { .. } => return,
+            Phase::Opening(opened) => match opened.await {
+                Ok(consumer) => self.consumer = consumer,
+                Err(_) => return,
+            },
         }
-        match end(self.channel.clone(), self.consumer.tag()).await {
+        match end_unread(self.channel.clone(), &mut self.consumer).await {
             Ok(()) => {}
             Err(CallError::TimedOut(_)) => self.silent("cancelling a consumer timed out").await,
             Err(error) => tracing::debug!(%error, "a consumer could not be cancelled"),
@@ -296,8 +321,8 @@ impl ConsumerSession {
                 Err(error) => tracing::debug!(%error, "a consumer's channel could not be closed"),
             }
         }
-        if self.own_connection && self.handle.alive() {
-            self.handle.close().await;
+        if self.own_connection {
+            self.handle.leave().await;
         }
     }
 }

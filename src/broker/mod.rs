@@ -55,6 +55,7 @@ pub use outcome::{Confirmed, Doubt, NotSent, PublishError};
 pub use publisher::{Publisher, PublisherSettings};
 pub use publishing::{Publishing, Word};
 pub use settings::{AmqpSettings, QueueSettings};
+pub use tags::Held;
 pub use topology::{Ensured, QueueState, TopologyError};
 pub use unreadable::Unreadable;
 pub use wire::{Incoming, MAX_HEADER_BYTES, MAX_HEADERS, OutMessage, Source, WireError, fits};

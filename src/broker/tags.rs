@@ -3,12 +3,33 @@
 
 use std::collections::BTreeMap;
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 /// What the broker calls a delivery: on each channel it counts from 1.
 pub(super) type Tag = u64;
+
+/// Bytes of bodies that the sessions which share it hold unsettled, all together. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Held(Arc<AtomicUsize>);
+
+impl Held {
+    /// So many now.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn take(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
 
 /// The unsettled deliveries of one channel; clones share them. A delivery that is never settled stays for ever: nothing
 /// later is acknowledged together with it.
@@ -18,6 +39,8 @@ pub(super) struct Tags(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     book: Mutex<Book>,
+    /// Its own bytes and others'.
+    held: Held,
     /// Some were settled.
     less: Notify,
 }
@@ -31,7 +54,19 @@ struct Book {
     bytes: usize,
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let book = self.book.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.held.take(book.bytes);
+    }
+}
+
 impl Tags {
+    /// Whose bytes count together with others'.
+    pub(super) fn sharing(held: Held) -> Self {
+        Self(Arc::new(Shared { book: Mutex::default(), held, less: Notify::new() }))
+    }
+
     /// A delivery with so many bytes is about to be handed out.
     pub(super) fn delivered(&self, tag: Tag, bytes: usize) {
         let mut book = self.book();
@@ -42,6 +77,8 @@ impl Tags {
         }
         let before = book.unsettled.insert(tag, bytes).unwrap_or(0);
         book.bytes = book.bytes.saturating_sub(before).saturating_add(bytes);
+        self.0.held.add(bytes);
+        self.0.held.take(before);
         book.latest = book.latest.max(tag);
     }
 
@@ -58,6 +95,7 @@ impl Tags {
         for tag in tags {
             let bytes = book.unsettled.remove(&tag).unwrap_or(0);
             book.bytes = book.bytes.saturating_sub(bytes);
+            self.0.held.take(bytes);
         }
         drop(book);
         self.0.less.notify_waiters();
@@ -66,6 +104,11 @@ impl Tags {
     /// Bytes that are not settled.
     pub(super) fn bytes(&self) -> usize {
         self.book().bytes
+    }
+
+    /// The same, with what others hold.
+    pub(super) fn bytes_of_all(&self) -> usize {
+        self.0.held.bytes()
     }
 
     /// Waits until no more than so many bytes are unsettled.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::broker::Held;
+
 /// Bytes of bodies.
 const BYTES: usize = 32 << 20;
 
@@ -14,6 +16,7 @@ pub struct InAdvance(Arc<Asked>);
 struct Asked {
     receivers: AtomicUsize,
     bytes: AtomicUsize,
+    held: Held,
 }
 
 /// One receiver's part, until it is dropped.
@@ -36,9 +39,15 @@ impl Share {
     /// Bytes that this receiver may ask for: what others leave, and an equal part in any case.
     #[must_use]
     pub fn room(&self) -> usize {
-        let Asked { receivers, bytes } = &*self.all.0;
+        let Asked { receivers, bytes, .. } = &*self.all.0;
         let others = bytes.load(Ordering::Relaxed).saturating_sub(self.mine);
         BYTES.saturating_sub(others).max(BYTES / receivers.load(Ordering::Relaxed).max(1))
+    }
+
+    /// What all receivers hold, asked for or not.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        self.all.0.held.clone()
     }
 
     /// It asks for so many from now on.

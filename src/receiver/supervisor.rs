@@ -183,7 +183,7 @@ impl Receiver {
                 self.report(AdapterState::Starting, Some(reason.clone()));
             }
         }
-        intake.session.cancel().await;
+        intake.leave().await;
         self.drain().await;
         // Whatever is not settled goes back to the queue with its channel.
         intake.session.close().await;
@@ -223,6 +223,7 @@ impl Receiver {
                     () = unwanted(&mut self.wanted) => return Left::Unwanted,
                     Some(message) = directs.recv() => {
                         self.worker.work_on_direct(message, permit, &hand);
+                        intake.look();
                         continue;
                     }
                     delivery = intake.next() => match delivery {

@@ -149,8 +149,9 @@ impl Worker {
         match adopted {
             Ok(true) => {
                 metrics::counter!("posthaste_adopted_total").increment(1);
-                if envelope.body.len() > SMALL {
-                    // The next large one comes when this one is done with.
+                if envelope.body.len() > SMALL && foreign_id.is_some() {
+                    // The next large one comes when this one is done with. Not without an id: should this process die of it, the
+                    // delivery comes again, and would be another message each time.
                     let end = self.enter(&envelope, Entry::First, slot).await;
                     return of_no_delivery(end, self.settle(token, AttemptEnd::Settled).await);
                 }

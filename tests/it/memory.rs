@@ -53,6 +53,17 @@ impl App {
         assert_eq!(self.db.count("ibisstore WHERE type <> 'A'", &[]).await, 0);
     }
 
+    /// Deliveries of the queue that are not settled, as the queue's own process knows it.
+    async fn unsettled(&self) -> String {
+        let url = url::Url::parse(self.amqp_url()).unwrap();
+        let vhost = url.path().trim_start_matches('/');
+        let held = format!(
+            "begin {{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"{vhost}\">>, queue, <<\"{QUEUE}\">>)), \
+             element(2, element(2, ra:leader_query(amqqueue:get_pid(Q), fun rabbit_fifo:query_messages_checked_out/1))) end"
+        );
+        self.servers.rabbit.lock().await.eval(&held).await.unwrap()
+    }
+
     /// It was never killed, and had little.
     pub fn had_little(&mut self, what: &str) {
         assert_eq!(self.has_ended(), None);
@@ -121,5 +132,30 @@ fn large_messages_that_are_published_again_take_little_memory() {
         app.all_whole(&[MIB; MANY], BOUND).await;
         app.had_little("150 of 1 MiB published and processed");
         app.stop().await;
+    });
+}
+
+#[test]
+fn a_large_one_without_an_id_is_acknowledged_before_it_is_tried_lest_it_be_another_after_each_crash() {
+    run(async {
+        let app = App::start(Servers::shared().await).await;
+        app.widen().await;
+        let (hold, _session) = app.db.session().await;
+        hold.batch_execute("BEGIN; LOCK TABLE message IN ACCESS EXCLUSIVE MODE").await.unwrap();
+        let (with_id, without) = (text(1, MIB), text(2, MIB));
+        let amqp = Amqp::connect(app.amqp_url()).await;
+        amqp.publish(QUEUE, BasicProperties::default(), without.as_bytes()).await;
+        let adopted = async |count: i64| same(app.db.count("posthaste.journal", &[]).await, &count);
+        eventually("it is adopted", LONG, async || adopted(1).await).await;
+        eventually("it is acknowledged", LONG, async || same(app.unsettled().await, &"0".to_owned())).await;
+        // One with an id is known when it comes again, and stays with the broker until it is done with.
+        let properties = BasicProperties::default().with_message_id("known".into());
+        amqp.publish(QUEUE, properties, with_id.as_bytes()).await;
+        eventually("the other is adopted", LONG, async || adopted(2).await).await;
+        assert_eq!(app.unsettled().await, "1");
+        hold.batch_execute("COMMIT").await.unwrap();
+        app.settled(LONG).await;
+        eventually("both are processed", LONG, async || same(app.db.count("message", &[]).await, &2)).await;
+        eventually("both are acknowledged", LONG, async || same(app.unsettled().await, &"0".to_owned())).await;
     });
 }

@@ -1,15 +1,20 @@
 //! A consumer that gives way to another on its channel, so that more or less is sent in advance.
 
+mod interrupted;
+mod together;
+
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use lapin::BasicProperties;
-use posthaste::broker::{AckToken, AmqpSettings, Broker, ConsumerSession, Delivery, PublisherSettings};
+use posthaste::broker::{AckToken, AmqpSettings, Broker, ConsumerSession, Delivery, Held, PublisherSettings};
 use posthaste::lifecycle::Lifecycle;
 use posthaste::model::HomeId;
 use uuid::Uuid;
 
-use crate::support::{Amqp, SOON, Servers, depth, eventually, run, same};
+use crate::support::{Amqp, SOON, Servers, TcpRelay, depth, eventually, run, same};
 
 const QUEUE: &str = "advance";
 const HOME: HomeId = HomeId(Uuid::from_u128(7));
@@ -23,11 +28,29 @@ struct Bench {
 
 impl Bench {
     async fn of(messages: usize, bytes: usize) -> Self {
+        Self::reached(messages, bytes, None).await
+    }
+
+    /// The same, reached through a relay.
+    async fn behind_a_relay(messages: usize, bytes: usize) -> (Self, TcpRelay) {
+        let port = Servers::shared().await.rabbit.lock().await.port();
+        let relay = TcpRelay::start(([127, 0, 0, 1], port).into()).await;
+        (Self::reached(messages, bytes, Some(relay.addr())).await, relay)
+    }
+
+    async fn reached(messages: usize, bytes: usize, at: Option<SocketAddr>) -> Self {
         let servers = Servers::shared().await;
-        let url = servers.rabbit.lock().await.create_vhost(&posthaste::dev::fresh_name("it")).await.unwrap();
+        let rabbit = servers.rabbit.lock().await;
+        let url = rabbit.create_vhost(&posthaste::dev::fresh_name("it")).await.unwrap();
+        let port = rabbit.port();
+        drop(rabbit);
+        let reached = match at {
+            Some(address) => url.replace(&format!("127.0.0.1:{port}"), &address.to_string()),
+            None => url.clone(),
+        };
         let settings = AmqpSettings {
             name: "rabbit".to_owned(),
-            url: url.as_str().into(),
+            url: reached.into(),
             username: None,
             password: None,
             management_url: None,
@@ -75,6 +98,15 @@ async fn take(session: &mut ConsumerSession, count: usize, seen: &mut BTreeSet<S
         delivery.token.ack().await.unwrap();
     }
     redelivered
+}
+
+/// Reads what is there until the next consumer waits for less to be held.
+async fn emptying(session: &mut ConsumerSession) {
+    let look = async || {
+        let _never_ends = session.take_in().now_or_never();
+        same(session.waits_for_less(), &true)
+    };
+    eventually("there is no consumer", SOON, look).await;
 }
 
 /// Reads what is there as long as nothing else is to be done.
@@ -163,7 +195,7 @@ fn of_more_than_may_be_held_nothing_is_kept_and_it_comes_again_one_by_one() {
         const BYTES: usize = 100_000;
         let bench = Bench::of(20, BYTES).await;
         let mut session = bench.consume(100).await;
-        session.hold_at_most(5 * BYTES);
+        session.hold_at_most(5 * BYTES, Held::default());
         idle(&mut session, bench.ready(15)).await;
         assert_eq!((session.overflow(), session.overflow()), (Some(BYTES), None));
         let mut seen = BTreeSet::new();
