@@ -14,6 +14,9 @@ mod browse;
 #[path = "console/conflicts.rs"]
 mod conflicts;
 #[cfg(test)]
+#[path = "console/large.rs"]
+mod large;
+#[cfg(test)]
 #[path = "console/protection.rs"]
 mod protection;
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod conflicts;
 mod filter;
 mod guard;
 mod health;
+mod large;
 mod settings;
 mod slots;
 mod stores;
@@ -46,8 +47,10 @@ pub struct Console {
     pub store: Store,
     pub registry: AdapterRegistry,
     pub resender: Resender,
-    /// For large bodies that are shown.
+    /// For large bodies while they are read: what is processed shares it.
     pub room: Room,
+    /// For large answers until their clients have read them.
+    pub answers: Room,
     pub settings: ConsoleSettings,
     /// The slots that receivers claim. A row in any other slot is orphaned.
     pub slots: Arc<[ClaimedSlot]>,

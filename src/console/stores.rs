@@ -15,7 +15,7 @@ use serde_json::json;
 use super::actor::{Acting, ActionBody, message_id, message_key, not_found, slot_id};
 use super::filter::{Unfiltered, page_query};
 use super::slots::{no_row, refuse_unknown};
-use super::{Console, SlotPurpose};
+use super::{Console, SlotPurpose, large};
 use crate::inbound::problem::{Effect, Problem};
 use crate::model::{AdapterName, MessageKey, SlotId, StoreType};
 use crate::receiver::ResendOutcome;
@@ -109,10 +109,8 @@ pub(super) async fn show(
     let Some(row) = console.store.stored_row(&slot, key).await? else {
         return Err(no_row(&console, &slot, key).await);
     };
-    // Large ones one after the other: each stands in memory several times until it is answered.
-    let _room = console.room.take(usize::try_from(row.size).unwrap_or(0)).await;
-    match console.store.stored_message(&slot, key).await? {
-        Some(found) => Ok(Json(found).into_response()),
+    match large::show(&console, &slot, key, usize::try_from(row.size).unwrap_or(0)).await? {
+        Some(response) => Ok(response),
         None => Err(no_row(&console, &slot, key).await),
     }
 }

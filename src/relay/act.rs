@@ -1,11 +1,12 @@
 //! Doing what was decided about open rows.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use super::Relay;
+use super::direct::Places;
 use super::page::pages;
 use crate::model::{Destination, TxId};
 use crate::store::{Claimed, FailedAttempt, GivenUpBy, OpenRow, PUBLISH_AFTER, StoreError};
@@ -13,6 +14,8 @@ use crate::txn::faults::{Point, reach};
 
 /// Between two looks at a row that could not be claimed: somebody holds it, or there is no room to process it.
 const HELD: Duration = Duration::from_secs(1);
+/// Between two looks at a row that has a turn as soon as there is room for its body: meanwhile nobody else gets any.
+const TURN: Duration = Duration::from_millis(100);
 /// Between two looks at a row that the error store refused.
 const REFUSED: Duration = Duration::from_secs(60);
 
@@ -66,21 +69,25 @@ async fn publish(relay: &Relay, rows: Vec<OpenRow>) -> Result<(), StoreError> {
 /// Hands rows to their receivers, as many as these have room for.
 async fn dispatch(relay: &Relay, rows: &[OpenRow]) -> Result<(), StoreError> {
     let sizes = sizes(relay, rows).await?;
-    let (mut now, mut places, mut later) = (Vec::new(), BTreeMap::new(), Vec::new());
+    let mut wanted: BTreeMap<&Destination, Vec<(TxId, usize)>> = BTreeMap::new();
     for row in rows {
         let bytes = sizes.get(&row.tx_id).copied().unwrap_or(0);
-        match relay.route(&row.destination).and_then(|route| route.place(bytes)) {
-            Some(place) => {
-                places.insert(row.tx_id, place);
-                now.push(row.clone());
-            }
-            None => later.push(row.tx_id.0),
+        wanted.entry(&row.destination).or_default().push((row.tx_id, bytes));
+    }
+    let mut all = Places::default();
+    for (destination, rows) in wanted {
+        match relay.route(destination) {
+            Some(route) => all.add(route.places(rows, Instant::now())),
+            None => all.later.extend(rows.iter().map(|(tx_id, _)| tx_id.0)),
         }
     }
-    let store = relay.store();
-    if !later.is_empty() {
-        store.postpone(&later, HELD).await?;
+    let (store, Places { found: mut places, soon, later }) = (relay.store(), all);
+    for (rows, pause) in [(soon, TURN), (later, HELD)] {
+        if !rows.is_empty() {
+            store.postpone(&rows, pause).await?;
+        }
     }
+    let now: Vec<OpenRow> = rows.iter().filter(|row| places.contains_key(&row.tx_id)).cloned().collect();
     if now.is_empty() {
         return Ok(());
     }

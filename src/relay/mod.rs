@@ -24,6 +24,7 @@ mod suspects;
 mod sweeper;
 mod topology;
 mod trouble;
+mod turns;
 mod walk;
 
 pub use admission::NotTaken;

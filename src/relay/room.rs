@@ -9,7 +9,7 @@ const BYTES: usize = 32 << 20;
 /// Up to this a body needs no room: how many of them are at work is bounded otherwise, and they cost little.
 pub const SMALL: usize = 256 << 10;
 
-/// One for all of a process that process or publish what waits. Cheap to clone.
+/// One for all of a process that process or publish what waits, or read it to show it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Room(Arc<Semaphore>);
 
@@ -33,6 +33,12 @@ impl Room {
         let permits = u32::try_from(bytes.min(BYTES)).unwrap_or(u32::MAX);
         // It is never closed.
         Occupied(self.0.clone().acquire_many_owned(permits).await.ok().map(Arc::new))
+    }
+
+    /// Bytes that are taken now.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        BYTES.saturating_sub(self.0.available_permits())
     }
 }
 
@@ -58,7 +64,9 @@ mod tests {
         let room = Room::default();
         let (one, other) = (taken(&room, BYTES / 2).unwrap(), taken(&room, BYTES / 2));
         assert!(other.is_some() && taken(&room, SMALL + 1).is_none());
+        assert_eq!(room.taken(), BYTES);
         drop(one);
+        assert_eq!(room.taken(), BYTES / 2);
         assert!(taken(&room, 10 * BYTES).is_none());
         drop(other);
         let alone = taken(&room, 10 * BYTES);

@@ -22,7 +22,7 @@ const WALK: Duration = Duration::from_secs(5);
 const WALK_MAX: Duration = Duration::from_secs(60);
 /// Rows per statement, or entries; each names as many rows as were accepted together.
 const PAGE: i64 = 500;
-/// Rows of `due` that a round wakes at most.
+/// Rows of `due` that a round wakes, or brings back from too far ahead, at most.
 const WAKES: i64 = 5000;
 /// How long a round stays with a walk; the next one goes on where it stopped.
 const WALK_PART: Duration = Duration::from_millis(500);
@@ -54,10 +54,14 @@ pub async fn sweep(relay: Relay, shared: Shared) {
         let pause = if blind {
             SWEEP
         } else {
-            if let Err(error) = sweeper.round().await {
-                tracing::debug!(%error, "sweep interrupted");
+            match sweeper.round().await {
+                Ok(()) if sweeper.far || sweeper.asleep.is_some() => BREATH,
+                Ok(()) => sweeper.pause().await,
+                Err(error) => {
+                    tracing::debug!(%error, "sweep interrupted");
+                    sweeper.pause().await
+                }
             }
-            sweeper.pause().await
         };
         let woken = async {
             tokio::time::sleep(BREATH).await;
@@ -87,6 +91,8 @@ struct Sweeper {
     begins: bool,
     /// What waits may do so for a clock that was ahead: from here on it was not woken yet.
     asleep: Option<Uuid>,
+    /// Rows may wait further ahead than anybody can have asked for.
+    far: bool,
 }
 
 impl Sweeper {
@@ -102,6 +108,7 @@ impl Sweeper {
             unserved: BTreeSet::new(),
             begins: true,
             asleep: None,
+            far: false,
         }
     }
 
@@ -125,7 +132,8 @@ impl Sweeper {
         let rows = self.relay.store().due_rows(PAGE).await?;
         let actions = self.decide_all(&rows, &empty);
         actions.take(&self.relay).await?;
-        self.wake().await?;
+        // Whatever became of it, a walk looks at what no clock has touched.
+        let woken = self.wake().await;
         if somebody_died {
             // What was his is looked at from the beginning.
             self.walk = None;
@@ -133,7 +141,7 @@ impl Sweeper {
         if somebody_died || Instant::now() >= self.next_walk {
             self.walk(&empty).await?;
         }
-        Ok(())
+        woken
     }
 
     async fn empty_queues(&mut self) -> BTreeSet<Destination> {
@@ -240,27 +248,35 @@ impl Sweeper {
             if !walk.pass(last) {
                 self.next_walk = Instant::now() + (walk.reading * 20).clamp(WALK, WALK_MAX);
                 self.share_counts(&walk.counts);
-                return self.pull_back().await;
+                // Also when nobody saw the clock go back.
+                self.far = true;
+                return Ok(());
             }
         }
         self.walk = Some(walk);
         Ok(())
     }
 
-    /// Once the clock has gone back, everything that waits is looked at anew, page by page.
+    /// Once the clock has gone back, everything that waits is looked at anew: a page in each round, and first what lies further
+    /// ahead than anybody can have asked for.
     async fn wake(&mut self) -> Result<(), StoreError> {
-        let store = self.relay.store();
+        let store = self.relay.store().clone();
         // Whether it went back before this process began, nobody here has seen.
         let goes_back = self.relay.clock().went_back() || (self.begins && store.ids_are_ahead().await?);
         self.begins = false;
         if goes_back {
             tracing::warn!("the database's clock has gone back: what waits is looked at anew");
-            self.asleep = Some(Uuid::nil());
+            (self.asleep, self.far) = (Some(Uuid::nil()), true);
         }
-        let Some(after) = self.asleep else { return Ok(()) };
-        if after.is_nil() {
-            self.pull_back().await?;
+        if self.far {
+            let began = Instant::now();
+            self.far = self.pull_back().await;
+            if !self.far {
+                // It may have read many rows that wait as long as they may.
+                self.next_walk = self.next_walk.max(Instant::now() + (began.elapsed() * 20).min(WALK_MAX));
+            }
         }
+        let Some(after) = self.asleep.filter(|_| !self.far) else { return Ok(()) };
         let page = store.wake(after, WAKES).await?;
         self.asleep = page.last;
         if page.woken > 0 {
@@ -269,15 +285,22 @@ impl Sweeper {
         Ok(())
     }
 
-    /// What a clock has left behind that was ahead shall not keep messages waiting, also when nobody saw it go back.
-    async fn pull_back(&self) -> Result<(), StoreError> {
+    /// What a clock has left behind that was ahead shall not keep messages waiting. Whether more of it is to be brought back
+    /// now; when that fails the next walk asks for it again, and nothing waits for that.
+    async fn pull_back(&self) -> bool {
         let destinations = self.relay.settings().destinations.iter();
         let delays: Vec<_> = destinations.map(|one| (one.destination.clone(), one.longest_delay)).collect();
-        let rows = self.relay.store().pull_back(&delays).await?;
-        if rows > 0 {
-            tracing::warn!(rows, "the database's clock has gone back: messages that waited for it wait no longer");
+        match self.relay.store().pull_back(&delays, WAKES).await {
+            Ok(0) => false,
+            Ok(rows) => {
+                tracing::warn!(rows, "the database's clock has gone back: messages that waited for it wait no longer");
+                rows >= WAKES.unsigned_abs()
+            }
+            Err(error) => {
+                tracing::warn!(%error, "messages that wait too far ahead are not brought back yet");
+                false
+            }
         }
-        Ok(())
     }
 
     fn share_counts(&mut self, found: &BTreeMap<Destination, OpenCounts>) {

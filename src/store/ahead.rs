@@ -13,25 +13,33 @@ use crate::model::Destination;
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(64 * 60);
 
 /// An attempt that is left waits as long as its receiver says at most, one that is used up for the error store. Whoever looks
-/// sooner than need be does no harm.
+/// sooner than need be does no harm. Of what lies that far off only those rows are taken that have no right to.
 const PULL_BACK: &str = "/* pull_back */
-WITH far AS (
-    SELECT j.tx_id, CASE WHEN j.not_before > longest.most THEN longest.most ELSE j.not_before END AS not_before
+WITH now AS MATERIALIZED (SELECT clock_timestamp() AS time),
+far AS (
+    SELECT j.tx_id, back.not_before, look.at
     FROM posthaste.due d JOIN posthaste.journal j ON j.tx_id = d.tx_id
     JOIN unnest($1::text[], $2::float8[]) w(destination, delay) ON w.destination = j.destination
-    CROSS JOIN LATERAL (SELECT clock_timestamp()
+    CROSS JOIN LATERAL (SELECT (SELECT time FROM now)
         + CASE WHEN j.attempts < j.max_attempts THEN w.delay ELSE $3 END * interval '1 second' AS most) longest
-    WHERE d.at > clock_timestamp() + $4 * interval '1 second' AND j.state IN ('READY', 'PUBLISHED')
-    ORDER BY j.tx_id FOR NO KEY UPDATE OF j SKIP LOCKED),
+    CROSS JOIN LATERAL (SELECT CASE WHEN j.not_before > longest.most THEN longest.most ELSE j.not_before END AS not_before) back
+    CROSS JOIN LATERAL (SELECT CASE WHEN back.not_before > (SELECT time FROM now) THEN back.not_before
+                                    ELSE (SELECT time FROM now) + $3 * interval '1 second' END AS at) look
+    WHERE d.at > (SELECT time FROM now) + $4 * interval '1 second' AND j.state IN ('READY', 'PUBLISHED')
+      AND (d.at > look.at OR j.not_before > back.not_before)
+    ORDER BY d.at DESC LIMIT $5 FOR NO KEY UPDATE OF j, d SKIP LOCKED),
 waiting AS (
     UPDATE posthaste.journal j SET not_before = far.not_before FROM far
     WHERE j.tx_id = far.tx_id AND j.not_before > far.not_before),
 looked AS (
-    UPDATE posthaste.due d SET at = look.at
-    FROM (SELECT tx_id, CASE WHEN not_before > clock_timestamp() THEN not_before
-                             ELSE clock_timestamp() + $3 * interval '1 second' END AS at FROM far) look
-    WHERE d.tx_id = look.tx_id AND d.at > look.at RETURNING d.tx_id)
-SELECT count(*) FROM looked";
+    UPDATE posthaste.due d SET at = far.at FROM far WHERE d.tx_id = far.tx_id AND d.at > far.at)
+SELECT count(*) FROM far";
+
+/// For a statement that finds rows by their keys, whatever the statistics say.
+const BY_KEYS: &str = "SET LOCAL jit = off; SET LOCAL enable_seqscan = off";
+/// For one that takes the first rows of an index and looks at no others. Left to itself the planner sorts them all.
+const IN_ORDER: &str = "SET LOCAL jit = off; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;
+    SET LOCAL enable_sort = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
 
 /// What a page of `due` held that was woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +82,7 @@ impl Store {
     pub async fn wake(&self, after: Uuid, rows: i64) -> Result<WokenPage, StoreError> {
         self.house
             .transaction(async |client| {
-                // Whatever the statistics say, rows are found by their keys.
-                client.batch_execute("SET LOCAL jit = off; SET LOCAL enable_seqscan = off").await?;
+                client.batch_execute(BY_KEYS).await?;
                 let page = client.query_one(WAKE, &[&after, &rows]).await?;
                 let woken: i64 = column(&page, "woken")?;
                 Ok(WokenPage { woken: u64::try_from(woken).unwrap_or(0), last: column(&page, "last")? })
@@ -83,17 +90,18 @@ impl Store {
             .await
     }
 
-    /// Brings times that lie too far ahead back to the longest wait: `delays`, for each destination the longest between two
-    /// attempts. Answers how many.
-    pub async fn pull_back(&self, delays: &[(Destination, Duration)]) -> Result<u64, StoreError> {
+    /// Brings times that lie too far ahead back to the longest wait, the farthest first: `delays`, for each destination the
+    /// longest between two attempts. Answers how many; as many as `rows`: there may be more.
+    pub async fn pull_back(&self, delays: &[(Destination, Duration)], rows: i64) -> Result<u64, StoreError> {
         let Some(least) = delays.iter().map(|(_, delay)| *delay).chain([LONGEST_PAUSE]).min() else { return Ok(0) };
         let destinations: Vec<&str> = delays.iter().map(|(destination, _)| destination.as_str()).collect();
         let waits: Vec<f64> = delays.iter().map(|(_, delay)| delay.as_secs_f64()).collect();
         self.house
-            .run(async |client| {
+            .transaction(async |client| {
+                client.batch_execute(IN_ORDER).await?;
                 // Planned anew each time: mostly there is nothing so far ahead, and the index on `at` tells.
-                let params: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
-                    [&destinations, &waits, &LONGEST_PAUSE.as_secs_f64(), &least.as_secs_f64()];
+                let params: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+                    [&destinations, &waits, &LONGEST_PAUSE.as_secs_f64(), &least.as_secs_f64(), &rows];
                 let row = client.query_one(PULL_BACK, &params).await?;
                 Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
             })

@@ -35,7 +35,7 @@ pub struct StoredMessage {
     pub root_id: RootId,
 }
 
-/// One row with its body: text as it is, anything else in base64.
+/// One row with its body: text as it is, anything else in base64, and text that is mostly control characters.
 #[derive(Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FullMessage {
@@ -122,7 +122,8 @@ pub(super) fn stored_message(row: &Row) -> Result<StoredMessage, StoreError> {
 
 fn full_message(row: &Row, body: Vec<u8>) -> Result<FullMessage, StoreError> {
     let (message, message_base64) = match String::from_utf8(body) {
-        Ok(text) => (Some(text), None),
+        Ok(text) if !more_than_doubles(&text) => (Some(text), None),
+        Ok(text) => (None, Some(STANDARD.encode(text))),
         Err(error) => (None, Some(STANDARD.encode(error.as_bytes()))),
     };
     Ok(FullMessage {
@@ -135,6 +136,33 @@ fn full_message(row: &Row, body: Vec<u8>) -> Result<FullMessage, StoreError> {
     })
 }
 
+/// Whether JSON makes more than twice of it: a control character without a short form takes six bytes.
+fn more_than_doubles(text: &str) -> bool {
+    let cost = |byte: &u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..0x20 => 6,
+        _ => 1_usize,
+    };
+    text.as_bytes().iter().map(cost).sum::<usize>() > text.len().saturating_mul(2)
+}
+
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_shown_as_text_unless_it_would_take_more_than_twice_its_size() {
+        for text in ["", "plain", "\"\\\n\r\t\u{8}\u{c}", "caf\u{e9} \0", "\u{7f}\u{80}"] {
+            assert!(!more_than_doubles(text), "{text:?}");
+            assert!(serde_json::to_string(text).unwrap().len() - 2 <= 2 * text.len());
+        }
+        for text in ["\0", "\u{1}\u{1f}abc"] {
+            assert!(more_than_doubles(text), "{text:?}");
+            assert!(serde_json::to_string(text).unwrap().len() - 2 > 2 * text.len());
+        }
+    }
 }

@@ -38,6 +38,9 @@ pub struct Home {
     pub address: SocketAddr,
     pub readiness: Arc<Mutex<Readiness>>,
     pub registry: AdapterRegistry,
+    /// What is processed, and the answers, take room here.
+    pub room: Room,
+    pub answers: Room,
     tasks: Lifecycle,
 }
 
@@ -71,11 +74,13 @@ impl Home {
         let registry = AdapterRegistry::new(adapters(), Timestamp::now());
         let readiness = Arc::new(Mutex::new(Readiness { accepting: true, processing: true, reasons: Vec::new() }));
         let shown = Arc::clone(&readiness);
+        let (room, answers) = (Room::default(), Room::default());
         let console = Console {
             store: store.clone(),
             registry: registry.clone(),
             resender: resender(&store, &registry, &tasks),
-            room: Room::default(),
+            room: room.clone(),
+            answers: answers.clone(),
             settings: ConsoleSettings { listen: address, hosts: Vec::new(), unauthenticated: false },
             slots: slots(),
             readiness: Arc::new(move || shown.lock().unwrap().clone()),
@@ -92,7 +97,7 @@ impl Home {
         let (task, answer) = (Task::new("console", NeededFor::Neither), move |request| routed(router.clone(), request));
         drop(tasks.tasks.spawn(serve(task, listener, answer, limits, tasks.clone())));
         let http = Client::builder().no_proxy().build().unwrap();
-        Self { store, sql, http, address, readiness, registry, tasks }
+        Self { store, sql, http, address, readiness, registry, room, answers, tasks }
     }
 
     /// Ends everything; the database goes with its server.

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use posthaste::model::Mode;
+use posthaste::model::{Destination, Mode, TxId};
 use posthaste::store::{Retention, WokenPage};
 use uuid::Uuid;
 
 use super::{DAY, Home, MINUTE};
 use crate::support::run;
+
+/// More than there are.
+const PAGE: i64 = 100;
 
 /// Each open row's wait, and when it is looked at, in seconds from now.
 async fn waits(home: &Home) -> Vec<(i64, i64)> {
@@ -35,19 +38,74 @@ fn no_message_waits_longer_than_anybody_can_have_asked_for() {
 
         let other = posthaste::model::Destination::queue("rabbit", "other");
         // Whoever does not know a destination does not know how long its messages may wait.
-        assert_eq!(home.store.pull_back(&[(other.clone(), MINUTE)]).await.unwrap(), 0);
-        assert_eq!(home.store.pull_back(&[(home.queue.clone(), DAY)]).await.unwrap(), 2);
+        assert_eq!(home.store.pull_back(&[(other.clone(), MINUTE)], PAGE).await.unwrap(), 0);
+        assert_eq!(home.store.pull_back(&[(home.queue.clone(), DAY)], PAGE).await.unwrap(), 2);
         let day = waits(&home).await;
         assert!((7100..=7200).contains(&day[0].0), "a wait of a day may be meant: {day:?}");
-        assert_eq!(home.store.pull_back(&[(other, DAY), (home.queue.clone(), MINUTE)]).await.unwrap(), 1);
+        assert_eq!(home.store.pull_back(&[(other, DAY), (home.queue.clone(), MINUTE)], PAGE).await.unwrap(), 1);
         let back = waits(&home).await;
         let (minute, pause) = (50..=60, 3800..=3840);
         let right = minute.contains(&back[0].0) && minute.contains(&back[0].1);
         assert!(right && back[1].0 == -1 && pause.contains(&back[1].1), "{back:?}");
         assert!(pause.contains(&back[2].0) && pause.contains(&back[2].1), "{back:?}");
         // And what waits as it should is left alone.
-        assert_eq!(home.store.pull_back(&[(home.queue.clone(), MINUTE)]).await.unwrap(), 0);
+        assert_eq!(home.store.pull_back(&[(home.queue.clone(), MINUTE)], PAGE).await.unwrap(), 0);
         assert_eq!(waits(&home).await.len(), 3);
+    });
+}
+
+/// Sets the wait of rows, which have none or so long a one, and when they are looked at, in seconds from now.
+async fn wait(home: &Home, rows: &[TxId], not_before: Option<i64>, at: i64) {
+    let rows: Vec<Uuid> = rows.iter().map(|row| row.0).collect();
+    for (sql, seconds) in [
+        (
+            "UPDATE posthaste.journal SET not_before = clock_timestamp() + $2::int8 * interval '1 s' WHERE tx_id = ANY($1)",
+            not_before,
+        ),
+        ("UPDATE posthaste.due SET at = clock_timestamp() + $2::int8 * interval '1 s' WHERE tx_id = ANY($1)", Some(at)),
+    ] {
+        home.db.rows(sql, &[&rows, &seconds]).await;
+    }
+}
+
+#[test]
+fn what_lies_too_far_ahead_is_brought_back_page_by_page_and_what_may_wait_fills_no_page() {
+    run(async {
+        let home = Home::new().await;
+        let mut rows = Vec::new();
+        for n in 0..12 {
+            rows.push(home.accepted(&n.to_string(), Mode::Own).await);
+            home.store.postpone(&[rows[n].0], Duration::ZERO).await.unwrap();
+        }
+        rows.sort_unstable();
+        let (far, meant, near) = (&rows[..7], &rows[7..11], &rows[11..]);
+        for (n, row) in far.iter().enumerate() {
+            let ahead = 7200 + 60 * i64::try_from(n).unwrap();
+            let (not_before, at) =
+                [(Some(ahead), ahead), (None, ahead), (Some(ahead), 3000), (Some(600), ahead)][n % 4];
+            wait(&home, &[*row], not_before, at).await;
+        }
+        // These wait longer than the others may, and lie before and behind them.
+        wait(&home, meant, Some(80_000), 79_500).await;
+        let patient: Vec<Uuid> = meant.iter().map(|row| row.0).collect();
+        let set = "UPDATE posthaste.journal SET destination = 'rabbit/patient' WHERE tx_id = ANY($1)";
+        home.db.rows(set, &[&patient]).await;
+        wait(&home, near, None, 1000).await;
+
+        let delays = [(home.queue.clone(), MINUTE), (Destination::queue("rabbit", "patient"), DAY)];
+        for changed in [3, 3, 1, 0] {
+            assert_eq!(home.store.pull_back(&delays, 3).await.unwrap(), changed, "{:?}", waits(&home).await);
+        }
+        let all = waits(&home).await;
+        for (n, (not_before, at)) in all.iter().enumerate() {
+            let right = match n {
+                1 | 5 => *not_before == -1 && (3700..=3840).contains(at),
+                0..7 => (0..=60).contains(not_before) && (0..=60).contains(at),
+                7..11 => (79_000..=80_000).contains(not_before) && (79_000..=79_500).contains(at),
+                _ => *not_before == -1 && (900..=1000).contains(at),
+            };
+            assert!(right, "{n}: {all:?}");
+        }
     });
 }
 
