@@ -125,7 +125,8 @@ impl Reactor for OurReactor {
         &self,
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
-        async move { Ok(Watched::new(TcpStream::connect(address).await?, f::LEAST_MAX)) }
+        let dialled = TcpStream::connect(address);
+        async move { Ok(Watched::new(dialled.await?, f::LEAST_MAX)) }
     }
 }
 

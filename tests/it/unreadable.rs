@@ -183,13 +183,17 @@ fn while_nothing_can_be_parked_it_stays_in_the_queue() {
     });
 }
 
-/// Ours, in a virtual host of its own, and the url of that.
-async fn at_broker() -> (String, Broker, Lifecycle) {
+/// A new one's url.
+async fn vhost() -> String {
     let servers = Servers::shared().await;
-    let url = servers.rabbit.lock().await.create_vhost(&fresh_name("aside")).await.unwrap();
+    servers.rabbit.lock().await.create_vhost(&fresh_name("aside")).await.unwrap()
+}
+
+/// Connected to this url.
+async fn at_broker(url: &str) -> (Broker, Lifecycle) {
     let settings = AmqpSettings {
         name: "rabbit".to_owned(),
-        url: url.clone().into(),
+        url: url.to_owned().into(),
         username: None,
         password: None,
         management_url: None,
@@ -199,13 +203,14 @@ async fn at_broker() -> (String, Broker, Lifecycle) {
     let lifecycle = Lifecycle::default();
     let broker = Broker::start(&settings, PublisherSettings::default(), &lifecycle).unwrap();
     assert!(broker.connected(LONG).await);
-    (url, broker, lifecycle)
+    (broker, lifecycle)
 }
 
 #[test]
 fn what_can_be_read_is_given_back_in_its_order() {
     run(async {
-        let (url, broker, _lifecycle) = at_broker().await;
+        let url = vhost().await;
+        let (broker, _lifecycle) = at_broker(&url).await;
         broker.ensure_queue("q").await.unwrap();
         for id in [&b"one"[..], b"two", b"caf\xe9", b"three"] {
             raw::publish(&url, "q", raw::MESSAGE_ID, &raw::short(id), id).await;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{QUEUE, at_broker, raw};
+use super::{QUEUE, at_broker, raw, vhost};
 use crate::support::{App, LONG, Servers, eventually, run, same};
 
 /// Properties of so many bytes, with the 14 before them the payload of one frame: a header and a message id.
@@ -59,7 +59,8 @@ fn what_we_take_at_most_is_processed() {
 #[test]
 fn room_is_asked_for_before_a_body_is_read_and_kept_until_it_is_acknowledged() {
     run(async {
-        let (url, broker, _lifecycle) = at_broker().await;
+        let url = vhost().await;
+        let (broker, _lifecycle) = at_broker(&url).await;
         broker.ensure_queue(QUEUE).await.unwrap();
         let body = vec![b'x'; 300_000];
         for id in [&b"readable"[..], b"caf\xe9"] {
