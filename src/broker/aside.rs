@@ -9,13 +9,14 @@ use secrecy::ExposeSecret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::connection::Purpose;
 use super::endpoint::Endpoint;
 use super::frames::{self as f, Frame, Id, Rest, long, method, short};
-use super::unreadable::{Envelope, Unreadable};
+use super::unreadable::{BEFORE_PROPERTIES, Envelope, Unreadable};
 use crate::txn::faults::{Point, reach};
 
-/// Largest frame that is read, in bytes: RabbitMQ's default.
-const FRAME_MAX: u32 = 128 * 1024;
+/// Largest frame of properties that is read, in bytes: RabbitMQ sends them in one, however large they are.
+const MAX_HEADER_FRAME: u32 = 8 * 1024 * 1024;
 /// Largest body that is taken out, in bytes: RabbitMQ's largest by default.
 const MAX_BODY: u64 = 128 * 1024 * 1024;
 /// The one channel.
@@ -50,13 +51,16 @@ pub struct Aside {
     queue: String,
     /// How many more are looked at.
     left: usize,
+    /// The largest frame, as consumers agree upon it, too.
+    frame_max: u32,
 }
 
-/// One that cannot be read, and the right to acknowledge it.
+/// One that cannot be read, the right to acknowledge it, and the room that it takes until then.
 #[derive(Debug)]
-pub struct SetAside {
+pub struct SetAside<R> {
     pub message: Unreadable,
     tag: u64,
+    _room: R,
 }
 
 impl Aside {
@@ -64,7 +68,8 @@ impl Aside {
     /// others.
     pub(super) async fn open(endpoint: &Endpoint, queue: &str, most: usize) -> Result<Self, AsideError> {
         let stream = in_time(async { Ok(endpoint.dial().await?) }).await?;
-        let mut aside = Self { stream, queue: queue.to_owned(), left: most };
+        let frame_max = Purpose::Consume.frame_max();
+        let mut aside = Self { stream, queue: queue.to_owned(), left: most, frame_max };
         aside.write(f::GREETING).await?;
         aside.expect(f::START).await?;
         let (user, password) = endpoint.login();
@@ -74,8 +79,9 @@ impl Aside {
         aside.say(0, f::START_OK, &[&[0; 4], &mechanism, &secret.ok_or(AsideError::TooLong)?, &locale]).await?;
         let tune = aside.expect(f::TUNE).await?;
         let mut tune = Rest(&tune);
-        let (_channels, frame_max) = (tune.u16(), tune.u32().ok_or(AsideError::Strange)?);
-        let frame_max = if frame_max == 0 { FRAME_MAX } else { frame_max.min(FRAME_MAX) };
+        let (_channels, theirs) = (tune.u16(), tune.u32().ok_or(AsideError::Strange)?);
+        let frame_max = f::agreed(frame_max, theirs);
+        aside.frame_max = frame_max;
         // No heartbeats: it is gone before one would be missed.
         aside.say(0, f::TUNE_OK, &[&CHANNEL.to_be_bytes(), &frame_max.to_be_bytes(), &[0; 2]]).await?;
         aside.say(0, f::OPEN, &[&text(endpoint.vhost())?, &none, &[0]]).await?;
@@ -85,8 +91,12 @@ impl Aside {
         Ok(aside)
     }
 
-    /// The next one that cannot be read; `None`: there is none among those that it looks at.
-    pub async fn next(&mut self) -> Result<Option<SetAside>, AsideError> {
+    /// The next one that cannot be read; `None`: there is none among those that it looks at. `room`: awaited with the bytes that
+    /// it has before its body is read, and kept as long as it is.
+    pub async fn next<Room: Future>(
+        &mut self,
+        room: impl FnOnce(usize) -> Room,
+    ) -> Result<Option<SetAside<Room::Output>>, AsideError> {
         while self.left > 0 {
             self.left -= 1;
             let queue = text(&self.queue)?;
@@ -98,17 +108,20 @@ impl Aside {
                 _ => return Err(AsideError::Strange),
             }
             let (tag, envelope, size) = self.content(&arguments).await?;
-            let readable = envelope.is_readable();
-            let body = self.body(size, !readable).await?;
-            if !readable {
-                return Ok(Some(SetAside { message: envelope.keep(&self.queue, body), tag }));
+            if envelope.is_readable() {
+                self.pass_over(size).await?;
+                continue;
             }
+            let size = usize::try_from(size).ok().filter(|_| size <= MAX_BODY).ok_or(AsideError::TooLarge(size))?;
+            let room = room(size.saturating_add(envelope.properties.len())).await;
+            let body = self.body(size).await?;
+            return Ok(Some(SetAside { message: envelope.keep(&self.queue, body), tag, _room: room }));
         }
         Ok(None)
     }
 
     /// Tells the broker that it is kept elsewhere: to be called after that is committed.
-    pub async fn ack(&mut self, one: SetAside) -> Result<(), AsideError> {
+    pub async fn ack<R>(&mut self, one: SetAside<R>) -> Result<(), AsideError> {
         reach(Point::DQ3).await.map_err(|_injected| AsideError::TimedOut)?;
         self.say(CHANNEL, f::ACK, &[&one.tag.to_be_bytes(), &[0]]).await
     }
@@ -137,30 +150,40 @@ impl Aside {
             Some((tag, rest.short()?.to_vec(), rest.short()?.to_vec()))
         };
         let (tag, exchange, routing_key) = announced(Rest(arguments)).ok_or(AsideError::Strange)?;
-        let header = self.frame_of(f::HEADER).await?;
+        let mut header = self.frame_of(f::HEADER).await?;
         let described = |mut rest: Rest<'_>| {
             let (_class, _weight) = (rest.u16()?, rest.u16()?);
-            Some((rest.u64()?, rest.0.to_vec()))
+            rest.u64()
         };
-        let (size, properties) = described(Rest(&header)).ok_or(AsideError::Strange)?;
-        Ok((tag, Envelope { exchange, routing_key, properties }, size))
+        let size = described(Rest(&header)).ok_or(AsideError::Strange)?;
+        // It may be large: no copy.
+        header.drain(..BEFORE_PROPERTIES);
+        let frame_max = self.frame_max;
+        Ok((tag, Envelope { exchange, routing_key, properties: header, frame_max }, size))
     }
 
-    /// Reads a body to its end, and keeps it or not.
-    async fn body(&mut self, size: u64, kept: bool) -> Result<Bytes, AsideError> {
-        if kept && size > MAX_BODY {
-            return Err(AsideError::TooLarge(size));
-        }
-        let (mut body, mut left) = (Vec::new(), size);
-        while left > 0 {
-            let part = self.frame_of(f::BODY).await?;
-            let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
-            left = left.checked_sub(length).filter(|_| length > 0).ok_or(AsideError::Strange)?;
-            if kept {
-                body.extend_from_slice(&part);
-            }
+    async fn body(&mut self, size: usize) -> Result<Bytes, AsideError> {
+        let mut body = Vec::with_capacity(size);
+        while body.len() < size {
+            body.extend_from_slice(&self.part(size - body.len()).await?);
         }
         Ok(body.into())
+    }
+
+    /// Reads a body and keeps nothing of it.
+    async fn pass_over(&mut self, size: u64) -> Result<(), AsideError> {
+        let mut left = size;
+        while left > 0 {
+            let part = self.part(usize::try_from(left).unwrap_or(usize::MAX)).await?;
+            left -= u64::try_from(part.len()).unwrap_or(left);
+        }
+        Ok(())
+    }
+
+    /// What comes next of a body, of which so much is missing.
+    async fn part(&mut self, missing: usize) -> Result<Vec<u8>, AsideError> {
+        let part = self.frame_of(f::BODY).await?;
+        if part.is_empty() || part.len() > missing { Err(AsideError::Strange) } else { Ok(part) }
     }
 
     async fn say(&mut self, channel: u16, id: Id, arguments: &[&[u8]]) -> Result<(), AsideError> {
@@ -191,7 +214,7 @@ impl Aside {
 
     async fn frame_of(&mut self, kind: u8) -> Result<Vec<u8>, AsideError> {
         loop {
-            let frame = in_time(read(&mut self.stream)).await?;
+            let frame = in_time(read(&mut self.stream, self.frame_max)).await?;
             if frame.kind == kind {
                 return Ok(frame.payload);
             }
@@ -221,17 +244,22 @@ async fn in_time<T>(call: impl Future<Output = Result<T, AsideError>>) -> Result
     tokio::time::timeout(ANSWER_BOUND, call).await.unwrap_or(Err(AsideError::TimedOut))
 }
 
-async fn read(stream: &mut TcpStream) -> Result<Frame, AsideError> {
+/// The next frame, of at most so many bytes unless it is one of properties.
+async fn read(stream: &mut TcpStream, frame_max: u32) -> Result<Frame, AsideError> {
     let mut head = [0; f::HEAD];
     stream.read_exact(&mut head).await?;
     let mut rest = Rest(&head);
     let (Some(kind), Some(_channel), Some(size)) = (rest.byte(), rest.u16(), rest.u32()) else {
         return Err(AsideError::Strange);
     };
-    if size > FRAME_MAX {
-        return Err(AsideError::Strange);
+    let length = usize::try_from(size).map_err(|_| AsideError::Strange)?;
+    match kind {
+        f::HEADER if !f::fits(length, MAX_HEADER_FRAME) => return Err(AsideError::TooLarge(size.into())),
+        f::HEADER => {}
+        _ if !f::fits(length, frame_max) => return Err(AsideError::Strange),
+        _ => {}
     }
-    let mut payload = vec![0; usize::try_from(size).map_err(|_| AsideError::Strange)?];
+    let mut payload = vec![0; length];
     stream.read_exact(&mut payload).await?;
     if stream.read_u8().await? != f::END {
         return Err(AsideError::Strange);

@@ -65,6 +65,11 @@ impl CallError {
         }
     }
 
+    /// Whether the library could not read what the broker sent, or was not let read it.
+    pub(super) fn unreadable(&self) -> bool {
+        matches!(self, Self::Failed { source, .. } if unreadable(&source.0))
+    }
+
     /// The same error, more exact when the broker said that the queue does not exist.
     pub(super) fn about(self, queue: &str) -> Self {
         match self {
@@ -87,7 +92,8 @@ pub(super) async fn bounded<T>(
 }
 
 /// Whether the library could not read what the broker sent, or was not let read it. It reads ids, content types and header
-/// names as UTF-8 only, and ends the whole connection over one that is not; the broker then delivers the same message again.
+/// names as UTF-8 only, takes no frame that is larger than was agreed, and ends the whole connection over one; the broker
+/// then delivers the same message again.
 pub(super) fn unreadable(error: &lapin::Error) -> bool {
     match error.kind() {
         lapin::ErrorKind::ParsingError(_) => true,
@@ -113,11 +119,11 @@ impl Purpose {
 
     /// The largest frame in bytes, if the broker allows it. For each direction the library keeps a ring of 32 frames, and
     /// told only by the broker how large they are it fills it with zeros at once.
-    const fn frame_max(self) -> FrameSize {
+    pub(super) const fn frame_max(self) -> FrameSize {
         match self {
             // A body of 64 KiB in one frame. What comes back has our own headers: no more than `MAX_HEADER_BYTES`.
             Self::Publish => 68 * 1024,
-            // RabbitMQ's default: others' headers may fill it.
+            // RabbitMQ's default: others' headers may fill it. What is larger is parked (ADR 24).
             Self::Consume => 128 * 1024,
         }
     }
@@ -255,7 +261,7 @@ pub(super) async fn connect(endpoint: &Endpoint, purpose: Purpose) -> Result<Han
             let stream = dialled.map_err(std::io::Error::from).flatten().map_err(lapin::Error::from)?;
             let copy = std::os::fd::AsFd::as_fd(&stream).try_clone_to_owned();
             let _first = slot.set(copy.map_err(lapin::Error::from)?.into());
-            Ok(AsyncTcpStream::Plain(Watched::new(stream)))
+            Ok(AsyncTcpStream::Plain(Watched::new(stream, purpose.frame_max())))
         };
         Connection::connector(endpoint.uri(purpose.frame_max()), runtime(), dial, properties).await
     };

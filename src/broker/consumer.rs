@@ -92,6 +92,9 @@ pub(super) async fn consume(terms: Terms, queue: &str, prefetch: u16) -> Result<
             if let CallError::TimedOut(_) = error {
                 silent(&handle, &channel, own_connection, &apart, "starting a consumer timed out").await;
             }
+            if error.unreadable() {
+                apart.set("a message in some queue cannot be read");
+            }
             Err(error.about(queue))
         }
     }

@@ -10,6 +10,10 @@ pub(super) const HEARTBEAT: u8 = 8;
 pub(super) const END: u8 = 0xce;
 /// Kind, channel and size of the payload.
 pub(super) const HEAD: usize = 7;
+/// What a frame has beside its payload: its head and its end.
+const BESIDE: usize = HEAD + 1;
+/// Less than this the library never agrees upon.
+pub(super) const LEAST_MAX: u32 = 8192;
 
 /// Class and method.
 pub(super) type Id = (u16, u16);
@@ -30,6 +34,16 @@ pub(super) const GET: Id = (60, 70);
 pub(super) const GET_OK: Id = (60, 71);
 pub(super) const GET_EMPTY: Id = (60, 72);
 pub(super) const ACK: Id = (60, 80);
+
+/// The largest frame in bytes that the library agrees upon: the smaller one, where a broker that says 0 has no limit.
+pub(super) fn agreed(ours: u32, theirs: u32) -> u32 {
+    if theirs == 0 { ours } else { ours.min(theirs.max(LEAST_MAX)) }
+}
+
+/// Whether a frame with so much payload is no larger than `most`. Another ends the library's connection.
+pub(super) fn fits(payload: usize, most: u32) -> bool {
+    usize::try_from(most).is_ok_and(|most| payload.saturating_add(BESIDE) <= most)
+}
 
 /// A frame as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +122,17 @@ mod tests {
         let frame = method(1, GET, &[&[0, 0], &queue, &[0]]).unwrap();
         assert_eq!(frame, [1, 0, 1, 0, 0, 0, 9, 0, 60, 0, 70, 0, 0, 1, b'q', 0, 0xce]);
         assert_eq!(short(&"x".repeat(256)), None);
+    }
+
+    #[test]
+    fn the_smaller_frame_is_agreed_upon_and_head_and_end_count() {
+        for (theirs, wanted) in [(0, 131_072), (131_072, 131_072), (200_000, 131_072), (10_000, 10_000), (4_096, 8_192)]
+        {
+            assert_eq!(agreed(131_072, theirs), wanted, "{theirs}");
+        }
+        assert!(fits(131_064, 131_072));
+        assert!(!fits(131_065, 131_072));
+        assert!(!fits(usize::MAX, u32::MAX));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use lapin::protocol::basic::parse_properties;
 use sha2::{Digest, Sha256};
 
-use super::frames::Rest;
+use super::frames::{Rest, fits};
 use super::nested::Walk;
 use super::wire::{HEADER_OVERHEAD, MAX_HEADER_BYTES, MAX_HEADERS, MESSAGE_ID, OURS};
 use crate::model::{Headers, MessageId, TxId};
@@ -12,10 +12,13 @@ use crate::model::{Headers, MessageId, TxId};
 /// What brokers add to a message that they deliver again.
 const OF_DELIVERY: [&[u8]; 2] = [b"x-delivery-count", b"x-acquired-count"];
 
+/// What stands before the properties in their frame: class, weight and the size of the body.
+pub(super) const BEFORE_PROPERTIES: usize = 12;
+
 /// What of it can be kept. Texts that are not UTF-8 have signs of replacement (U+FFFD) in them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
-    /// What in it is no UTF-8, for people.
+    /// What is wrong with it, for people.
     pub what: String,
     /// The same whenever this message is delivered; `None`: without an id of its own a repeat cannot be told from another
     /// message.
@@ -34,19 +37,29 @@ pub struct Unreadable {
 pub(super) struct Envelope {
     pub exchange: Vec<u8>,
     pub routing_key: Vec<u8>,
-    /// With its flags in front.
+    /// With their flags in front.
     pub properties: Vec<u8>,
+    /// The largest frame that the library takes, in bytes.
+    pub frame_max: u32,
 }
 
 impl Envelope {
-    /// Whether the library can read it.
+    /// Whether the library is let read it, and can.
     pub(super) fn is_readable(&self) -> bool {
+        if !self.fits() {
+            return false;
+        }
         let names = std::str::from_utf8(&self.exchange).is_ok() && std::str::from_utf8(&self.routing_key).is_ok();
         let mut found = Found::default();
         let _whole = found.properties(Rest(&self.properties));
         names
             && !found.walk.too_deep
             && parse_properties(self.properties.as_slice()).is_ok_and(|(rest, _)| rest.is_empty())
+    }
+
+    /// Whether its frame of properties is one that the library takes.
+    fn fits(&self) -> bool {
+        fits(BEFORE_PROPERTIES + self.properties.len(), self.frame_max)
     }
 
     pub(super) fn keep(&self, queue: &str, body: Bytes) -> Unreadable {
@@ -56,6 +69,9 @@ impl Envelope {
         let whole = found.properties(Rest(&self.properties)).is_some();
         let what = match found.wrong.as_slice() {
             [] if found.walk.too_deep => "its headers are tables in tables without end".to_owned(),
+            [] if !self.fits() => {
+                format!("its headers are too large for our client: {} bytes", self.properties.len())
+            }
             [] => "its properties are not what AMQP says".to_owned(),
             wrong => format!("its {} {} not UTF-8", wrong.join(" and "), if wrong.len() == 1 { "is" } else { "are" }),
         };
@@ -162,10 +178,9 @@ impl<'a> Found<'a> {
         Some(())
     }
 
-    fn identity(&self, of: &[&[u8]]) -> TxId {
-        let mut named = self.named.clone();
-        named.sort_unstable();
-        let named = named.iter().flat_map(|(name, value)| [*name, *value]);
+    fn identity(&mut self, of: &[&[u8]]) -> TxId {
+        self.named.sort_unstable();
+        let named = self.named.iter().flat_map(|(name, value)| [*name, *value]);
         let mut hash = Sha256::new();
         for part in of.iter().chain(&self.parts).copied().chain(named) {
             hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());

@@ -25,13 +25,18 @@ impl Worker {
 
     async fn take_out(&self) -> Result<usize, String> {
         let settings = &self.settings;
-        let broker = self.processor.relay.broker(&settings.connection).ok_or("its connection is gone")?;
+        let relay = &self.processor.relay;
+        let broker = relay.broker(&settings.connection).ok_or("its connection is gone")?;
         let most = settings.prefetch() * 2 + MORE;
         let mut aside = broker.look_for_unreadable(&settings.queue, most).await.map_err(|error| with_cause(&error))?;
         let mut parked = 0;
-        while let Some(one) = aside.next().await.map_err(|error| with_cause(&error))? {
+        // Who waits for room here holds messages of this queue and no room: nobody who has some waits for them.
+        let room = |bytes| relay.room().take(bytes);
+        while let Some(one) = aside.next(&room).await.map_err(|error| with_cause(&error))? {
             let (envelope, reason) = (self.kept(&one.message), reason(&one.message));
             let done = self.processor.park(settings, &envelope, &reason).await;
+            // Its body is there no longer than its room is taken.
+            drop(envelope);
             done.map_err(|error| error.to_string())?;
             parked += 1;
             aside.ack(one).await.map_err(|error| with_cause(&error))?;

@@ -42,8 +42,8 @@ impl From<SessionEnd> for Left {
 
 pub(super) fn unreadable(queue: &str, why: &str) -> String {
     format!(
-        "queue {queue} holds a message whose properties are not UTF-8 and which no consumer of this kind can read, and it \
-         could not be set aside: {why}"
+        "queue {queue} holds a message whose properties no consumer of this kind can read, and it could not be set aside: \
+         {why}"
     )
 }
 

@@ -1,7 +1,9 @@
 //! Messages whose properties no client of ours can read: they are set aside, and their neighbours flow (ADR 24).
 
+mod first;
 #[path = "../broker/raw.rs"]
 mod raw;
+mod sizes;
 
 use lapin::BasicProperties;
 use lapin::options::BasicGetOptions;
@@ -181,35 +183,46 @@ fn while_nothing_can_be_parked_it_stays_in_the_queue() {
     });
 }
 
+/// A new one's url.
+async fn vhost() -> String {
+    let servers = Servers::shared().await;
+    servers.rabbit.lock().await.create_vhost(&fresh_name("aside")).await.unwrap()
+}
+
+/// Connected to this url.
+async fn at_broker(url: &str) -> (Broker, Lifecycle) {
+    let settings = AmqpSettings {
+        name: "rabbit".to_owned(),
+        url: url.to_owned().into(),
+        username: None,
+        password: None,
+        management_url: None,
+        create_destination: true,
+        queues: Vec::new(),
+    };
+    let lifecycle = Lifecycle::default();
+    let broker = Broker::start(&settings, PublisherSettings::default(), &lifecycle).unwrap();
+    assert!(broker.connected(LONG).await);
+    (broker, lifecycle)
+}
+
 #[test]
 fn what_can_be_read_is_given_back_in_its_order() {
     run(async {
-        let servers = Servers::shared().await;
-        let url = servers.rabbit.lock().await.create_vhost(&fresh_name("aside")).await.unwrap();
-        let settings = AmqpSettings {
-            name: "rabbit".to_owned(),
-            url: url.clone().into(),
-            username: None,
-            password: None,
-            management_url: None,
-            create_destination: true,
-            queues: Vec::new(),
-        };
-        let lifecycle = Lifecycle::default();
-        let broker = Broker::start(&settings, PublisherSettings::default(), &lifecycle).unwrap();
-        assert!(broker.connected(LONG).await);
+        let url = vhost().await;
+        let (broker, _lifecycle) = at_broker(&url).await;
         broker.ensure_queue("q").await.unwrap();
         for id in [&b"one"[..], b"two", b"caf\xe9", b"three"] {
             raw::publish(&url, "q", raw::MESSAGE_ID, &raw::short(id), id).await;
         }
         let mut aside = broker.look_for_unreadable("q", 10).await.unwrap();
-        let one = aside.next().await.unwrap().unwrap();
+        let one = aside.next(|_bytes| async {}).await.unwrap().unwrap();
         assert_eq!(
             (&one.message.body[..], one.message.what.as_str()),
             (&b"caf\xe9"[..], "its message id is not UTF-8")
         );
         aside.ack(one).await.unwrap();
-        assert!(aside.next().await.unwrap().is_none());
+        assert!(aside.next(|_bytes| async {}).await.unwrap().is_none());
         aside.close().await;
 
         let waiting = async |ready| {
@@ -229,10 +242,10 @@ fn what_can_be_read_is_given_back_in_its_order() {
             raw::publish(&url, "q", raw::MESSAGE_ID, &raw::short(id), id).await;
         }
         let mut aside = broker.look_for_unreadable("q", 1).await.unwrap();
-        assert!(aside.next().await.unwrap().is_none());
+        assert!(aside.next(|_bytes| async {}).await.unwrap().is_none());
         aside.close().await;
         waiting(2).await;
-        assert!(broker.look_for_unreadable("none", 2).await.unwrap().next().await.is_err());
+        assert!(broker.look_for_unreadable("none", 2).await.unwrap().next(|_bytes| async {}).await.is_err());
         broker.close().await;
     });
 }

@@ -19,7 +19,7 @@ fn header(name: &[u8], value: &[u8]) -> Vec<u8> {
 
 fn envelope(flags: u16, properties: &[Vec<u8>]) -> Envelope {
     let properties = [flags.to_be_bytes().to_vec(), properties.concat()].concat();
-    Envelope { exchange: Vec::new(), routing_key: b"q".to_vec(), properties }
+    Envelope { exchange: Vec::new(), routing_key: b"q".to_vec(), properties, frame_max: 131_072 }
 }
 
 fn kept(envelope: &Envelope) -> Unreadable {
@@ -83,6 +83,18 @@ fn tables_in_tables_end_no_stack() {
     assert!(of(DEEPEST - 1).is_readable());
     assert!(!of(20_000).is_readable());
     assert_eq!(kept(&of(20_000)).what, "its headers are tables in tables without end");
+}
+
+#[test]
+fn what_is_larger_than_the_library_takes_is_told_with_its_bytes() {
+    // The flags, the table's length, and a header of 9 bytes beside its value; 12 bytes stand before them.
+    let of = |bytes: usize| envelope(HEADERS, &[long(&header(b"big", &vec![b'x'; bytes - 15]))]);
+    let (largest, larger) = (of(131_052), of(131_053));
+    assert_eq!((largest.properties.len(), larger.properties.len()), (131_052, 131_053));
+    assert!(largest.is_readable());
+    assert!(!larger.is_readable());
+    assert!(!Envelope { frame_max: 131_071, ..largest }.is_readable());
+    assert_eq!(kept(&larger).what, "its headers are too large for our client: 131053 bytes");
 }
 
 #[test]
