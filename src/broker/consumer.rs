@@ -20,6 +20,8 @@ use super::tags::{Held, Tags};
 use super::wire::{decode, queue_name};
 use crate::model::HomeId;
 
+const CANNOT_BE_READ: &str = "a message in some queue cannot be read";
+
 /// Why a session ended. Whatever it had delivered and not acked goes back to the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionEnd {
@@ -28,8 +30,8 @@ pub enum SessionEnd {
     Cancelled,
     /// The connection or the channel is gone. Consume again when there is a connection.
     ConnectionLost { reason: Arc<str> },
-    /// A message in this queue has an id, a content type or a header name that is not UTF-8, and ends every connection
-    /// that it is delivered to: [`Broker::look_for_unreadable`](super::Broker::look_for_unreadable) takes it out.
+    /// A message in this queue cannot be read, since its texts are not UTF-8, say, and ends every connection that it is
+    /// delivered to: [`Broker::look_for_unreadable`](super::Broker::look_for_unreadable) takes it out.
     Unreadable,
     /// We cancelled or closed it.
     Closed,
@@ -93,7 +95,7 @@ pub(super) async fn consume(terms: Terms, queue: &str, prefetch: u16) -> Result<
                 silent(&handle, &channel, own_connection, &apart, "starting a consumer timed out").await;
             }
             if error.unreadable() {
-                apart.set("a message in some queue cannot be read");
+                apart.set(CANNOT_BE_READ);
             }
             Err(error.about(queue))
         }
@@ -186,7 +188,7 @@ impl ConsumerSession {
                 Phase::Consuming => {
                     return match self.consumer.next().await {
                         Some(Ok(delivery)) => Ok(delivery),
-                        Some(Err(error)) => Err(self.lost(&error)),
+                        Some(Err(error)) => Err(self.lost(unreadable(&error), &error)),
                         None if self.is_open() => Err(SessionEnd::Cancelled),
                         None => Err(closed()),
                     };
@@ -208,7 +210,7 @@ impl ConsumerSession {
                             silence.as_mut().reset(Instant::now() + SILENCE);
                             return Ok(delivery);
                         }
-                        Some(Err(error)) => return Err(self.lost(&error)),
+                        Some(Err(error)) => return Err(self.lost(unreadable(&error), &error)),
                         None if self.is_open() => {
                             let (prefetch, spare) = (next.prefetch, std::mem::take(&mut self.spare));
                             let emptied = empty(spare, self.tags.clone(), next.bytes).boxed();
@@ -232,7 +234,7 @@ impl ConsumerSession {
                         self.phase = Phase::Consuming;
                     }
                     Err(error) => {
-                        let end = SessionEnd::ConnectionLost { reason: error.to_string().into() };
+                        let end = self.lost(error.unreadable(), &error);
                         if let CallError::TimedOut(_) = error {
                             return Err(self.ended_by_silence(end, "starting a consumer timed out").await);
                         }
@@ -252,12 +254,12 @@ impl ConsumerSession {
         self.next().now_or_never()?.ok()
     }
 
-    fn lost(&self, error: &lapin::Error) -> SessionEnd {
-        if self.own_connection {
+    fn lost(&self, unreadable: bool, error: &impl ToString) -> SessionEnd {
+        if self.own_connection && !self.is_open() {
             self.handle.hang_up();
         }
-        if unreadable(error) {
-            self.apart.set("a message in some queue cannot be read");
+        if unreadable {
+            self.apart.set(CANNOT_BE_READ);
             if self.own_connection {
                 return SessionEnd::Unreadable;
             }
