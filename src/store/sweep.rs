@@ -71,7 +71,7 @@ impl Store {
         let sql = format!(
             "/* due_rows */ SELECT {OPEN_COLUMNS}, true AS has_due_row FROM posthaste.due d
              JOIN posthaste.journal j ON j.tx_id = d.tx_id
-             WHERE d.at <= clock_timestamp() AND j.state IN ('READY', 'PUBLISHED') ORDER BY d.at LIMIT $1"
+             WHERE d.at <= (SELECT clock_timestamp()) AND j.state IN ('READY', 'PUBLISHED') ORDER BY d.at LIMIT $1"
         );
         self.house
             .run(async |client| {
@@ -80,7 +80,7 @@ impl Store {
                         "/* forget_settled */ DELETE FROM posthaste.due WHERE tx_id IN (
                              SELECT d.tx_id FROM posthaste.due d
                              LEFT JOIN posthaste.journal j ON j.tx_id = d.tx_id AND j.state IN ('READY', 'PUBLISHED')
-                             WHERE d.at <= clock_timestamp() AND j.tx_id IS NULL
+                             WHERE d.at <= (SELECT clock_timestamp()) AND j.tx_id IS NULL
                              ORDER BY d.tx_id LIMIT 1000 FOR UPDATE OF d SKIP LOCKED)",
                         &[],
                     )

@@ -29,9 +29,8 @@ const ADAPTERS: &str = "adapters:
 const TABLES: &str = "CREATE TABLE public.shelf (id text PRIMARY KEY, label integer);
     CREATE FUNCTION public.not_supported() RETURNS void LANGUAGE plpgsql AS
         $$ BEGIN RAISE EXCEPTION 'this is not supported' USING ERRCODE = '0A000'; END $$";
-/// Attempts that were counted, but for the first of each message.
-const COUNTED: &str = "SELECT coalesce(sum(attempts - 1), 0)::bigint + (SELECT count(*) FROM posthaste.attempt)
-    FROM posthaste.journal WHERE attempts > 0";
+/// Attempts that failed. Of one that was handed back and has no other there is a record though it succeeds.
+const COUNTED: &str = "SELECT count(*) FROM posthaste.attempt WHERE outcome <> 'SUCCEEDED'";
 
 impl App {
     async fn with_shelf() -> Self {
