@@ -70,6 +70,8 @@ impl Cause {
 pub struct Leg {
     pub tx_id: TxId,
     pub cause: Cause,
+    /// The row that it comes from; `None`: it is the acceptance.
+    pub parent: Option<TxId>,
     pub mode: Mode,
     pub state: JournalState,
     pub attempts: i32,
@@ -85,27 +87,26 @@ pub fn state_of(waiting: &[StoreType], deleted: bool, legs: &[Leg]) -> MessageSt
         StoreType::Waiting | StoreType::InProcess => Some(MessageState::Accepted),
         StoreType::Log | StoreType::SenderLog => None,
     });
-    let last_resend = legs.iter().filter(|leg| leg.cause == Cause::Resend).map(|leg| leg.tx_id).max();
-    let moving = legs.iter().filter_map(|leg| leg_state(leg, last_resend, deleted));
+    let resent = |leg: &Leg| legs.iter().any(|other| other.cause == Cause::Resend && other.parent == Some(leg.tx_id));
+    // Not by the time in their ids, which clocks make.
+    let spoken_for = |leg: &Leg| leg.state == JournalState::Error && resent(leg);
+    let moving = legs.iter().filter(|leg| !spoken_for(leg)).map(|leg| leg_state(leg, deleted));
     let without_trace = if deleted { MessageState::Deleted } else { MessageState::Processed };
     stored.chain(moving).min().unwrap_or(without_trace)
 }
 
-/// None: a later resend speaks for it.
-fn leg_state(leg: &Leg, last_resend: Option<TxId>, deleted: bool) -> Option<MessageState> {
+/// Of one for which no resend speaks: one that has failed and was resent says nothing any more.
+fn leg_state(leg: &Leg, deleted: bool) -> MessageState {
     let fresh = leg.attempts == 0 && leg.cause != Cause::Resend;
     match leg.state {
-        JournalState::Ready | JournalState::Published if fresh => Some(MessageState::Accepted),
-        JournalState::Ready | JournalState::Published => Some(MessageState::Retrying),
+        JournalState::Ready | JournalState::Published if fresh => MessageState::Accepted,
+        JournalState::Ready | JournalState::Published => MessageState::Retrying,
         JournalState::Done => match leg.mode {
-            Mode::Own | Mode::Direct => Some(MessageState::Processed),
-            Mode::Handover => Some(MessageState::HandedOver),
+            Mode::Own | Mode::Direct => MessageState::Processed,
+            Mode::Handover => MessageState::HandedOver,
         },
-        JournalState::Error => match last_resend {
-            Some(resend) if resend > leg.tx_id => None,
-            Some(_) | None if deleted => Some(MessageState::Deleted),
-            Some(_) | None => Some(MessageState::Error),
-        },
+        JournalState::Error if deleted => MessageState::Deleted,
+        JournalState::Error => MessageState::Error,
     }
 }
 

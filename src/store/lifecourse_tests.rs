@@ -2,8 +2,14 @@ use uuid::Uuid;
 
 use super::*;
 
+fn id(n: u128) -> TxId {
+    TxId(Uuid::from_u128(n))
+}
+
+/// It comes from the one with the number before.
 fn leg(n: u128, cause: Cause, mode: Mode, state: JournalState, attempts: i32) -> Leg {
-    Leg { tx_id: TxId(Uuid::from_u128(n)), cause, mode, state, attempts }
+    let parent = (cause != Cause::Accepted).then(|| id(n - 1));
+    Leg { tx_id: id(n), cause, parent, mode, state, attempts }
 }
 
 fn own(state: JournalState, attempts: i32) -> Leg {
@@ -46,6 +52,14 @@ fn a_successful_resend_speaks_for_the_attempts_before_it() {
     assert_eq!(state(&[], &[failed, resend(2, JournalState::Ready)]), MessageState::Retrying);
     let twice = [failed, resend(2, JournalState::Error), resend(3, JournalState::Done)];
     assert_eq!(state(&[], &twice), MessageState::Processed);
+    // By the clocks that made their ids the second try came before everything.
+    let [first, second, third] = [30, 20, 10].map(id);
+    let back = [
+        Leg { tx_id: first, ..twice[0] },
+        Leg { tx_id: second, parent: Some(first), ..twice[1] },
+        Leg { tx_id: third, parent: Some(second), ..twice[2] },
+    ];
+    assert_eq!(state(&[], &back), MessageState::Processed);
     // Neither in the store nor deleted: nothing answers for it.
     assert_eq!(state(&[], &[failed]), MessageState::Error);
     assert_eq!(state(&[], &[failed, resend(2, JournalState::Error)]), MessageState::Error);

@@ -35,14 +35,14 @@ impl Store {
             "/* message_status */ WITH s AS MATERIALIZED ({}), log AS (\
              SELECT * FROM s WHERE slotid = $1 AND type = 'A' ORDER BY messagekey DESC LIMIT 1\
              ), leg AS (\
-             SELECT root_id AS tx_id, NULL AS cause FROM log \
+             SELECT root_id AS tx_id, NULL AS cause, NULL::uuid AS parent_id FROM log \
              UNION ALL \
-             SELECT l.tx_id, l.cause FROM posthaste.lineage l JOIN log USING (root_id)\
+             SELECT l.tx_id, l.cause, l.parent_id FROM posthaste.lineage l JOIN log USING (root_id)\
              ) SELECT log.correlationid, log.messagedate, ARRAY(SELECT type::text \
              FROM :ibisstore WHERE root_id = log.root_id AND type IN ('E', 'H', 'I', 'M')) AS waiting, \
              EXISTS (SELECT FROM posthaste.audit WHERE root_id = log.root_id AND what = 'delete' \
              AND detail ->> 'type' IN ('E', 'H', 'I', 'M')) AS deleted, \
-             leg.cause, j.tx_id, j.mode, j.state, j.attempts, {standby} FROM log CROSS JOIN leg \
+             leg.cause, leg.parent_id, j.tx_id, j.mode, j.state, j.attempts, {standby} FROM log CROSS JOIN leg \
              LEFT JOIN LATERAL (SELECT * FROM posthaste.journal WHERE tx_id = leg.tx_id OFFSET 0) j ON true LIMIT 1000",
             rows_of_id("*", "$2"),
             standby = standby!()

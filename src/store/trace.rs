@@ -54,6 +54,8 @@ pub struct JournalEntry {
     pub tx_id: TxId,
     pub root_id: RootId,
     pub cause: Cause,
+    #[serde(skip)]
+    parent: Option<TxId>,
     pub mode: Mode,
     pub destination: Destination,
     pub state: JournalState,
@@ -178,7 +180,7 @@ async fn stored(
 
 async fn journal(client: &ClientWrapper, roots: &[RootId]) -> Result<Vec<JournalEntry>, StoreError> {
     let sql = "/* trace_journal */
-        SELECT j.tx_id, j.root_id, l.cause, j.mode, j.destination, j.state, j.attempts, j.max_attempts, j.publishes,
+        SELECT j.tx_id, j.root_id, l.cause, l.parent_id, j.mode, j.destination, j.state, j.attempts, j.max_attempts, j.publishes,
                j.not_before, j.publish_after, j.published_at, j.running_by, j.started_at, j.finished_at
         FROM posthaste.journal j LEFT JOIN posthaste.lineage l ON l.root_id = j.root_id AND l.tx_id = j.tx_id
         WHERE j.tx_id = ANY($1 || ARRAY(SELECT tx_id FROM posthaste.lineage WHERE root_id = ANY($1)))
@@ -265,7 +267,8 @@ fn uuids(roots: &[RootId]) -> Vec<Uuid> {
 
 impl JournalEntry {
     fn leg(&self) -> Leg {
-        Leg { tx_id: self.tx_id, cause: self.cause, mode: self.mode, state: self.state, attempts: self.attempts }
+        let Self { tx_id, cause, parent, mode, state, attempts, .. } = *self;
+        Leg { tx_id, cause, parent, mode, state, attempts }
     }
 
     fn progress(&self) -> Progress {
@@ -286,6 +289,7 @@ fn journal_entry(row: &Row) -> Result<JournalEntry, StoreError> {
         tx_id: leg.tx_id,
         root_id: RootId(column(row, "root_id")?),
         cause: leg.cause,
+        parent: leg.parent,
         mode: leg.mode,
         destination: Destination::new(column(row, "destination")?),
         state: leg.state,
@@ -308,6 +312,7 @@ pub(super) fn leg(row: &Row, tx_id: TxId) -> Result<Leg, StoreError> {
     Ok(Leg {
         tx_id,
         cause: Cause::from_lineage(cause).ok_or_else(|| unexpected("lineage.cause", cause.unwrap_or_default()))?,
+        parent: column::<Option<Uuid>>(row, "parent_id")?.map(TxId),
         mode: Mode::from_text(mode).ok_or_else(|| unexpected("journal.mode", mode))?,
         state: JournalState::from_text(state).ok_or_else(|| unexpected("journal.state", state))?,
         attempts: column(row, "attempts")?,
