@@ -221,7 +221,9 @@ fn slow_messages_are_processed_by_as_many_threads_as_there_are() {
                 CREATE TRIGGER dawdle BEFORE INSERT ON message FOR EACH ROW EXECUTE FUNCTION dawdle();",
             )
             .await;
-        let messages = numbered("slow", 80);
+        // More than a group takes: once that is given up there are others in the queue to be at work on, and its permit is not
+        // with whoever waits for one.
+        let messages = numbered("slow", 200);
         app.pile_up(&messages, async || {}).await;
         let inserting = "pg_locks WHERE relation = 'message'::regclass AND mode = 'RowExclusiveLock' AND granted";
         let at_once = async || match app.db.count(inserting, &[]).await {

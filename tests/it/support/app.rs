@@ -282,9 +282,10 @@ impl App {
         client::send(client::request(&self.http, method, self.api, path)).await
     }
 
-    /// A request to the management address.
+    /// A request to the management address. On a connection of its own: one that was idle may be closed just when it is used.
     pub async fn console(&self, method: Method, path: &str) -> Reply {
-        client::send(client::request(&self.http, method, self.console, path)).await
+        let request = client::request(&self.http, method, self.console, path);
+        client::send(request.header("Connection", "close")).await
     }
 
     /// The body of a GET at the management address that must succeed.
