@@ -19,8 +19,9 @@ pub async fn parked_once(ground: Arc<Ground>) {
     instance.run();
     instance.ready().await;
     // Nothing else is processed, so this one's acknowledgement is the first.
-    let properties = [raw::header(b"caf\xe9", b"x"), raw::short(b"aside")].concat();
-    raw::publish(&site.amqp_url, "one", raw::HEADERS | raw::MESSAGE_ID, &properties, b"aside").await;
+    let properties = [raw::short(b"text/plain"), raw::header(b"caf\xe9", b"x"), raw::short(b"aside")].concat();
+    let flags = raw::CONTENT_TYPE | raw::HEADERS | raw::MESSAGE_ID;
+    raw::publish(&site.amqp_url, "one", flags, &properties, b"aside").await;
     instance.hit(LONG).await;
     instance.was_killed().await;
     let parked = "SELECT count(*) FROM ibisstore WHERE type = 'H' AND message = 'aside'";
