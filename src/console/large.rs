@@ -39,7 +39,7 @@ pub(super) async fn show(
 /// # Errors
 /// 503: others have the room.
 async fn room_in_time(room: &Room, bytes: usize) -> Result<Occupied, Problem> {
-    tokio::time::timeout(ROOM_BOUND, room.take(bytes)).await.map_err(|_elapsed| {
+    room.take_within(bytes, ROOM_BOUND).await.ok_or_else(|| {
         let detail = "messages as large as this one are shown or at work, and leave no room for it now; try again";
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).effect(Effect::None)
     })

@@ -120,7 +120,7 @@ impl Resender {
     async fn room(&self, slot_id: &SlotId, key: MessageKey, bound: Duration) -> Result<Option<Occupied>, StoreError> {
         let row = self.processor.store.stored_row(slot_id, key).await?;
         let bytes = row.and_then(|row| usize::try_from(row.size).ok()).unwrap_or(0);
-        Ok(tokio::time::timeout(bound, self.processor.relay.room().take(bytes)).await.ok())
+        Ok(self.processor.relay.room().take_within(bytes, bound).await)
     }
 
     /// Who takes the messages of a slot, or why nobody does.

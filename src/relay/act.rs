@@ -19,6 +19,8 @@ const TURN: Duration = Duration::from_millis(100);
 /// Between two looks at a row that the error store refused.
 const REFUSED: Duration = Duration::from_secs(60);
 
+/// How long a round waits for room: what has it may be at work for minutes, and the rest of the round is not about that.
+const ROOM_BOUND: Duration = Duration::from_secs(5);
 /// Bytes of bodies that one round publishes, or a little more: what is due meanwhile shall not wait for all of a backlog.
 const ROUND: usize = 32 << 20;
 
@@ -47,17 +49,19 @@ impl Actions {
     }
 }
 
-/// Page by page. What is beyond a round's bytes comes with the next round, behind what is due before it.
+/// Page by page. What is beyond a round's bytes, or finds no room, comes with the next round, behind what is due before it.
 async fn publish(relay: &Relay, rows: Vec<OpenRow>) -> Result<(), StoreError> {
     let sizes = sizes(relay, &rows).await?;
     let (mut published, mut left) = (0_usize, Vec::new());
     for page in pages(rows, &sizes) {
-        if published >= ROUND || relay.stopping().is_cancelled() {
+        let goes = published < ROUND && !relay.stopping().is_cancelled();
+        let room = if goes { relay.room().take_within(page.bytes, ROOM_BOUND).await } else { None };
+        let Some(room) = room else {
+            published = ROUND;
             left.extend(page.rows.iter().filter(|row| !row.has_due_row).map(|row| row.tx_id.0));
             continue;
-        }
+        };
         published += page.bytes;
-        let room = relay.room().take(page.bytes).await;
         let claimed = relay.store().claim(&page.rows, PUBLISH_AFTER).await?;
         look_again_at_others(relay, &page.rows, &claimed).await?;
         reach(Point::IN9).await?;

@@ -1,6 +1,7 @@
 //! Room for large bodies at work: what is written to a database or published stands in memory two or three times.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -33,6 +34,11 @@ impl Room {
         let permits = u32::try_from(bytes.min(BYTES)).unwrap_or(u32::MAX);
         // It is never closed.
         Occupied(self.0.clone().acquire_many_owned(permits).await.ok().map(Arc::new))
+    }
+
+    /// The same, for whoever has others to look after: `None` when there was none within so long.
+    pub async fn take_within(&self, bytes: usize, bound: Duration) -> Option<Occupied> {
+        tokio::time::timeout(bound, self.take(bytes)).await.ok()
     }
 
     /// Bytes that are taken now.
@@ -78,5 +84,16 @@ mod tests {
         let room = Room::default();
         let _all = taken(&room, BYTES).unwrap();
         assert!(taken(&room, SMALL).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_no_longer_takes_nothing_and_keeps_nobody_waiting() {
+        let (room, bound) = (Room::default(), Duration::from_secs(5));
+        let all = room.take(BYTES).await;
+        assert!(room.take_within(SMALL, bound).await.is_some(), "a small one needs none");
+        assert!(room.take_within(BYTES, bound).await.is_none());
+        drop(all);
+        assert_eq!(room.taken(), 0);
+        assert!(taken(&room, BYTES).is_some());
     }
 }
