@@ -76,7 +76,12 @@ impl Lane {
             return Ok((handle, channel.clone()));
         }
         self.open = None;
-        match confirming(&handle).await {
+        // Under an alarm the library keeps back what opens a channel, too: no answer to it says anything of the connection.
+        let opened = tokio::select! {
+            opened = confirming(&handle) => opened,
+            blocked = self.way.blocked() => return Err(blocked),
+        };
+        match opened {
             Ok(channel) => {
                 self.open = Some((handle.clone(), channel.clone()));
                 Ok((handle, channel))

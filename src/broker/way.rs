@@ -45,6 +45,17 @@ impl Way {
         matches!(self.link().current(), Link::Blocked { .. })
     }
 
+    /// Waits until the broker takes no messages, and says why.
+    pub(super) async fn blocked(&self) -> NotSent {
+        while self.until(|link| matches!(link, Link::Blocked { .. })).await {
+            if let Link::Blocked { reason, .. } = self.link().current() {
+                return NotSent::Blocked(reason);
+            }
+        }
+        // The connection is looked after no longer: its calls end by themselves.
+        std::future::pending().await
+    }
+
     pub(super) async fn until(&self, wanted: impl FnMut(&Link) -> bool) -> bool {
         self.link().clone().until(wanted).await
     }

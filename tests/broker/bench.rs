@@ -55,8 +55,12 @@ pub async fn one_lane(settings: &AmqpSettings) -> (Broker, Lifecycle) {
 
 /// The same with room for so many bytes.
 pub async fn one_lane_with(settings: &AmqpSettings, bytes: usize) -> (Broker, Lifecycle) {
+    publishing(settings, PublisherSettings { lanes: 1, bytes, ..PublisherSettings::default() }).await
+}
+
+/// A broker that is connected and publishes in its own way.
+pub async fn publishing(settings: &AmqpSettings, publisher: PublisherSettings) -> (Broker, Lifecycle) {
     let lifecycle = Lifecycle::default();
-    let publisher = PublisherSettings { lanes: 1, bytes, ..PublisherSettings::default() };
     let broker = Broker::start(settings, publisher, &lifecycle).unwrap();
     assert!(broker.connected(BOUND).await, "{:?}", broker.publish_status());
     (broker, lifecycle)

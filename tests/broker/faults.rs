@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use posthaste::broker::{LinkStatus, NotSent, PublishError, QueueState};
+use futures_util::future::join_all;
+use posthaste::broker::{LinkStatus, NotSent, PublishError, PublisherSettings, QueueState};
 use posthaste::dev::{Options, PrivateRabbit};
 
-use super::bench::{BOUND, HOME, message, next, one_lane, publish_until, settings, start, stop, until};
+use super::bench::{BOUND, HOME, message, next, one_lane, publish_until, publishing, settings, start, stop, until};
+use super::relay::Relay;
 
 async fn private() -> PrivateRabbit {
     PrivateRabbit::start(&Options::default()).await.unwrap()
@@ -20,6 +22,11 @@ fn at(rabbit: &PrivateRabbit) -> posthaste::broker::AmqpSettings {
 async fn watermark(rabbit: &PrivateRabbit, fraction: &str) {
     let said = rabbit.eval(&format!("vm_memory_monitor:set_vm_memory_high_watermark({fraction})")).await.unwrap();
     assert_eq!(said, "ok");
+}
+
+/// The states of the broker's connections.
+async fn states(rabbit: &PrivateRabbit) -> String {
+    rabbit.eval("rabbit_networking:connection_info_all([state])").await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -53,6 +60,41 @@ async fn an_alarm_blocks_publishing_only_and_ends_without_a_reconnect() {
     let _confirmed = publisher.publish(message("q"), BOUND).await.unwrap();
     next(&mut session).await.unwrap().token.ack().await.unwrap();
     session.close().await;
+    stop(broker).await;
+    rabbit.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alarm_that_comes_while_a_channel_is_opened_costs_no_connection() {
+    let rabbit = private().await;
+    let relay = Relay::start(&format!("127.0.0.1:{}", rabbit.port())).await;
+    let mut settings = at(&rabbit);
+    let direct = format!(":{}/", rabbit.port());
+    settings.url = rabbit.url("/").replace(&direct, &format!(":{}/", relay.address.port())).into();
+    let lanes = PublisherSettings { lanes: 2, group_messages: 1, ..PublisherSettings::default() };
+    let broker = publishing(&settings, lanes).await;
+    broker.0.ensure_queue("q").await.unwrap();
+    let publisher = broker.0.publisher();
+    let _confirmed = publisher.publish(message("q"), BOUND).await.unwrap();
+    // One of the two lanes has its channel, and publishes; the other opens it. Neither hears that the broker is blocked.
+    watermark(&rabbit, "0.0000001").await;
+    relay.stall_answers();
+    let both = join_all((0..2).map(async |_| publisher.publish(message("q"), BOUND).await));
+    let heard = async {
+        until("the broker reads no more", async || states(&rabbit).await.contains("blocked")).await;
+        relay.carry();
+    };
+    let (told, ()) = tokio::join!(both, heard);
+    let unknown = told.iter().filter(|told| matches!(told, Err(PublishError::Unknown(_)))).count();
+    let blocked = |told: &&_| matches!(told, Err(PublishError::NotSent(NotSent::Blocked(_))));
+    assert_eq!([unknown, told.iter().filter(blocked).count()], [1, 1], "{told:?}");
+
+    tokio::time::sleep(Duration::from_secs(6)).await; // past the bound of a call
+    assert!(matches!(publisher.status(), LinkStatus::Blocked { .. }), "{:?}", publisher.status());
+    watermark(&rabbit, "0.6").await;
+    until("publishing goes on", async || publisher.is_ready()).await;
+    let again = join_all((0..2).map(async |_| publisher.publish(message("q"), BOUND).await)).await;
+    assert!(again.iter().all(Result::is_ok), "{again:?}");
     stop(broker).await;
     rabbit.shutdown().await.unwrap();
 }

@@ -17,6 +17,8 @@ enum Mode {
     Carry,
     /// Connections stay open, bytes do not move.
     Stall,
+    /// What the broker says does not move.
+    StallAnswers,
     /// Connections are cut and new ones refused.
     Cut,
 }
@@ -49,14 +51,17 @@ impl Relay {
                 let Ok(server) = TcpStream::connect(&target).await else { continue };
                 let (client_reads, client_writes) = client.into_split();
                 let (server_reads, server_writes) = server.into_split();
-                let way = |carried: &Arc<AtomicUsize>, limit| Way {
+                let way = |carried: &Arc<AtomicUsize>, limit, stalled_by| Way {
                     mode: modes.subscribe(),
+                    stalled_by,
                     carried: carried.clone(),
                     limit,
                 };
-                connections.spawn(way(&to_server, limited.clone()).carry(client_reads, server_writes));
+                connections.spawn(way(&to_server, limited.clone(), &[Mode::Stall]).carry(client_reads, server_writes));
                 let unlimited = watch::channel(usize::MAX).1;
-                connections.spawn(way(&received, unlimited).carry(server_reads, client_writes));
+                connections.spawn(
+                    way(&received, unlimited, &[Mode::Stall, Mode::StallAnswers]).carry(server_reads, client_writes),
+                );
             }
         });
         Self { address, mode, sent, limit }
@@ -81,6 +86,10 @@ impl Relay {
         self.mode.send_replace(Mode::Stall);
     }
 
+    pub fn stall_answers(&self) {
+        self.mode.send_replace(Mode::StallAnswers);
+    }
+
     pub fn cut(&self) {
         self.mode.send_replace(Mode::Cut);
     }
@@ -89,6 +98,7 @@ impl Relay {
 /// One way of a connection.
 struct Way {
     mode: watch::Receiver<Mode>,
+    stalled_by: &'static [Mode],
     carried: Arc<AtomicUsize>,
     limit: watch::Receiver<usize>,
 }
@@ -108,7 +118,7 @@ impl Way {
         while let Ok(bytes @ 1..) = from.read(&mut buffer).await {
             let carried = self.carried.load(Ordering::Relaxed);
             if self.limit.wait_for(|limit| carried < *limit).await.is_err()
-                || self.mode.wait_for(|mode| *mode != Mode::Stall).await.is_err()
+                || self.mode.wait_for(|mode| !self.stalled_by.contains(mode)).await.is_err()
                 || to.write_all(&buffer[..bytes]).await.is_err()
             {
                 return;
