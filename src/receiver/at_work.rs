@@ -1,5 +1,7 @@
 //! A task for each delivery, or group of them, that is at work.
 
+use std::sync::Arc;
+
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::slot::Hand;
@@ -8,19 +10,19 @@ use crate::broker::Delivery;
 use crate::relay::Direct;
 
 impl Worker {
-    pub(super) fn work_on(&self, delivery: Delivery, permit: OwnedSemaphorePermit, hand: &Hand) {
-        let (worker, mut slot) = (self.clone(), hand.slot(Some(permit)));
+    pub(super) fn work_on(self: &Arc<Self>, delivery: Delivery, permit: OwnedSemaphorePermit, hand: &Hand) {
+        let (worker, mut slot) = (Arc::clone(self), hand.slot(Some(permit)));
         hand.spawn(async move { worker.deliver(delivery, &mut slot).await });
     }
 
     pub(super) fn work_on_group(
-        &self,
+        self: &Arc<Self>,
         mut group: Vec<Delivery>,
         permit: OwnedSemaphorePermit,
         lane: OwnedSemaphorePermit,
         hand: &Hand,
     ) {
-        let (worker, together) = (self.clone(), hand.clone());
+        let (worker, together) = (Arc::clone(self), hand.clone());
         hand.spawn(async move {
             match group.pop() {
                 // Alone, its failure is known to be its own at once.
@@ -39,8 +41,8 @@ impl Worker {
         });
     }
 
-    pub(super) fn work_on_direct(&self, message: Direct, permit: OwnedSemaphorePermit, hand: &Hand) {
-        let (worker, mut slot) = (self.clone(), hand.slot(Some(permit)));
+    pub(super) fn work_on_direct(self: &Arc<Self>, message: Direct, permit: OwnedSemaphorePermit, hand: &Hand) {
+        let (worker, mut slot) = (Arc::clone(self), hand.slot(Some(permit)));
         hand.spawn(async move { worker.direct(message, &mut slot).await });
     }
 }

@@ -38,7 +38,7 @@ const BEING_SET_ASIDE: &str = "a message that cannot be read is being set aside"
 /// A receiver with what it works with.
 pub struct Receiver {
     name: String,
-    worker: Worker,
+    worker: Arc<Worker>,
     wanted: watch::Receiver<Wanted>,
     permits: Arc<Semaphore>,
     lanes: Lanes,
@@ -71,14 +71,14 @@ pub async fn supervise(settings: ReceiverSettings, processor: Processor, shared:
     let learnt = Learnt { prefetch: Prefetch::new(settings.prefetch()), share: processor.in_advance.join() };
     let line = Arc::new(Line::new(learnt.prefetch.now()));
     let learnt = Arc::new(Mutex::new(learnt));
-    let worker = Worker { settings: Arc::new(settings), processor, shared, line, settling: Arc::default() };
+    let worker = Worker { settings, processor, shared, line, settling: tokio::sync::Mutex::default() };
     let task = Task::new(format!("receiver {}", worker.settings.adapter), NeededFor::Processing);
     let (name, watch, soft) = (task.name().to_owned(), lifecycle.watch.clone(), lifecycle.soft.clone());
     let patience = FIRST_PATIENCE;
     let told = Seldom::default();
     let mut receiver = Receiver {
         name,
-        worker,
+        worker: worker.into(),
         wanted,
         permits,
         lanes,

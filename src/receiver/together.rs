@@ -31,7 +31,7 @@ impl Worker {
     /// Takes deliveries to their ends, together as far as possible. `lane` is free for the next group when this one's
     /// transaction has ended.
     pub async fn deliver_group(
-        &self,
+        self: &Arc<Self>,
         deliveries: Vec<Delivery>,
         lane: OwnedSemaphorePermit,
         hand: &Hand,
@@ -94,8 +94,8 @@ impl Worker {
     }
 
     /// In a task of its own, on a place of its own.
-    fn start_apart(&self, held: Held, hand: &Hand) {
-        let (worker, mut slot) = (self.clone(), hand.slot(None));
+    fn start_apart(self: &Arc<Self>, held: Held, hand: &Hand) {
+        let (worker, mut slot) = (Arc::clone(self), hand.slot(None));
         hand.spawn(async move {
             let end = match slot.enter().await {
                 true => {

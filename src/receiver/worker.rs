@@ -16,16 +16,15 @@ use crate::model::{Envelope, Headers, MessageId, RootId, TxId};
 use crate::relay::{Direct, Occupied, SMALL, Shared};
 use crate::txn::faults::{Point, reach};
 
-/// Works for one receiver. Cheap to clone.
-#[derive(Clone)]
+/// Works for one receiver.
 pub struct Worker {
-    pub settings: Arc<ReceiverSettings>,
+    pub settings: ReceiverSettings,
     pub processor: Processor,
     pub shared: Shared,
     /// Who is to be tried alone.
     pub line: Arc<Line>,
     /// Groups are acknowledged in the order of their transactions: one that overtakes another is acknowledged one by one.
-    pub settling: Arc<Mutex<()>>,
+    pub settling: Mutex<()>,
 }
 
 /// What became of a delivery.

@@ -77,30 +77,58 @@ const BEGIN_KEPT: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
     SELECT pg_catalog.set_config('search_path', pg_catalog.current_setting('posthaste.search_path'), true)";
 
 /// Where the application's search path is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub(super) enum Kept {
     /// It is what the session began with, and what a RESET comes back to.
     #[default]
     AsBegun,
-    /// It is not, for a role with our schema's name.
-    Apart,
+    /// It is not, for a role with our schema's name. What begins a transaction with it.
+    Apart(Arc<str>),
 }
 
 impl Kept {
     /// Begins a transaction of the application's steps.
-    pub(super) const fn begin(self) -> &'static str {
+    pub(super) fn begin(&self) -> &str {
         match self {
             Self::AsBegun => BEGIN,
-            Self::Apart => BEGIN_KEPT,
+            Self::Apart(begin) => begin,
         }
     }
+
+    fn apart(path: &str) -> Self {
+        Self::Apart(listed(path).map_or_else(|| BEGIN_KEPT.into(), |path| begin_with(&path).into()))
+    }
+}
+
+/// As `BEGIN_KEPT` does, in a tenth of its time: nothing is planned for it.
+fn begin_with(path: &str) -> String {
+    format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL search_path = {path}")
+}
+
+/// A search path as SQL has it, each name in quotes. `None`: one is not of the usual kinds.
+fn listed(path: &str) -> Option<String> {
+    let names: Option<Vec<String>> = path.split(',').map(|name| quoted(name.trim())).collect();
+    Some(names?.join(", "))
+}
+
+fn quoted(name: &str) -> Option<String> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let bare = match name.strip_prefix('"') {
+        Some(rest) => rest.strip_suffix('"')?,
+        None => Some(name).filter(|name| name.chars().all(plain))?,
+    };
+    (!bare.is_empty() && !bare.contains('"')).then(|| format!("\"{bare}\""))
 }
 
 /// To be the first that is said in a session.
 pub(super) async fn open(client: &Client) -> Result<Kept, tokio_postgres::Error> {
     let said = client.simple_query(OPEN).await?;
-    let rows = said.iter().filter(|message| matches!(message, SimpleQueryMessage::Row(_))).count();
-    Ok(if rows > 1 { Kept::Apart } else { Kept::AsBegun })
+    let mut rows = said.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let apart = rows.nth(1).and_then(|row| row.get(0));
+    Ok(apart.map_or(Kept::AsBegun, Kept::apart))
 }
 
 /// Where `ibisstore` is.
@@ -192,6 +220,23 @@ pub(super) fn put(text: &str, table: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_of_usual_names_is_set_without_a_question_and_any_other_is_asked_for() {
+        for (path, as_sql) in [
+            ("public", "\"public\""),
+            ("\"$user\", public", "\"$user\", \"public\""),
+            ("app_1,\"Größe\" ,  \"a b\"", "\"app_1\", \"Größe\", \"a b\""),
+        ] {
+            assert_eq!(listed(path).as_deref(), Some(as_sql));
+            assert!(Kept::apart(path).begin().ends_with(&format!("SET LOCAL search_path = {as_sql}")));
+        }
+        for path in ["", "public,", "App", "größe", "a-b", "\"a\"\"b\"", "\"a, b\"", "\"\"", "a; DROP TABLE b", "\""]
+        {
+            assert_eq!(listed(path), None, "{path}");
+            assert_eq!(Kept::apart(path).begin(), BEGIN_KEPT);
+        }
+    }
 
     #[test]
     fn a_statement_is_made_once_the_place_is_known() {

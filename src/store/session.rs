@@ -58,8 +58,8 @@ impl Session {
     }
 
     /// Begins a transaction in which an application's steps run, with its search path.
-    pub(super) fn begin(&self) -> &'static str {
-        self.object.as_ref().map_or(Kept::default(), |object| object.kept).begin()
+    pub(super) fn begin(&self) -> &str {
+        self.object.as_ref().map_or(&Kept::AsBegun, |object| &object.kept).begin()
     }
 
     /// Back into the pool: every reply was read and no transaction is open.
