@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use posthaste::txn::Gid;
+use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::{ledgers, other_server};
@@ -38,15 +39,33 @@ const SESSIONS: &str = "pg_stat_activity WHERE datname = current_database() AND 
 
 /// What a process has prepared and not decided upon, once there is something. Nobody can decide meanwhile.
 pub(super) async fn undecided(app: &App) -> Vec<String> {
-    let who = "SELECT incarnation FROM posthaste.instance WHERE pid = $1 AND state = 'LIVE'";
-    let incarnation: Uuid = app.db.one(who, &[&app.pid()]).await;
-    eventually("something is prepared and not decided upon", SOON, async || {
-        let mut own = app.prepared().await;
-        own.retain(|gid| Gid::parse(gid).unwrap().incarnation.0 == incarnation);
-        let known = decided(app, &own).await;
-        if own.is_empty() || known > 0 { Err(format!("{own:?}, {known} of them decided")) } else { Ok(own) }
+    eventually("something is prepared and not decided upon", SOON, async || its_undecided(app).await).await
+}
+
+/// The same for one of several, whose decisions it holds up. Meanwhile what the others have prepared may be in the way of all
+/// that this one has in hand: then they go on, and are held up anew.
+async fn held_up(app: &App, hold: &Client) -> Vec<String> {
+    eventually("something of this one is prepared and not decided upon", LONG, async || {
+        hold.batch_execute(HOLD).await.unwrap();
+        for _look in 0..20 {
+            if let Ok(own) = its_undecided(app).await {
+                return Ok(own);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        hold.batch_execute("COMMIT").await.unwrap();
+        Err("nothing, each time".to_owned())
     })
     .await
+}
+
+async fn its_undecided(app: &App) -> Result<Vec<String>, String> {
+    let who = "SELECT incarnation FROM posthaste.instance WHERE pid = $1 AND state = 'LIVE'";
+    let incarnation: Uuid = app.db.one(who, &[&app.pid()]).await;
+    let mut own = app.prepared().await;
+    own.retain(|gid| Gid::parse(gid).unwrap().incarnation.0 == incarnation);
+    let known = decided(app, &own).await;
+    if own.is_empty() || known > 0 { Err(format!("{own:?}, {known} of them decided")) } else { Ok(own) }
 }
 
 /// How many decisions there are about these.
@@ -132,7 +151,9 @@ fn no_transfer_is_torn_when_processes_and_servers_are_killed() {
 #[test]
 fn of_three_instances_any_is_killed_and_the_others_settle_what_it_left() {
     run(async {
-        let first = App::install(Servers::shared().await, ledgers()).await;
+        // Six attempts last longer than the rows of what was left are locked.
+        let patient = Options { retry_delays: Some("[500ms, 2s, 4s, 8s]"), ..ledgers() };
+        let first = App::install(Servers::shared().await, patient).await;
         let (second, third) = (first.sibling(), first.sibling());
         let mut apps = [first, second, third];
         for app in &mut apps {
@@ -147,8 +168,7 @@ fn of_three_instances_any_is_killed_and_the_others_settle_what_it_left() {
             for app in &mut apps {
                 tokio::time::sleep(Duration::from_millis(700)).await;
                 let (hold, _session) = app.db.session().await;
-                hold.batch_execute(HOLD).await.unwrap();
-                let left = undecided(app).await;
+                let left = held_up(app, &hold).await;
                 app.kill9().await;
                 hold.batch_execute("COMMIT").await.unwrap();
                 // Its siblings alone recover it.
