@@ -100,14 +100,14 @@ impl Kept {
     }
 }
 
-/// As `BEGIN_KEPT` does, in a tenth of its time: nothing is planned for it.
+/// As `BEGIN_KEPT` does; nothing is planned for it.
 fn begin_with(path: &str) -> String {
     format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL search_path = {path}")
 }
 
 /// A search path as SQL has it, each name in quotes. `None`: one is not of the usual kinds.
 fn listed(path: &str) -> Option<String> {
-    let names: Option<Vec<String>> = path.split(',').map(|name| quoted(name.trim())).collect();
+    let names: Option<Vec<String>> = path.split(',').map(|name| quoted(name.trim_ascii())).collect();
     Some(names?.join(", "))
 }
 
@@ -125,10 +125,11 @@ pub(super) async fn open(client: &Client) -> Result<Kept, tokio_postgres::Error>
     let said = client.simple_query(OPEN).await?;
     let mut rows = said.iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
+        // How many rows, and of what columns; the library's enum is open.
         _ => None,
     });
-    let apart = rows.nth(1).and_then(|row| row.get(0));
-    Ok(apart.map_or(Kept::AsBegun, Kept::apart))
+    // A second row means that it is kept apart, whatever stands in it.
+    Ok(rows.nth(1).map_or(Kept::AsBegun, |row| Kept::apart(row.get(0).unwrap_or_default())))
 }
 
 /// Where `ibisstore` is.
