@@ -151,9 +151,7 @@ fn no_transfer_is_torn_when_processes_and_servers_are_killed() {
 #[test]
 fn of_three_instances_any_is_killed_and_the_others_settle_what_it_left() {
     run(async {
-        // Six attempts last longer than the rows of what was left are locked.
-        let patient = Options { retry_delays: Some("[500ms, 2s, 4s, 8s]"), ..ledgers() };
-        let first = App::install(Servers::shared().await, patient).await;
+        let first = App::install(Servers::shared().await, ledgers()).await;
         let (second, third) = (first.sibling(), first.sibling());
         let mut apps = [first, second, third];
         for app in &mut apps {
